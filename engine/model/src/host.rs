@@ -1,0 +1,343 @@
+//! One physical server.
+
+use std::net::Ipv4Addr;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{BootPurpose, EraseLevel, ErasedDisk, Progress};
+use crate::bmc::{BmcFacts, BmcSpec, PowerState};
+use crate::inventory::Inventory;
+use crate::meta::{Object, Uid};
+use crate::net::MacAddr;
+use crate::operation::Operation;
+use crate::wait::{Cause, Failure, Wait};
+
+/// A physical server: how to reach it, and what has become of it.
+pub type Host = Object<HostSpec, HostStatus>;
+
+/// What the operator declares about a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostSpec {
+    /// The management controller.
+    pub bmc: BmcSpec,
+    /// The interface the server boots from the network with. Unique over all hosts.
+    pub boot_mac: MacAddr,
+    /// The firmware's boot mode.
+    #[serde(default)]
+    pub boot_mode: BootMode,
+    /// Which disk an operating system goes to.
+    #[serde(default, skip_serializing_if = "RootDeviceHints::is_empty")]
+    pub root_device: RootDeviceHints,
+    /// A fixed address on the provisioning network; otherwise the engine reserves one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub address: Option<Ipv4Addr>,
+    /// How thoroughly disks are erased between tenants.
+    #[serde(default)]
+    pub erase: EraseLevel,
+}
+
+/// Boot mode of the firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BootMode {
+    /// UEFI.
+    #[default]
+    Uefi,
+    /// Legacy BIOS.
+    Bios,
+}
+
+/// Which disk to install on. Every given hint must hold; exactly one disk must be left, or the smallest when none is given.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RootDeviceHints {
+    /// Kernel name, with or without `/dev/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_name: Option<String>,
+    /// Exact serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Exact world wide name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    /// Part of the model name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Part of the vendor name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
+    /// SCSI host:channel:target:lun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hctl: Option<String>,
+    /// At least this many GiB (2^30 bytes).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_size_gib: Option<u64>,
+    /// Spinning (true) or solid state (false).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotational: Option<bool>,
+}
+
+impl RootDeviceHints {
+    /// True when nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == RootDeviceHints::default()
+    }
+}
+
+/// Where a host is in its life. The names are vMetal's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HostPhase {
+    /// The BMC is being reached and identified.
+    #[default]
+    Registering,
+    /// The installer runs in memory and reports what the server is made of.
+    Inspecting,
+    /// In the pool: off, erased, unclaimed.
+    Available,
+    /// An image is being written for a claim, up to the first boot of the installed system.
+    Provisioning,
+    /// The installed system booted and phoned home.
+    Provisioned,
+    /// Taken back from a tenant: power off, erase.
+    Deprovisioning,
+    /// Stopped; a person or a changed declaration has to help. The failure says how.
+    Error,
+}
+
+impl HostPhase {
+    /// All phases, in the order of a host's life.
+    pub const ALL: [HostPhase; 7] = [
+        HostPhase::Registering,
+        HostPhase::Inspecting,
+        HostPhase::Available,
+        HostPhase::Provisioning,
+        HostPhase::Provisioned,
+        HostPhase::Deprovisioning,
+        HostPhase::Error,
+    ];
+
+    /// The public name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HostPhase::Registering => "registering",
+            HostPhase::Inspecting => "inspecting",
+            HostPhase::Available => "available",
+            HostPhase::Provisioning => "provisioning",
+            HostPhase::Provisioned => "provisioned",
+            HostPhase::Deprovisioning => "deprovisioning",
+            HostPhase::Error => "error",
+        }
+    }
+}
+
+/// The step inside a phase. Inspecting, provisioning and deprovisioning all run the installer, by the same steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Nothing to do: available, provisioned or in error.
+    #[default]
+    Idle,
+    /// Reserve an address on the provisioning network.
+    Address,
+    /// Reach and identify the BMC.
+    Probe,
+    /// Wait for the claim's join token and user data.
+    Seed,
+    /// Power off before a network boot.
+    Off,
+    /// Make the boot attempt's token.
+    Open,
+    /// Set network boot for the next start.
+    BootDevice,
+    /// Power on.
+    On,
+    /// Wait for the installer to call in.
+    Agent,
+    /// The installer works on its order.
+    Work,
+    /// Wait for the installed system to phone home.
+    FirstBoot,
+    /// Wait for the Node object to be gone from the tenant's cluster.
+    NodeRemoval,
+    /// Power off after the installer's work.
+    OffAgain,
+}
+
+/// What the engine knows about a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostStatus {
+    /// Where the host is in its life.
+    pub phase: HostPhase,
+    /// Since when.
+    #[schemars(with = "String")]
+    pub phase_since: Timestamp,
+    /// The step inside the phase.
+    pub stage: Stage,
+    /// Since when.
+    #[schemars(with = "String")]
+    pub stage_since: Timestamp,
+    /// What is being waited for, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
+    /// Power as last read.
+    #[serde(default)]
+    pub power: PowerState,
+    /// What the BMC told at registration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bmc: Option<BmcFacts>,
+    /// What inspection found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
+    /// The address reserved on the provisioning network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub address: Option<Ipv4Addr>,
+    /// Who holds the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+    /// The network boot attempt under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<BootAttempt>,
+    /// How far the installer is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// The last erasure. A host that has been claimed before is only available with one that is newer than the claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erase: Option<EraseRecord>,
+    /// The last operation; while it is `Intended` no other is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+    /// Retries of the current stage.
+    #[serde(default)]
+    pub retry: Retry,
+    /// The failure that matters now; cleared when the host moves on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// In `error`: the phase that failed, so that recovery knows where to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_phase: Option<HostPhase>,
+    /// The generation of the spec that the status speaks of.
+    #[serde(default)]
+    pub observed_generation: u64,
+}
+
+/// How often the present stage was tried, counted per cause.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Retry {
+    /// The cause of the last failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// Failures in a row for that cause.
+    #[serde(default)]
+    pub failures: u32,
+    /// Whole attempts at the phase (each a network boot), from 0.
+    #[serde(default)]
+    pub attempts: u32,
+    /// Not before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub not_before: Option<Timestamp>,
+}
+
+/// A tenant node's hold on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Claim {
+    /// The tenant node's name.
+    pub node: String,
+    /// The tenant node's identity: another tenant node of the same name has no right to the host.
+    pub uid: Uid,
+    /// What the tenant node wants of the host now.
+    pub state: ClaimState,
+    /// When the host was claimed.
+    #[schemars(with = "String")]
+    pub since: Timestamp,
+}
+
+/// What a claim wants of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimState {
+    /// Claimed; join token and user data are not ready yet.
+    Reserved,
+    /// Install and boot.
+    Install,
+    /// Drained: power off, but do not erase before the Node object is gone.
+    Release,
+    /// The Node object is gone: erase and return to the pool.
+    Erase,
+}
+
+/// One network boot of the installer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BootAttempt {
+    /// Identifies the attempt; orders carry it.
+    pub id: String,
+    /// What the installer is booted for.
+    pub purpose: BootPurpose,
+    /// SHA-256 of the token, hexadecimal. The token itself is kept apart and never shown.
+    pub token_sha256: String,
+    /// When the attempt was opened.
+    #[schemars(with = "String")]
+    pub opened: Timestamp,
+    /// When the installer called in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub called_in: Option<Timestamp>,
+    /// When the installer was last heard of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub last_seen: Option<Timestamp>,
+    /// When the installer said that its order was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub work_done: Option<Timestamp>,
+    /// When the installed system phoned home.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub phoned_home: Option<Timestamp>,
+}
+
+/// Proof that a tenancy's data is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EraseRecord {
+    /// The tenancy that ended.
+    pub claim_uid: Uid,
+    /// The level that was asked for and reached on every disk.
+    pub level: EraseLevel,
+    /// What was done to each disk.
+    pub disks: Vec<ErasedDisk>,
+    /// When.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+}
+
+impl HostStatus {
+    /// The status of a host that was just declared.
+    pub fn new(now: Timestamp) -> Self {
+        HostStatus {
+            phase: HostPhase::Registering,
+            phase_since: now,
+            stage: Stage::Address,
+            stage_since: now,
+            wait: None,
+            power: PowerState::Unknown,
+            bmc: None,
+            inventory: None,
+            address: None,
+            claim: None,
+            boot: None,
+            progress: None,
+            erase: None,
+            operation: None,
+            retry: Retry::default(),
+            failure: None,
+            failed_phase: None,
+            observed_generation: 0,
+        }
+    }
+}

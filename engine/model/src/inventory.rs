@@ -1,0 +1,135 @@
+//! What a server is made of, as the in-memory installer found it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::net::MacAddr;
+
+/// Everything inspection found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Inventory {
+    /// Who the machine says it is.
+    pub identity: Identity,
+    /// The processors.
+    pub cpu: Cpu,
+    /// Installed memory in bytes, as the kernel sees it.
+    pub memory_bytes: u64,
+    /// Block devices that an operating system could be installed on.
+    pub disks: Vec<Disk>,
+    /// Physical network interfaces.
+    pub nics: Vec<Nic>,
+    /// PCI functions.
+    #[serde(default)]
+    pub pci: Vec<PciDevice>,
+    /// How the installer was booted.
+    pub firmware: Firmware,
+}
+
+/// The identity in the machine's DMI tables (SMBIOS type 1).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Identity {
+    /// System serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// System UUID, lower case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// System manufacturer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manufacturer: Option<String>,
+    /// Product name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+}
+
+/// The processors, taken together.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Cpu {
+    /// `x86_64` or `aarch64`.
+    pub architecture: String,
+    /// Model name of the first processor.
+    pub model: String,
+    /// Populated sockets.
+    pub sockets: u32,
+    /// Physical cores over all sockets.
+    pub cores: u32,
+    /// Hardware threads: what Kubernetes counts as `cpu`.
+    pub threads: u32,
+}
+
+/// A whole disk (never a partition).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Disk {
+    /// Kernel name without `/dev/`, for example `nvme0n1`. May change between boots.
+    pub name: String,
+    /// Capacity in bytes.
+    pub size_bytes: u64,
+    /// `nvme`, `sata`, `sas`, `virtio`, `usb` or `other`.
+    pub bus: String,
+    /// True for spinning media.
+    pub rotational: bool,
+    /// Vendor, where the device tells one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
+    /// Model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// World wide name: `wwn-…`, `eui.…`, `naa.…` as the kernel reports it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    /// SCSI host:channel:target:lun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hctl: Option<String>,
+    /// Logical sector size in bytes.
+    pub sector_bytes: u32,
+}
+
+/// A physical network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Nic {
+    /// Kernel name.
+    pub name: String,
+    /// Permanent address.
+    pub mac: MacAddr,
+    /// Driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Link speed in Mbit/s when the link is up and tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed_mbps: Option<u32>,
+    /// Whether a carrier was seen.
+    pub link_up: bool,
+    /// PCI address, for example `0000:01:00.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci_address: Option<String>,
+    /// True for the interface the installer was booted over.
+    #[serde(default)]
+    pub boot: bool,
+}
+
+/// One PCI function (GPUs, adapters, switches).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct PciDevice {
+    /// `domain:bus:device.function`.
+    pub address: String,
+    /// Vendor id, four hexadecimal digits.
+    pub vendor: String,
+    /// Device id, four hexadecimal digits.
+    pub device: String,
+    /// Class code, six hexadecimal digits; `0302xx` is a 3D controller.
+    pub class: String,
+}
+
+/// How the machine started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Firmware {
+    /// Legacy BIOS.
+    #[default]
+    Bios,
+    /// UEFI.
+    Uefi,
+}

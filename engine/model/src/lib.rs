@@ -1,0 +1,48 @@
+//! The objects of vmetal and the words they are made of.
+//!
+//! Everything here is plain data: no I/O, no clock, no randomness. The engine, the provider, the command line and the
+//! in-memory installer all speak these types, and their JSON form (serde) is what the API carries and the store keeps.
+//! There is one schema; documentation and the provider's attributes follow from it.
+//!
+//! * What users declare: [`Host`], [`NodeType`], [`TenantNode`], [`TenantCluster`], [`Image`].
+//! * What the engine records: [`Operation`] (one intent to act on hardware), [`Event`], [`Wait`], [`Failure`].
+//! * What crosses the provisioning network: [`agent`] (installer protocol) and [`boot`] (what each MAC should boot).
+
+pub mod agent;
+pub mod bmc;
+pub mod boot;
+pub mod event;
+pub mod host;
+pub mod image;
+pub mod inventory;
+pub mod meta;
+pub mod net;
+pub mod node_type;
+pub mod operation;
+pub mod quantity;
+pub mod requirement;
+pub mod tenant_cluster;
+pub mod tenant_node;
+pub mod validate;
+pub mod wait;
+
+pub use bmc::{BmcAddress, BmcAddressError, BmcFacts, BmcSpec, PowerState, TlsTrust};
+pub use event::{Event, Severity};
+pub use host::{
+    BootMode, Claim, ClaimState, EraseRecord, Host, HostPhase, HostSpec, HostStatus, RootDeviceHints, Stage,
+};
+pub use image::{Image, ImagePhase, ImageSpec, ImageStatus};
+pub use inventory::Inventory;
+pub use jiff::Timestamp;
+pub use meta::{Kind, Metadata, Object, Uid};
+pub use net::MacAddr;
+pub use node_type::{Capacity, NodeType, NodeTypeSpec, NodeTypeStatus};
+pub use operation::{Operation, OperationKind, OperationState};
+pub use quantity::{Quantity, Resources};
+pub use requirement::{Operator, Requirement};
+pub use tenant_cluster::{TenantCluster, TenantClusterSpec, TenantClusterStatus};
+pub use tenant_node::{
+    Candidate, Decision, Taint, TaintEffect, TenantNode, TenantNodePhase, TenantNodeSpec, TenantNodeStatus,
+};
+pub use validate::{FieldError, Validate};
+pub use wait::{Cause, Failure, Wait};

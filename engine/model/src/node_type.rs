@@ -1,0 +1,56 @@
+//! A class of hosts.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::meta::Object;
+use crate::quantity::Resources;
+
+/// A class of hosts: which hosts belong to it, what they offer, what they cost.
+pub type NodeType = Object<NodeTypeSpec, NodeTypeStatus>;
+
+/// What a class of hosts is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeTypeSpec {
+    /// Hosts whose labels contain all of these belong to the class. Must not be empty.
+    pub selector: BTreeMap<String, String>,
+    /// What a host of the class offers.
+    pub resources: Resources,
+    /// Unit-less cost; computed by the cost policy when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<u64>,
+    /// Name of the image that claims on this class install unless they name another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Labels that requirements of claims are matched against, besides the selector's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// What the engine computed for a class.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct NodeTypeStatus {
+    /// The cost that claims are decided with.
+    #[serde(default)]
+    pub cost: u64,
+    /// How many hosts there are.
+    #[serde(default)]
+    pub capacity: Capacity,
+    /// The generation of the spec that the status speaks of.
+    #[serde(default)]
+    pub observed_generation: u64,
+}
+
+/// Hosts of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Capacity {
+    /// All hosts that the selector matches.
+    pub total: u32,
+    /// Those that are available and unclaimed.
+    pub available: u32,
+    /// Those that are claimed.
+    pub claimed: u32,
+}
