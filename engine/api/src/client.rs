@@ -1,0 +1,417 @@
+//! The users' side: what the Terraform provider and the command line call.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{BoxStream, StreamExt as _};
+use tokio::time::Instant;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Response, Status};
+use vmetal_model::{Kind, Uid};
+
+use crate::convert::Malformed;
+use crate::error::ApiError;
+use crate::proto;
+use crate::proto::vmetal_client::VmetalClient;
+use crate::resource::{AnyObject, Resource};
+use crate::types::{Apply, EventEntry, EventsQuery, Listing, Secret, VersionInfo, WatchItem, WatchQuery};
+
+/// How long one unary call may take.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a connection may take to come about.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// The first pause between tries; doubles up to [`LONGEST_PAUSE`], with full jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Where the bearer token comes from.
+#[derive(Debug, Clone)]
+pub enum TokenSource {
+    /// This very token.
+    Literal(Secret),
+    /// A file, read for every call, so that a rotated token is used at once.
+    File(PathBuf),
+}
+
+/// How to reach the engine.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// `http://host:port` or `https://host:port`.
+    pub endpoint: String,
+    /// The bearer token.
+    pub token: TokenSource,
+    /// For `https`: the roots to trust, in PEM.
+    pub ca_pem: Option<Vec<u8>>,
+    /// How long a call goes on trying while the engine is away. Zero: one try.
+    pub patience: Duration,
+}
+
+impl ClientConfig {
+    /// A configuration without TLS roots and with 15 s of patience.
+    pub fn new(endpoint: impl Into<String>, token: TokenSource) -> Self {
+        ClientConfig { endpoint: endpoint.into(), token, ca_pem: None, patience: Duration::from_secs(15) }
+    }
+}
+
+/// A connection to one engine. Cheap to clone; clones share the connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    rpc: VmetalClient<Channel>,
+    patience: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoint: String,
+    token: TokenSource,
+}
+
+impl Client {
+    /// Makes a client that connects when it is first used. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ApiError::Config`] when the endpoint is not a URL that can be used.
+    pub fn connect_lazy(config: ClientConfig) -> Result<Self, ApiError> {
+        let bad = |reason: String| ApiError::Config {
+            message: format!("the endpoint {:?} cannot be used: {reason}", config.endpoint),
+            advice: "give http://host:port or https://host:port, for example http://127.0.0.1:7600".into(),
+        };
+        let text = config.endpoint.trim().trim_end_matches('/');
+        let uri: http::Uri = text.parse().map_err(|e: http::uri::InvalidUri| bad(e.to_string()))?;
+        if uri.host().is_none_or(str::is_empty) || !matches!(uri.path(), "" | "/") {
+            return Err(bad("expected a scheme, a host and a port, and nothing else".into()));
+        }
+        let mut endpoint = Endpoint::from(uri.clone())
+            .user_agent(concat!("vmetal/", env!("CARGO_PKG_VERSION")))
+            .map_err(|e| bad(e.to_string()))?
+            .connect_timeout(CONNECT_DEADLINE)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .keep_alive_while_idle(true);
+        match (uri.scheme_str(), config.ca_pem) {
+            (Some("http"), None) => {}
+            (Some("http"), Some(_)) => return Err(bad("a CA is given, but the scheme is http".into())),
+            (Some("https"), Some(pem)) => {
+                let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+                endpoint = endpoint.tls_config(tls).map_err(|e| bad(deepest(&e)))?;
+            }
+            (Some("https"), None) => return Err(bad("https needs the certificate of the CA to trust".into())),
+            _ => return Err(bad("the scheme is neither http nor https".into())),
+        }
+        let rpc = VmetalClient::new(endpoint.connect_lazy())
+            .max_decoding_message_size(crate::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(crate::MAX_MESSAGE_BYTES);
+        let shared = Shared { endpoint: text.to_owned(), token: config.token };
+        Ok(Client { shared: Arc::new(shared), rpc, patience: config.patience })
+    }
+
+    /// The same connection with another patience: how long a call goes on trying while the engine is away.
+    #[must_use]
+    pub fn with_patience(&self, patience: Duration) -> Self {
+        Client { patience, ..self.clone() }
+    }
+
+    /// Where the engine is.
+    pub fn endpoint(&self) -> &str {
+        &self.shared.endpoint
+    }
+
+    /// The engine's version and protocol level.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn version(&self) -> Result<VersionInfo, ApiError> {
+        let answer = self
+            .call(proto::GetVersionRequest {}, |mut rpc, request| async move { rpc.get_version(request).await })
+            .await?;
+        Ok(VersionInfo { version: answer.version, level: answer.level })
+    }
+
+    /// One object, if it exists.
+    ///
+    /// # Errors
+    /// [`ApiError`]; a missing object is not an error.
+    pub async fn get(&self, kind: Kind, name: &str) -> Result<Option<AnyObject>, ApiError> {
+        let request = proto::GetRequest { kind: kind.as_str().into(), name: name.to_owned() };
+        let answer = self.call(request, |mut rpc, request| async move { rpc.get(request).await }).await;
+        self.optional(answer)
+    }
+
+    /// One object of a known type, if it exists.
+    ///
+    /// # Errors
+    /// [`ApiError`]; a missing object is not an error.
+    pub async fn get_as<R: Resource>(&self, name: &str) -> Result<Option<R>, ApiError> {
+        Ok(self.get(R::KIND, name).await?.map(|object| object.typed()).transpose()?)
+    }
+
+    /// The objects of a kind that have all these labels, by name.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn list(&self, kind: Kind, labels: &BTreeMap<String, String>) -> Result<Listing, ApiError> {
+        let request = proto::ListRequest { kind: kind.as_str().into(), labels: labels.clone() };
+        let answer = self.call(request, |mut rpc, request| async move { rpc.list(request).await }).await?;
+        let objects = answer.objects.into_iter().map(|object| self.object(object)).collect::<Result<_, _>>()?;
+        Ok(Listing { objects, revision: answer.revision })
+    }
+
+    /// The objects of a known type that have all these labels, by name.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn list_as<R: Resource>(&self, labels: &BTreeMap<String, String>) -> Result<Vec<R>, ApiError> {
+        let listing = self.list(R::KIND, labels).await?;
+        Ok(listing.objects.iter().map(AnyObject::typed).collect::<Result<_, _>>()?)
+    }
+
+    /// Creates or replaces the spec, labels and annotations of one object. Safe to repeat: an empty `request_id` is
+    /// replaced by a random one that all tries of this call share.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn apply(&self, mut apply: Apply) -> Result<AnyObject, ApiError> {
+        if apply.request_id.is_empty() {
+            let mut bytes = [0u8; 16];
+            getrandom::fill(&mut bytes).map_err(|e| ApiError::Other {
+                endpoint: self.endpoint().to_owned(),
+                message: format!("no random bytes for a request id: {e}"),
+            })?;
+            apply.request_id = hex::encode(bytes);
+        }
+        let request = proto::ApplyRequest::from(apply);
+        let answer = self.call(request, |mut rpc, request| async move { rpc.apply(request).await }).await?;
+        self.object(answer)
+    }
+
+    /// Creates or replaces one object of a known type.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn apply_as<R: Resource>(&self, apply: Apply) -> Result<R, ApiError> {
+        Ok(self.apply(apply).await?.typed()?)
+    }
+
+    /// Asks for deletion and returns the object as it is then; `None` when it is gone already. The object stays until its
+    /// release is complete: [`Client::wait_gone`] waits for that. With `uid`, only that very object is deleted.
+    ///
+    /// # Errors
+    /// [`ApiError`]; a missing object is not an error.
+    pub async fn delete(&self, kind: Kind, name: &str, uid: Option<&Uid>) -> Result<Option<AnyObject>, ApiError> {
+        let uid = uid.map(|uid| uid.0.clone()).unwrap_or_default();
+        let request = proto::DeleteRequest { kind: kind.as_str().into(), name: name.to_owned(), uid };
+        let answer = self.call(request, |mut rpc, request| async move { rpc.delete(request).await }).await;
+        self.optional(answer)
+    }
+
+    /// The present state, a bookmark, then every change in order, until the connection breaks (the last item is then an
+    /// error). Opening the stream is repeated like every call.
+    ///
+    /// # Errors
+    /// [`ApiError`] when the stream cannot be opened.
+    pub async fn watch(&self, query: WatchQuery) -> Result<BoxStream<'static, Result<WatchItem, ApiError>>, ApiError> {
+        let request = proto::WatchRequest::from(&query);
+        let stream = self.call(request, |mut rpc, request| async move { rpc.watch(request).await }).await?;
+        Ok(self.incoming(stream))
+    }
+
+    /// Events, oldest first. Opening the stream is repeated like every call.
+    ///
+    /// # Errors
+    /// [`ApiError`] when the stream cannot be opened.
+    pub async fn events(
+        &self,
+        query: EventsQuery,
+    ) -> Result<BoxStream<'static, Result<EventEntry, ApiError>>, ApiError> {
+        let request = proto::EventsRequest::from(&query);
+        let stream = self.call(request, |mut rpc, request| async move { rpc.events(request).await }).await?;
+        Ok(self.incoming(stream))
+    }
+
+    /// Watches one object until `done` returns a value. `done` sees every state from the present one on; `None` stands for
+    /// an object that does not exist. A broken watch is opened again, so that an engine may restart in between.
+    ///
+    /// # Errors
+    /// [`WaitError::Deadline`] with the last state seen; [`WaitError::Api`] when the engine stays away for longer than the
+    /// client's patience or refuses.
+    pub async fn wait_for<T>(
+        &self,
+        kind: Kind,
+        name: &str,
+        within: Duration,
+        mut done: impl FnMut(Option<&AnyObject>) -> Option<T>,
+    ) -> Result<T, WaitError> {
+        let mut last = None;
+        let waiting = async {
+            loop {
+                let query = WatchQuery { kind: Some(kind), name: Some(name.to_owned()) };
+                let mut stream = self.watch(query).await?;
+                let mut present = None;
+                while let Some(item) = stream.next().await {
+                    let synced = match item {
+                        Ok(WatchItem::Sync(object)) => {
+                            present = Some(object);
+                            continue;
+                        }
+                        // The bookmark says that nothing more is there; only then is "no object" known.
+                        Ok(WatchItem::Bookmark { .. }) => present.take(),
+                        Ok(WatchItem::Changed(object)) => Some(object),
+                        Ok(WatchItem::Deleted(_)) => None,
+                        Err(error) if error.is_transient() => break,
+                        Err(error) => return Err(error),
+                    };
+                    let outcome = done(synced.as_ref());
+                    last = synced;
+                    if let Some(value) = outcome {
+                        return Ok(value);
+                    }
+                }
+                // Never spin on an engine that opens streams and ends them at once.
+                tokio::time::sleep(FIRST_PAUSE).await;
+            }
+        };
+        match tokio::time::timeout(within, waiting).await {
+            Ok(result) => result.map_err(WaitError::Api),
+            Err(_) => Err(WaitError::Deadline { kind, name: name.to_owned(), within, last: last.map(Box::new) }),
+        }
+    }
+
+    /// Waits until the object with this identity is gone (another one of the same name does not count).
+    ///
+    /// # Errors
+    /// As [`Client::wait_for`].
+    pub async fn wait_gone(&self, kind: Kind, name: &str, uid: &Uid, within: Duration) -> Result<(), WaitError> {
+        let gone = |object: Option<&AnyObject>| object.is_none_or(|o| o.metadata.uid != *uid).then_some(());
+        self.wait_for(kind, name, within, gone).await
+    }
+
+    fn object(&self, object: proto::Object) -> Result<AnyObject, ApiError> {
+        AnyObject::try_from(object).map_err(incompatible)
+    }
+
+    fn optional(&self, answer: Result<proto::Object, ApiError>) -> Result<Option<AnyObject>, ApiError> {
+        match answer {
+            Ok(object) => self.object(object).map(Some),
+            Err(ApiError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn incoming<W, T>(&self, stream: tonic::Streaming<W>) -> BoxStream<'static, Result<T, ApiError>>
+    where
+        W: Send + 'static,
+        T: TryFrom<W, Error = Malformed> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        stream
+            .map(move |item| match item {
+                Ok(message) => T::try_from(message).map_err(incompatible),
+                Err(status) => Err(ApiError::from_status(&shared.endpoint, &status)),
+            })
+            .boxed()
+    }
+
+    fn authorization(&self) -> Result<MetadataValue<Ascii>, ApiError> {
+        let read;
+        let (token, place) = match &self.shared.token {
+            TokenSource::Literal(token) => (token.expose(), "the token".to_owned()),
+            TokenSource::File(path) => {
+                read = std::fs::read_to_string(path).map_err(|e| ApiError::Config {
+                    message: format!("the token file {} cannot be read: {e}", path.display()),
+                    advice: "give the file that vmetald wrote at its first start, and the right to read it".into(),
+                })?;
+                (read.as_str(), format!("the token in {}", path.display()))
+            }
+        };
+        let token = token.trim();
+        let unusable = |why: &str| ApiError::Config {
+            message: format!("{place} {why}"),
+            advice: "give the token that vmetald wrote at its first start".into(),
+        };
+        if token.is_empty() {
+            return Err(unusable("is empty"));
+        }
+        let mut value: MetadataValue<Ascii> =
+            format!("Bearer {token}").parse().map_err(|_| unusable("has characters that no token has"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// One call, repeated while the engine is away and patience lasts. Every call of this API may be repeated: reads and
+    /// deletes by nature, an apply by its request id.
+    async fn call<M, R, F, Fut>(&self, message: M, rpc: F) -> Result<R, ApiError>
+    where
+        M: Clone,
+        F: Fn(VmetalClient<Channel>, Request<M>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut request = Request::new(message.clone());
+            request.metadata_mut().insert("authorization", self.authorization()?);
+            let error = match tokio::time::timeout(CALL_DEADLINE, rpc(self.rpc.clone(), request)).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) if status.code() == Code::DeadlineExceeded => self.timed_out(),
+                Ok(Err(status)) => ApiError::from_status(self.endpoint(), &status),
+                Err(_) => self.timed_out(),
+            };
+            let wait = jittered(pause);
+            let repeat = matches!(error, ApiError::EngineUnreachable { .. } | ApiError::Unavailable { .. });
+            if !repeat || started.elapsed() + wait > self.patience {
+                return Err(error);
+            }
+            tracing::debug!(%error, pause_ms = wait.as_millis(), "the engine is away; trying again");
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn timed_out(&self) -> ApiError {
+        ApiError::Timeout { endpoint: self.endpoint().to_owned(), seconds: CALL_DEADLINE.as_secs() }
+    }
+}
+
+/// Why waiting for an object ended.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum WaitError {
+    /// The engine could not be asked.
+    #[error(transparent)]
+    Api(ApiError),
+    /// Time is up. What is being waited for goes on.
+    #[error("{kind} {name:?} did not get there within {} s", .within.as_secs())]
+    Deadline {
+        /// The object's kind.
+        kind: Kind,
+        /// The object's name.
+        name: String,
+        /// How long was waited.
+        within: Duration,
+        /// The last state seen; `None` when the object did not exist.
+        last: Option<Box<AnyObject>>,
+    },
+}
+
+fn incompatible(error: Malformed) -> ApiError {
+    ApiError::Incompatible { message: format!("the engine's answer is not understood: {error}") }
+}
+
+/// Between half the pause and the pause. Falls back to the pause itself without randomness.
+fn jittered(pause: Duration) -> Duration {
+    let fraction = getrandom::u32().map_or(1.0, |random| 0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0);
+    pause.mul_f64(fraction)
+}
+
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

@@ -1,0 +1,199 @@
+//! Between the wire's messages and the public types.
+
+use vmetal_model::{Kind, Uid};
+
+use crate::error::BackendError;
+use crate::proto;
+use crate::resource::AnyObject;
+use crate::types::{Apply, EventEntry, EventsQuery, Follow, Precondition, Secret, WatchItem, WatchQuery};
+
+/// A message that is not what the contract says.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub(crate) String);
+
+impl From<Malformed> for BackendError {
+    fn from(error: Malformed) -> Self {
+        BackendError::Precondition {
+            message: format!("the request is malformed: {error}"),
+            advice: "engine and client are of different releases: update the older one".into(),
+        }
+    }
+}
+
+pub(crate) fn kind(text: &str) -> Result<Kind, Malformed> {
+    text.parse().map_err(|error: vmetal_model::meta::UnknownKind| Malformed(error.to_string()))
+}
+
+fn optional_kind(text: &str) -> Result<Option<Kind>, Malformed> {
+    if text.is_empty() { Ok(None) } else { kind(text).map(Some) }
+}
+
+fn non_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl From<&AnyObject> for proto::Object {
+    fn from(object: &AnyObject) -> Self {
+        proto::Object {
+            kind: object.kind.as_str().into(),
+            name: object.metadata.name.clone(),
+            uid: object.metadata.uid.0.clone(),
+            revision: object.metadata.revision,
+            json: object.to_json().to_string().into_bytes(),
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct ObjectJson {
+    metadata: vmetal_model::Metadata,
+    spec: serde_json::Value,
+    status: serde_json::Value,
+}
+
+impl TryFrom<proto::Object> for AnyObject {
+    type Error = Malformed;
+    fn try_from(object: proto::Object) -> Result<Self, Malformed> {
+        let kind = kind(&object.kind)?;
+        let bad = |e| Malformed(format!("{kind} {:?} does not read as an object: {e}", object.name));
+        let ObjectJson { mut metadata, spec, status } = serde_json::from_slice(&object.json).map_err(bad)?;
+        metadata.revision = object.revision;
+        Ok(AnyObject { kind, metadata, spec, status })
+    }
+}
+
+impl From<Apply> for proto::ApplyRequest {
+    fn from(apply: Apply) -> Self {
+        use proto::apply_request::Precondition as Wire;
+        proto::ApplyRequest {
+            kind: apply.kind.as_str().into(),
+            name: apply.name,
+            spec_json: apply.spec.to_string().into_bytes(),
+            labels: apply.labels,
+            annotations: apply.annotations,
+            secrets: apply.secrets.into_iter().map(|(field, value)| (field, value.expose().to_owned())).collect(),
+            precondition: match apply.precondition {
+                Precondition::None => None,
+                Precondition::MustNotExist => Some(Wire::MustNotExist(true)),
+                Precondition::Revision(revision) => Some(Wire::Revision(revision)),
+                Precondition::Uid(uid) => Some(Wire::Uid(uid.0)),
+            },
+            request_id: apply.request_id,
+        }
+    }
+}
+
+impl TryFrom<proto::ApplyRequest> for Apply {
+    type Error = Malformed;
+    fn try_from(apply: proto::ApplyRequest) -> Result<Self, Malformed> {
+        use proto::apply_request::Precondition as Wire;
+        Ok(Apply {
+            kind: kind(&apply.kind)?,
+            name: apply.name,
+            spec: serde_json::from_slice(&apply.spec_json)
+                .map_err(|e| Malformed(format!("the spec is not JSON: {e}")))?,
+            labels: apply.labels,
+            annotations: apply.annotations,
+            secrets: apply.secrets.into_iter().map(|(field, value)| (field, Secret::new(value))).collect(),
+            precondition: match apply.precondition {
+                None | Some(Wire::MustNotExist(false)) => Precondition::None,
+                Some(Wire::MustNotExist(true)) => Precondition::MustNotExist,
+                Some(Wire::Revision(revision)) => Precondition::Revision(revision),
+                Some(Wire::Uid(uid)) => Precondition::Uid(Uid(uid)),
+            },
+            request_id: apply.request_id,
+        })
+    }
+}
+
+impl From<&WatchQuery> for proto::WatchRequest {
+    fn from(query: &WatchQuery) -> Self {
+        proto::WatchRequest {
+            kind: query.kind.map(Kind::as_str).unwrap_or_default().into(),
+            name: query.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<proto::WatchRequest> for WatchQuery {
+    type Error = Malformed;
+    fn try_from(query: proto::WatchRequest) -> Result<Self, Malformed> {
+        Ok(WatchQuery { kind: optional_kind(&query.kind)?, name: non_empty(query.name) })
+    }
+}
+
+impl From<&WatchItem> for proto::WatchEvent {
+    fn from(item: &WatchItem) -> Self {
+        use proto::watch_event::Type;
+        let (r#type, revision) = match item {
+            WatchItem::Sync(object) => (Type::Sync, object.metadata.revision),
+            WatchItem::Bookmark { revision } => (Type::Bookmark, *revision),
+            WatchItem::Changed(object) => (Type::Changed, object.metadata.revision),
+            WatchItem::Deleted(object) => (Type::Deleted, object.metadata.revision),
+        };
+        proto::WatchEvent { r#type: r#type.into(), object: item.object().map(Into::into), revision }
+    }
+}
+
+impl TryFrom<proto::WatchEvent> for WatchItem {
+    type Error = Malformed;
+    fn try_from(event: proto::WatchEvent) -> Result<Self, Malformed> {
+        use proto::watch_event::Type;
+        let r#type = event.r#type();
+        let object = || match event.object {
+            Some(object) => AnyObject::try_from(object),
+            None => Err(Malformed("a change came without its object".into())),
+        };
+        match r#type {
+            Type::Sync => object().map(WatchItem::Sync),
+            Type::Bookmark => Ok(WatchItem::Bookmark { revision: event.revision }),
+            Type::Changed => object().map(WatchItem::Changed),
+            Type::Deleted => object().map(WatchItem::Deleted),
+            Type::Unspecified => Err(Malformed("a change of unknown type came".into())),
+        }
+    }
+}
+
+impl From<&EventsQuery> for proto::EventsRequest {
+    fn from(query: &EventsQuery) -> Self {
+        proto::EventsRequest {
+            kind: query.kind.map(Kind::as_str).unwrap_or_default().into(),
+            name: query.name.clone().unwrap_or_default(),
+            follow: query.follow == Follow::Yes,
+            after_revision: query.after_revision,
+            limit: query.limit.unwrap_or(0),
+        }
+    }
+}
+
+impl TryFrom<proto::EventsRequest> for EventsQuery {
+    type Error = Malformed;
+    fn try_from(query: proto::EventsRequest) -> Result<Self, Malformed> {
+        Ok(EventsQuery {
+            kind: optional_kind(&query.kind)?,
+            name: non_empty(query.name),
+            follow: if query.follow { Follow::Yes } else { Follow::No },
+            after_revision: query.after_revision,
+            limit: (query.limit > 0).then_some(query.limit),
+        })
+    }
+}
+
+impl TryFrom<&EventEntry> for proto::EventEntry {
+    type Error = Malformed;
+    fn try_from(entry: &EventEntry) -> Result<Self, Malformed> {
+        let json =
+            serde_json::to_vec(&entry.event).map_err(|e| Malformed(format!("an event does not serialise: {e}")))?;
+        Ok(proto::EventEntry { revision: entry.revision, json })
+    }
+}
+
+impl TryFrom<proto::EventEntry> for EventEntry {
+    type Error = Malformed;
+    fn try_from(entry: proto::EventEntry) -> Result<Self, Malformed> {
+        let event =
+            serde_json::from_slice(&entry.json).map_err(|e| Malformed(format!("an event does not read: {e}")))?;
+        Ok(EventEntry { revision: entry.revision, event })
+    }
+}

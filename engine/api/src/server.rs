@@ -1,0 +1,329 @@
+//! The engine's side: [`Backend`] is what it implements, [`serve`] puts it on a socket.
+//!
+//! One choke point decides who may call: the interceptor that every request passes before its body is read. A request
+//! without a known bearer token gets `UNAUTHENTICATED` whatever it asks for, so that nothing can be found out without one.
+//!
+//! Shutdown: streams end with `UNAVAILABLE` (clients come back by themselves), calls under way are finished, and after
+//! [`ServerConfig::grace`] what is left is dropped.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{BoxStream, StreamExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+use vmetal_model::{Kind, Uid};
+
+use crate::convert;
+use crate::error::BackendError;
+use crate::proto;
+use crate::proto::vmetal_server::{Vmetal, VmetalServer};
+use crate::resource::AnyObject;
+use crate::token::TokenStore;
+use crate::types::{Apply, EventEntry, EventsQuery, Listing, WatchItem, WatchQuery};
+
+/// Who makes a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The name of the token that was presented.
+    pub token: Arc<str>,
+}
+
+/// The engine, as the API sees it.
+///
+/// The API has checked the token and the shape of the message; everything else is the backend's: names, admission,
+/// uniqueness, preconditions, idempotence by `request_id`.
+pub trait Backend: Send + Sync + 'static {
+    /// The engine's version.
+    fn version(&self) -> String;
+
+    /// One object.
+    ///
+    /// # Errors
+    /// [`BackendError::NotFound`] and the general ones.
+    fn get(&self, kind: Kind, name: &str) -> impl Future<Output = Result<AnyObject, BackendError>> + Send;
+
+    /// The objects of a kind that have all these labels, by name, at one revision.
+    ///
+    /// # Errors
+    /// The general ones.
+    fn list(
+        &self,
+        kind: Kind,
+        labels: &BTreeMap<String, String>,
+    ) -> impl Future<Output = Result<Listing, BackendError>> + Send;
+
+    /// Creates or replaces. Durable when it returns.
+    ///
+    /// # Errors
+    /// Any [`BackendError`].
+    fn apply(&self, caller: &Caller, apply: Apply) -> impl Future<Output = Result<AnyObject, BackendError>> + Send;
+
+    /// Asks for deletion and returns the object as it is then. Asking again is not an error.
+    ///
+    /// # Errors
+    /// Any [`BackendError`]; [`BackendError::Conflict`] when `uid` is another object's.
+    fn delete(
+        &self,
+        caller: &Caller,
+        kind: Kind,
+        name: &str,
+        uid: Option<&Uid>,
+    ) -> impl Future<Output = Result<AnyObject, BackendError>> + Send;
+
+    /// The present state, a bookmark, then every change in order. An item that is an error ends the stream.
+    fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>>;
+
+    /// Events, oldest first. An item that is an error ends the stream.
+    fn events(&self, query: EventsQuery) -> BoxStream<'static, Result<EventEntry, BackendError>>;
+}
+
+/// How the API is served.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// How long calls under way may take to finish once shutdown is asked for.
+    pub grace: Duration,
+    /// How often an idle connection is probed; a peer that does not answer within 20 s is gone.
+    pub keepalive: Duration,
+    /// The most streams and calls at one time on one connection.
+    pub max_concurrent_per_connection: u32,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        ServerConfig {
+            grace: Duration::from_secs(10),
+            keepalive: Duration::from_secs(30),
+            max_concurrent_per_connection: 1024,
+        }
+    }
+}
+
+/// Why serving ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The transport failed.
+    #[error("the API server failed: {0}")]
+    Transport(#[source] tonic::transport::Error),
+    /// The socket could not be made or used.
+    #[error("cannot {verb} {what}: {source}")]
+    Io {
+        /// `listen on`, …
+        verb: &'static str,
+        /// Which socket.
+        what: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process serves there.
+    #[error("{what} is already served by another process; stop it first")]
+    InUse {
+        /// Which socket.
+        what: String,
+    },
+}
+
+/// Serves the API on `listener` until `shutdown` completes.
+///
+/// # Errors
+/// [`ServeError`] when the transport fails.
+pub async fn serve<B: Backend>(
+    listener: TcpListener,
+    backend: Arc<B>,
+    tokens: TokenStore,
+    config: ServerConfig,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let (stop, stopping) = watch::channel(Stopping::No);
+    let service = VmetalServer::new(Service { backend, stopping: stopping.clone() })
+        .max_decoding_message_size(crate::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(crate::MAX_MESSAGE_BYTES);
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(config.keepalive))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .max_concurrent_streams(config.max_concurrent_per_connection)
+        .add_service(InterceptedService::new(service, authenticate(tokens)))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopped(stopping));
+    run(server, stop, shutdown, config.grace).await
+}
+
+/// Whether the server is on its way down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopping {
+    No,
+    Yes,
+}
+
+pub(crate) async fn stopped(mut stopping: watch::Receiver<Stopping>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stopping.wait_for(|s| *s == Stopping::Yes).await;
+}
+
+/// Runs a server until it ends by itself, or until `shutdown` and then at most `grace` longer.
+pub(crate) async fn run(
+    server: impl Future<Output = Result<(), tonic::transport::Error>>,
+    stop: watch::Sender<Stopping>,
+    shutdown: impl Future<Output = ()>,
+    grace: Duration,
+) -> Result<(), ServeError> {
+    let mut server = std::pin::pin!(server);
+    tokio::select! {
+        ended = &mut server => return ended.map_err(ServeError::Transport),
+        () = shutdown => {}
+    }
+    stop.send_replace(Stopping::Yes);
+    match tokio::time::timeout(grace, server).await {
+        Ok(ended) => ended.map_err(ServeError::Transport),
+        Err(_) => {
+            tracing::warn!(grace_s = grace.as_secs(), "calls were still under way after the grace period; dropped");
+            Ok(())
+        }
+    }
+}
+
+/// Lets only known tokens pass and notes who calls.
+fn authenticate(tokens: TokenStore) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |mut request| {
+        let refused = |why| {
+            tracing::debug!(peer = ?request.remote_addr(), why, "refused an API call");
+            Status::unauthenticated(why)
+        };
+        let Some(header) = request.metadata().get("authorization") else {
+            return Err(refused("no token was given"));
+        };
+        // The scheme's name is case-insensitive (RFC 9110 section 11.1).
+        let token = header
+            .to_str()
+            .ok()
+            .and_then(|value| value.split_once(' '))
+            .and_then(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer").then_some(token));
+        let Some(token) = token else {
+            return Err(refused("the authorization header is not `Bearer <token>`"));
+        };
+        match tokens.identify(token) {
+            Some(token) => {
+                request.extensions_mut().insert(Caller { token });
+                Ok(request)
+            }
+            None => Err(refused("the token is not known")),
+        }
+    }
+}
+
+struct Service<B> {
+    backend: Arc<B>,
+    stopping: watch::Receiver<Stopping>,
+}
+
+type Outgoing<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
+
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let refused = || Status::unauthenticated("no token was given");
+    request.extensions().get::<Caller>().cloned().ok_or_else(refused)
+}
+
+fn answer<T, U>(result: Result<T, BackendError>, wire: impl FnOnce(T) -> U) -> Result<Response<U>, Status> {
+    match result {
+        Ok(value) => Ok(Response::new(wire(value))),
+        Err(error) => {
+            if let BackendError::Internal { message } = &error {
+                tracing::error!(message, "an API call failed");
+            }
+            Err(error.to_status())
+        }
+    }
+}
+
+fn malformed(error: convert::Malformed) -> Status {
+    BackendError::from(error).to_status()
+}
+
+impl<B: Backend> Service<B> {
+    /// A stream that ends after its first error, and with `UNAVAILABLE` when the server stops.
+    fn outgoing<T: Send + 'static>(
+        &self,
+        stream: impl futures::Stream<Item = Result<T, BackendError>> + Send + 'static,
+    ) -> Response<Outgoing<T>> {
+        let stopping = Box::pin(stopped(self.stopping.clone()));
+        let open = Some((stream.boxed(), stopping));
+        let outgoing = futures::stream::unfold(open, |open| async move {
+            let (mut stream, mut stopping) = open?;
+            tokio::select! {
+                item = stream.next() => match item? {
+                    Ok(message) => Some((Ok(message), Some((stream, stopping)))),
+                    Err(error) => Some((Err(error.to_status()), None)),
+                },
+                () = &mut stopping => {
+                    let goodbye = BackendError::Unavailable { message: "the engine is stopping".into() };
+                    Some((Err(goodbye.to_status()), None))
+                }
+            }
+        });
+        Response::new(Box::pin(outgoing))
+    }
+}
+
+#[tonic::async_trait]
+impl<B: Backend> Vmetal for Service<B> {
+    type WatchStream = Outgoing<proto::WatchEvent>;
+    type EventsStream = Outgoing<proto::EventEntry>;
+
+    async fn get_version(
+        &self,
+        _: Request<proto::GetVersionRequest>,
+    ) -> Result<Response<proto::GetVersionResponse>, Status> {
+        let version = self.backend.version();
+        Ok(Response::new(proto::GetVersionResponse { version, level: crate::API_LEVEL }))
+    }
+
+    async fn get(&self, request: Request<proto::GetRequest>) -> Result<Response<proto::Object>, Status> {
+        let request = request.into_inner();
+        let kind = convert::kind(&request.kind).map_err(malformed)?;
+        answer(self.backend.get(kind, &request.name).await, |object| (&object).into())
+    }
+
+    async fn list(&self, request: Request<proto::ListRequest>) -> Result<Response<proto::ListResponse>, Status> {
+        let request = request.into_inner();
+        let kind = convert::kind(&request.kind).map_err(malformed)?;
+        answer(self.backend.list(kind, &request.labels).await, |listing| proto::ListResponse {
+            objects: listing.objects.iter().map(Into::into).collect(),
+            revision: listing.revision,
+        })
+    }
+
+    async fn apply(&self, request: Request<proto::ApplyRequest>) -> Result<Response<proto::Object>, Status> {
+        let caller = caller(&request)?;
+        let apply = request.into_inner().try_into().map_err(malformed)?;
+        answer(self.backend.apply(&caller, apply).await, |object| (&object).into())
+    }
+
+    async fn delete(&self, request: Request<proto::DeleteRequest>) -> Result<Response<proto::Object>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let kind = convert::kind(&request.kind).map_err(malformed)?;
+        let uid = (!request.uid.is_empty()).then(|| Uid(request.uid));
+        answer(self.backend.delete(&caller, kind, &request.name, uid.as_ref()).await, |object| (&object).into())
+    }
+
+    async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let query = request.into_inner().try_into().map_err(malformed)?;
+        Ok(self.outgoing(self.backend.watch(query).map(|item| item.map(|item| (&item).into()))))
+    }
+
+    async fn events(&self, request: Request<proto::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        let query = request.into_inner().try_into().map_err(malformed)?;
+        let internal = |e: convert::Malformed| BackendError::Internal { message: e.to_string() };
+        let entry = move |item: Result<EventEntry, _>| {
+            item.and_then(|entry| proto::EventEntry::try_from(&entry).map_err(internal))
+        };
+        Ok(self.outgoing(self.backend.events(query).map(entry)))
+    }
+}
