@@ -1,0 +1,157 @@
+//! What a running lab tells others: `lab.json`, and variables for Terraform.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::LabError;
+use crate::config::{BackendKind, Firmware};
+use crate::qemu::Accel;
+
+/// Name of the report inside the state directory.
+pub const REPORT_FILE: &str = "lab.json";
+
+/// Content of `lab.json`. The file appears when the lab is ready and is gone when it has ended in order. It holds passwords and is
+/// readable by its owner only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// Process id of the lab.
+    pub pid: i32,
+    /// When that process started, in clock ticks since boot (`/proc/<pid>/stat`, field 22): tells it from a later process with
+    /// the same id.
+    pub pid_start: u64,
+    /// Thread that holds the network namespace; `nsenter -t <holder> -n` enters it. Null for a lab without a network.
+    pub holder: Option<i32>,
+    /// How QEMU executes guest code.
+    pub accel: Accel,
+    /// The network, as configured.
+    pub network: Option<NetworkReport>,
+    /// Unix socket for `vmetal-lab status`, `power`, `fault` and `down`.
+    pub control_socket: PathBuf,
+    /// The hosts, in the order of the configuration.
+    pub hosts: Vec<HostReport>,
+}
+
+/// The lab network.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NetworkReport {
+    /// Bridge address with prefix length.
+    pub bridge: String,
+    /// Interface name of the bridge inside the namespace: what a boot server binds to.
+    pub interface: String,
+    /// Link-local IPv6 address of the bridge.
+    pub link_local: String,
+}
+
+/// One host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HostReport {
+    /// Name.
+    pub name: String,
+    /// Back end.
+    pub backend: BackendKind,
+    /// Firmware.
+    pub firmware: Firmware,
+    /// `https://address:port` of the BMC.
+    pub bmc_url: String,
+    /// Redfish path of the computer system.
+    pub system_path: String,
+    /// BMC user.
+    pub username: String,
+    /// BMC password.
+    pub password: String,
+    /// SHA-256 over the DER certificate of the BMC, lower-case hex; null over plain HTTP.
+    pub certificate_sha256: Option<String>,
+    /// MAC address of the boot network card.
+    pub mac: String,
+    /// MAC addresses of all network cards.
+    pub macs: Vec<String>,
+    /// System serial number.
+    pub serial_number: String,
+    /// System UUID.
+    pub uuid: String,
+    /// Serial numbers of the disks, in order.
+    pub disk_serials: Vec<String>,
+    /// CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Console log; null for `sim` hosts.
+    pub console_log: Option<PathBuf>,
+    /// Request journal of the BMC.
+    pub journal: PathBuf,
+}
+
+impl Report {
+    /// Path of the report in a state directory.
+    #[must_use]
+    pub fn path(state_dir: &Path) -> PathBuf {
+        state_dir.join(REPORT_FILE)
+    }
+
+    /// Reads the report of a lab and checks that the lab still runs.
+    ///
+    /// # Errors
+    /// [`LabError::NotRunning`] when there is no report or its process is gone.
+    pub fn read(state_dir: &Path) -> Result<Self, LabError> {
+        let not_running = |detail: String| LabError::NotRunning { state_dir: state_dir.to_owned(), detail };
+        let path = Self::path(state_dir);
+        let text = std::fs::read(&path).map_err(|e| not_running(format!("{}: {e}", path.display())))?;
+        let report: Self =
+            serde_json::from_slice(&text).map_err(|e| not_running(format!("{} is damaged: {e}", path.display())))?;
+        if process_start(report.pid) == Some(report.pid_start) {
+            Ok(report)
+        } else {
+            Err(not_running(format!("its process {} is gone", report.pid)))
+        }
+    }
+
+    /// Variables for the quickstart configuration: one object per host under `hosts`.
+    #[must_use]
+    pub fn tfvars(&self) -> Value {
+        let hosts = self.hosts.iter().map(|host| {
+            let address = host.bmc_url.replacen("https://", "redfish://", 1).replacen("http://", "redfish+http://", 1);
+            let value = json!({
+                "bmc_address": format!("{address}{}", host.system_path),
+                "bmc_username": host.username,
+                "bmc_password": host.password,
+                "bmc_certificate_sha256": host.certificate_sha256,
+                "boot_mac": host.mac,
+                "serial_number": host.serial_number,
+                "firmware": host.firmware,
+                "cpus": host.cpus,
+                "memory_mib": host.memory_mib,
+            });
+            (host.name.clone(), value)
+        });
+        json!({"hosts": hosts.collect::<serde_json::Map<_, _>>()})
+    }
+}
+
+/// Start time of a process in clock ticks since boot; `None` when there is none, or only its corpse.
+#[must_use]
+pub fn process_start(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command name, field 2, is in parentheses and may contain anything; what follows is plain.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn own_start_time_is_stable_and_no_process_has_none() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(process_start(own).is_some());
+        assert_eq!(process_start(own), process_start(own));
+        assert_eq!(process_start(i32::MAX), None);
+    }
+}
