@@ -1,0 +1,162 @@
+//! The process Terraform starts: handshake, transport, services, and an orderly end.
+//!
+//! Terraform starts a provider several times per command, so nothing here touches the network or the disk beyond one
+//! socket, and everything is ready within milliseconds.
+
+mod handshake;
+mod log;
+mod operations;
+mod provider;
+mod services;
+mod tls;
+mod transport;
+
+pub use handshake::{HandshakeError, MAGIC_COOKIE_KEY, MAGIC_COOKIE_VALUE};
+pub use provider::ProviderService;
+
+use std::{
+    env,
+    fs::Permissions,
+    future::Future,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::{self, ExitCode},
+    time::Duration,
+};
+
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::resource::Provider;
+use handshake::Handshake;
+use transport::SocketGuard;
+
+/// How often a provider looks whether the Terraform that started it still runs.
+const PARENT_CHECK: Duration = Duration::from_secs(2);
+/// How long the reply to Shutdown gets to leave before the process ends.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(20);
+
+/// Why a provider could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Not started by Terraform, or by one that speaks other protocols.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// No socket could be made.
+    #[error("cannot listen on the unix socket {path}")]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificates for the connection could not be made or read.
+    #[error("cannot set up the encrypted connection to Terraform: {0}")]
+    Tls(#[from] tls::TlsError),
+    /// The gRPC server failed.
+    #[error("the connection to Terraform failed")]
+    Transport(#[from] tonic::transport::Error),
+    /// The handshake line could not be written.
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+}
+
+/// Serves `provider` until Terraform says goodbye. Call it from `main`, inside a tokio runtime, and return its result.
+///
+/// With `--debug` as an argument it serves without Terraform having started it and prints the value for
+/// `TF_REATTACH_PROVIDERS`; `address` is the provider's source address for that (`registry.terraform.io/vmetal/vmetal`).
+pub async fn serve<P: Provider>(provider: P, address: &str) -> ExitCode {
+    log::install(provider.name());
+    let debug = env::args().skip(1).any(|arg| arg == "--debug" || arg == "-debug");
+    let result = if debug { serve_debug(provider, address).await } else { serve_terraform(provider).await };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut message = error.to_string();
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(next) = cause.source() {
+                message = format!("{message}: {next}");
+                cause = next;
+            }
+            // Standard error is where go-plugin hosts look for the reason of a failed start.
+            let _ = writeln!(io::stderr(), "{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve_terraform<P: Provider>(provider: P) -> Result<(), ServeError> {
+    let handshake = Handshake::from_env(|name| env::var(name).ok())?;
+    let tls = handshake.client_cert.as_deref().map(tls::Server::for_client).transpose()?;
+    let (listener, socket) = listen(handshake.socket_dir.clone())?;
+    let line = handshake.line(socket.path(), tls.as_ref().map(tls::Server::certificate));
+    let stop = CancellationToken::new();
+    watch_parent(stop.clone());
+    ignore_interrupts();
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).map_err(ServeError::Stdout)?;
+    drop(stdout);
+    let server = transport::serve(ProviderService::new(provider), listener, tls, stop.clone());
+    run_until_stopped(server, stop).await
+}
+
+async fn serve_debug<P: Provider>(provider: P, address: &str) -> Result<(), ServeError> {
+    let (listener, socket) = listen(None)?;
+    let stop = CancellationToken::new();
+    let on_interrupt = stop.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            on_interrupt.cancel();
+        }
+    });
+    let line = handshake::reattach_line(address, socket.path(), process::id());
+    writeln!(io::stdout(), "TF_REATTACH_PROVIDERS='{line}'").map_err(ServeError::Stdout)?;
+    let server = transport::serve(ProviderService::new(provider), listener, None, stop.clone());
+    run_until_stopped(server, stop).await
+}
+
+/// Streams of go-plugin stay open for the life of a connection, so waiting for them to drain would wait for ever: once
+/// stopped, the reply gets a moment to leave and the server is dropped. `socket` guards end with their scope.
+async fn run_until_stopped(
+    server: impl Future<Output = Result<(), ServeError>>,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let stopped = async {
+        stop.cancelled().await;
+        tokio::time::sleep(SHUTDOWN_GRACE).await;
+    };
+    tokio::select! {
+        result = server => result,
+        () = stopped => Ok(()),
+    }
+}
+
+fn listen(dir: Option<PathBuf>) -> Result<(UnixListener, SocketGuard), ServeError> {
+    let socket = SocketGuard::new(dir);
+    let failed = |source| ServeError::Socket { path: socket.path().to_owned(), source };
+    let listener = UnixListener::bind(socket.path()).map_err(failed)?;
+    // Without TLS (--debug) the file mode is what keeps other users out.
+    std::fs::set_permissions(socket.path(), Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok((listener, socket))
+}
+
+/// Ctrl-C reaches every process of the terminal's group. Terraform tells its providers what to do about it
+/// (StopProvider); dying on our own would lose the state of whatever is being made.
+fn ignore_interrupts() {
+    tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
+}
+
+/// A Terraform that is killed cannot say goodbye. Its providers notice that they have another parent and end, instead of
+/// staying behind for ever.
+fn watch_parent(stop: CancellationToken) {
+    let parent = std::os::unix::process::parent_id();
+    tokio::spawn(async move {
+        while std::os::unix::process::parent_id() == parent {
+            tokio::time::sleep(PARENT_CHECK).await;
+        }
+        tracing::warn!(target: "provider", "terraform is gone; stopping");
+        stop.cancel();
+    });
+}
