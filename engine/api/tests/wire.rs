@@ -1,0 +1,375 @@
+//! The client and the server against each other over real sockets, with an engine that keeps its objects in memory.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, StreamExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, oneshot};
+use vmetal_api::types::Follow;
+use vmetal_api::{
+    AnyObject, ApiError, Apply, Backend, BackendError, Caller, Client, ClientConfig, EventEntry, EventsQuery, Listing,
+    ObjectRef, Precondition, Secret, Secrets, ServerConfig, TokenSource, TokenStore, WatchItem, WatchQuery, client,
+    serve, token,
+};
+use vmetal_model::{Event, FieldError, Kind, Metadata, NodeType, Severity, Timestamp, Uid, node_type::NodeTypeSpec};
+
+const TOKEN: &str = "vmt_test";
+
+struct State {
+    revision: u64,
+    objects: BTreeMap<(Kind, String), AnyObject>,
+    /// Objects by the request that made them.
+    requests: BTreeMap<String, AnyObject>,
+    callers: Vec<Caller>,
+    secrets: Secrets,
+}
+
+struct Memory {
+    state: Mutex<State>,
+    changes: broadcast::Sender<WatchItem>,
+}
+
+impl Memory {
+    fn new() -> Arc<Self> {
+        let state = State {
+            revision: 0,
+            objects: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            callers: Vec::new(),
+            secrets: Secrets::new(),
+        };
+        Arc::new(Memory { state: Mutex::new(state), changes: broadcast::channel(64).0 })
+    }
+}
+
+fn reference(kind: Kind, name: &str) -> ObjectRef {
+    ObjectRef { kind, name: name.into() }
+}
+
+impl Backend for Memory {
+    fn version(&self) -> String {
+        "1.2.3".into()
+    }
+
+    async fn get(&self, kind: Kind, name: &str) -> Result<AnyObject, BackendError> {
+        let found = self.state.lock().unwrap().objects.get(&(kind, name.to_owned())).cloned();
+        found.ok_or(BackendError::NotFound { object: reference(kind, name) })
+    }
+
+    async fn list(&self, kind: Kind, labels: &BTreeMap<String, String>) -> Result<Listing, BackendError> {
+        let state = self.state.lock().unwrap();
+        let wanted = |o: &&AnyObject| o.kind == kind && labels.iter().all(|(k, v)| o.metadata.labels.get(k) == Some(v));
+        Ok(Listing { objects: state.objects.values().filter(wanted).cloned().collect(), revision: state.revision })
+    }
+
+    async fn apply(&self, caller: &Caller, apply: Apply) -> Result<AnyObject, BackendError> {
+        let mut state = self.state.lock().unwrap();
+        if let Some(object) = state.requests.get(&apply.request_id) {
+            return Ok(object.clone());
+        }
+        let object = reference(apply.kind, &apply.name);
+        if apply.spec.get("selector").is_none() {
+            let errors = vec![FieldError::new("spec.selector", "is missing"), FieldError::new("spec.resources", "too")];
+            return Err(BackendError::Invalid { errors });
+        }
+        let old = state.objects.get(&(apply.kind, apply.name.clone()));
+        match (&apply.precondition, old) {
+            (Precondition::MustNotExist, Some(_)) => return Err(BackendError::AlreadyExists { object }),
+            (Precondition::Revision(wanted), Some(old)) if old.metadata.revision != *wanted => {
+                return Err(BackendError::Conflict {
+                    object,
+                    expected: format!("revision {wanted}"),
+                    found: format!("revision {}", old.metadata.revision),
+                });
+            }
+            _ => {}
+        }
+        state.revision += 1;
+        let made = AnyObject {
+            kind: apply.kind,
+            metadata: Metadata {
+                name: apply.name.clone(),
+                uid: Uid::from_random([state.revision as u8; 16]),
+                generation: 1,
+                revision: state.revision,
+                labels: apply.labels,
+                annotations: apply.annotations,
+                created: Timestamp::UNIX_EPOCH,
+                deleted: None,
+            },
+            spec: apply.spec,
+            status: serde_json::json!({"cost": 7, "of_a_later_release": true}),
+        };
+        state.callers.push(caller.clone());
+        state.secrets.extend(apply.secrets);
+        state.requests.insert(apply.request_id, made.clone());
+        state.objects.insert((apply.kind, apply.name), made.clone());
+        let _ = self.changes.send(WatchItem::Changed(made.clone()));
+        Ok(made)
+    }
+
+    async fn delete(&self, _: &Caller, kind: Kind, name: &str, _: Option<&Uid>) -> Result<AnyObject, BackendError> {
+        let gone = self.state.lock().unwrap().objects.remove(&(kind, name.to_owned()));
+        let gone = gone.ok_or(BackendError::NotFound { object: reference(kind, name) })?;
+        let _ = self.changes.send(WatchItem::Deleted(gone.clone()));
+        Ok(gone)
+    }
+
+    fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {
+        let changes = self.changes.subscribe();
+        let state = self.state.lock().unwrap();
+        let mine = move |o: &AnyObject| {
+            query.kind.is_none_or(|k| k == o.kind) && query.name.as_deref().is_none_or(|n| n == o.name())
+        };
+        let mut present: Vec<_> =
+            state.objects.values().filter(|o| mine(o)).cloned().map(|o| Ok(WatchItem::Sync(o))).collect();
+        present.push(Ok(WatchItem::Bookmark { revision: state.revision }));
+        let changes = tokio_stream::wrappers::BroadcastStream::new(changes).filter_map(move |item| {
+            let lagged = |_| BackendError::Unavailable { message: "too slow".into() };
+            let item = item.map_err(lagged);
+            let keep = item.as_ref().map_or(true, |item| item.object().is_some_and(&mine));
+            std::future::ready(keep.then_some(item))
+        });
+        stream::iter(present).chain(changes).boxed()
+    }
+
+    fn events(&self, query: EventsQuery) -> BoxStream<'static, Result<EventEntry, BackendError>> {
+        assert_eq!((query.follow, query.limit, query.kind), (Follow::Yes, Some(5), Some(Kind::Host)));
+        let event = Event {
+            at: Timestamp::UNIX_EPOCH,
+            kind: Kind::Host,
+            name: "a".into(),
+            uid: Uid("u".into()),
+            severity: Severity::Warning,
+            reason: "operation".into(),
+            message: "power on failed".into(),
+        };
+        stream::iter([Ok(EventEntry { revision: 9, event })]).boxed()
+    }
+}
+
+struct Running {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    task: tokio::task::JoinHandle<Result<(), vmetal_api::ServeError>>,
+}
+
+impl Running {
+    async fn start(backend: Arc<Memory>, address: &str) -> Running {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tokens = TokenStore::new([("admin", token::hash(TOKEN))]);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async move {
+            let _ = stopped.await;
+        };
+        let task = tokio::spawn(serve(listener, backend, tokens, ServerConfig::default(), shutdown));
+        Running { address, stop: Some(stop), task }
+    }
+
+    fn client(&self) -> Client {
+        client_with(self.address, TOKEN)
+    }
+
+    async fn stop(mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+fn client_with(address: SocketAddr, token: &str) -> Client {
+    let mut config = ClientConfig::new(format!("http://{address}"), TokenSource::Literal(Secret::new(token)));
+    config.patience = Duration::ZERO;
+    Client::connect_lazy(config).unwrap()
+}
+
+fn node_type(name: &str) -> Apply {
+    let spec = NodeTypeSpec { selector: [("rack".to_owned(), "1".to_owned())].into(), ..Default::default() };
+    Apply::new::<NodeType>(name, &spec).unwrap()
+}
+
+#[tokio::test]
+async fn nothing_is_open_without_a_known_token() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    for wrong in ["vmt_other", "vmt_tes", "vmt_testt"] {
+        let client = client_with(server.address, wrong);
+        for error in [
+            client.version().await.unwrap_err(),
+            client.get(Kind::Host, "a").await.unwrap_err(),
+            client.list(Kind::Host, &BTreeMap::new()).await.unwrap_err(),
+            client.apply(node_type("a")).await.unwrap_err(),
+            client.delete(Kind::Host, "a", None).await.unwrap_err(),
+            client.watch(WatchQuery::default()).await.map(|_| ()).unwrap_err(),
+            client.events(EventsQuery::default()).await.map(|_| ()).unwrap_err(),
+        ] {
+            assert!(matches!(error, ApiError::Unauthenticated { .. }), "{error:?}");
+            assert!(error.advice().contains("VMETAL_TOKEN"));
+        }
+    }
+    let error = client_with(server.address, "  ").version().await.unwrap_err();
+    assert!(matches!(&error, ApiError::Config { message, .. } if message.contains("empty")), "{error:?}");
+    assert_eq!(server.client().version().await.unwrap().version, "1.2.3");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_file_is_read_again_when_it_changes() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let client =
+        Client::connect_lazy(ClientConfig::new(format!("http://{}", server.address), TokenSource::File(file.clone())))
+            .unwrap();
+    let error = client.version().await.unwrap_err();
+    assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+    std::fs::write(&file, "old\n").unwrap();
+    assert!(matches!(client.version().await.unwrap_err(), ApiError::Unauthenticated { .. }));
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    client.version().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn objects_cross_the_wire_typed_and_untyped() {
+    let backend = Memory::new();
+    let server = Running::start(Arc::clone(&backend), "127.0.0.1:0").await;
+    let client = server.client();
+    assert_eq!(client.get(Kind::NodeType, "small").await.unwrap(), None);
+    let labels: BTreeMap<_, _> = [("tier".to_owned(), "a".to_owned())].into();
+    let apply = node_type("small").labels(labels.clone()).secret("bmc.password", Secret::new("hunter2"));
+    assert!(!format!("{apply:?}").contains("hunter2"), "a secret must not be shown");
+    let made: NodeType = client.apply_as(apply).await.unwrap();
+    assert_eq!((made.status.cost, made.metadata.revision), (7, 1));
+    assert_eq!(client.get_as::<NodeType>("small").await.unwrap(), Some(made));
+    let any = client.get(Kind::NodeType, "small").await.unwrap().unwrap();
+    assert_eq!(any.status["of_a_later_release"], true, "what this program does not know is kept");
+    assert!(any.typed::<vmetal_model::Host>().unwrap_err().to_string().contains("not a host"));
+    assert_eq!(client.list(Kind::NodeType, &labels).await.unwrap().objects, [any]);
+    let other = [("tier".to_owned(), "b".to_owned())].into();
+    assert!(client.list(Kind::NodeType, &other).await.unwrap().objects.is_empty());
+    {
+        let state = backend.state.lock().unwrap();
+        assert_eq!(&*state.callers[0].token, "admin");
+        assert_eq!(state.secrets["bmc.password"].expose(), "hunter2");
+    }
+    assert!(client.delete(Kind::NodeType, "small", None).await.unwrap().is_some());
+    assert!(client.delete(Kind::NodeType, "small", None).await.unwrap().is_none());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn errors_arrive_as_what_they_are() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let client = server.client();
+    let invalid = Apply::from_json(Kind::NodeType, "a", serde_json::json!({}));
+    let expected = vec![FieldError::new("spec.selector", "is missing"), FieldError::new("spec.resources", "too")];
+    assert_eq!(client.apply(invalid).await.unwrap_err(), ApiError::Invalid(expected));
+    client.apply(node_type("a")).await.unwrap();
+    let again = node_type("a").precondition(Precondition::MustNotExist);
+    assert!(matches!(client.apply(again).await.unwrap_err(), ApiError::AlreadyExists { .. }));
+    let stale = node_type("a").precondition(Precondition::Revision(99));
+    let error = client.apply(stale).await.unwrap_err().to_string();
+    assert!(error.contains("expected revision 99, found revision 1"), "{error}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_acts_once() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let client = server.client();
+    let mut apply = node_type("a").precondition(Precondition::MustNotExist);
+    apply.request_id = "r1".into();
+    let first = client.apply(apply.clone()).await.unwrap();
+    assert_eq!(client.apply(apply).await.unwrap(), first);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_shows_the_present_then_every_change() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let client = server.client();
+    client.apply(node_type("a")).await.unwrap();
+    let mut watch = client.watch(WatchQuery { kind: Some(Kind::NodeType), name: None }).await.unwrap();
+    assert!(matches!(watch.next().await.unwrap().unwrap(), WatchItem::Sync(o) if o.name() == "a"));
+    assert_eq!(watch.next().await.unwrap().unwrap(), WatchItem::Bookmark { revision: 1 });
+    client.apply(node_type("b")).await.unwrap();
+    assert!(matches!(watch.next().await.unwrap().unwrap(), WatchItem::Changed(o) if o.name() == "b"));
+    client.delete(Kind::NodeType, "a", None).await.unwrap();
+    assert!(matches!(watch.next().await.unwrap().unwrap(), WatchItem::Deleted(o) if o.name() == "a"));
+    // A stop ends an open watch at once, and says so.
+    let started = std::time::Instant::now();
+    server.stop().await;
+    let error = watch.next().await.unwrap().unwrap_err();
+    assert!(matches!(&error, ApiError::Unavailable { reason, .. } if reason.contains("stopping")), "{error:?}");
+    assert!(watch.next().await.is_none());
+    assert!(started.elapsed() < Duration::from_secs(5), "the stop waited for the watch");
+}
+
+#[tokio::test]
+async fn events_carry_query_and_revision() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let query = EventsQuery { kind: Some(Kind::Host), follow: Follow::Yes, limit: Some(5), ..EventsQuery::default() };
+    let entries: Vec<_> = server.client().events(query).await.unwrap().collect().await;
+    let entry = entries[0].as_ref().unwrap();
+    assert_eq!((entries.len(), entry.revision, entry.event.message.as_str()), (1, 9, "power on failed"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn waiting_outlives_a_restart_of_the_engine() {
+    let backend = Memory::new();
+    let first = Running::start(Arc::clone(&backend), "127.0.0.1:0").await;
+    let address = first.address.to_string();
+    let client = first.client().with_patience(Duration::from_secs(20));
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move {
+            client.wait_for(Kind::NodeType, "late", Duration::from_secs(20), |o| o.map(|o| o.metadata.revision)).await
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    first.stop().await;
+    let second = Running::start(backend, &address).await;
+    client.apply(node_type("late")).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap(), 1);
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_wait_that_is_over_tells_the_last_state() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let client = server.client();
+    let made = client.apply(node_type("a")).await.unwrap();
+    let wait = client.wait_gone(Kind::NodeType, "a", &made.metadata.uid, Duration::from_millis(300));
+    let Err(client::WaitError::Deadline { last: Some(last), .. }) = wait.await else { panic!("expected a deadline") };
+    assert_eq!(*last, made);
+    client.delete(Kind::NodeType, "a", None).await.unwrap();
+    client.wait_gone(Kind::NodeType, "a", &made.metadata.uid, Duration::from_secs(5)).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_is_away_is_named_with_its_endpoint() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = client_with(address, TOKEN).version().await.unwrap_err();
+    let ApiError::EngineUnreachable { endpoint, reason } = &error else { panic!("{error:?}") };
+    assert_eq!(*endpoint, format!("http://{address}"));
+    assert!(reason.contains("refused"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_wrong_endpoint_is_told_before_anything_is_sent() {
+    for (endpoint, word) in
+        [("ftp://x", "scheme"), ("http://", "endpoint"), ("http://x/v1", "nothing else"), ("https://x", "CA")]
+    {
+        let config = ClientConfig::new(endpoint, TokenSource::Literal(Secret::new("t")));
+        let error = Client::connect_lazy(config).unwrap_err();
+        assert!(error.to_string().contains(word), "{endpoint}: {error}");
+    }
+}
