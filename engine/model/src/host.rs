@@ -221,6 +221,10 @@ pub struct HostStatus {
     /// In `error`: the phase that failed, so that recovery knows where to go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_phase: Option<HostPhase>,
+    /// BMC and boot interface as they were at registration; a host whose declaration differs is registered again once it is
+    /// free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered_as: Option<String>,
     /// The generation of the spec that the status speaks of.
     #[serde(default)]
     pub observed_generation: u64,
@@ -337,6 +341,7 @@ impl HostStatus {
             retry: Retry::default(),
             failure: None,
             failed_phase: None,
+            registered_as: None,
             observed_generation: 0,
         }
     }

@@ -1,0 +1,5 @@
+//! Prints `docs/lifecycle.md`.
+
+fn main() {
+    print!("{}", vmetal_lifecycle::transitions::page());
+}

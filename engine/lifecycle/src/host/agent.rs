@@ -1,0 +1,200 @@
+//! What the installer says, and what it is told.
+
+use vmetal_model::agent::{BootPurpose, Hello, Report, ReportBody};
+use vmetal_model::inventory::Identity;
+use vmetal_model::{Cause, EraseRecord, Failure, Host, HostPhase, Stage, Timestamp};
+
+use super::{Change, Turn, return_to_pool};
+use crate::limits::Limits;
+use crate::note::Note;
+
+/// Why a request of an installer is turned away.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The boot attempt is over, or another one is open.
+    #[error("boot attempt {0} is not the one that is open for this host")]
+    StaleAttempt(String),
+    /// The machine is not the one that was declared.
+    #[error("{0}")]
+    WrongMachine(String),
+    /// The report is about an order that was not given.
+    #[error("order {0} is not the order of this boot attempt")]
+    UnknownOrder(String),
+}
+
+/// The order for an installer, without its contents: the engine fills in image and seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderKind {
+    /// Nothing yet.
+    Wait,
+    /// Report what the server is made of.
+    Inspect,
+    /// Install.
+    Install,
+    /// Erase.
+    Erase,
+    /// Restart from disk.
+    Reboot,
+}
+
+/// The order of the present moment and its id.
+pub fn order(host: &Host) -> (String, OrderKind) {
+    let status = &host.status;
+    let Some(boot) = &status.boot else { return ("none".to_owned(), OrderKind::Wait) };
+    let at_work = matches!(status.stage, Stage::Agent | Stage::Work) && boot.work_done.is_none();
+    let kind = match (status.phase, boot.purpose) {
+        (HostPhase::Inspecting, BootPurpose::Inspect) if at_work => OrderKind::Inspect,
+        (HostPhase::Provisioning, BootPurpose::Install) if at_work => OrderKind::Install,
+        (HostPhase::Deprovisioning, BootPurpose::Erase) if at_work => OrderKind::Erase,
+        (HostPhase::Provisioning, BootPurpose::Install) if boot.work_done.is_some() => OrderKind::Reboot,
+        _ => OrderKind::Wait,
+    };
+    let word = match kind {
+        OrderKind::Wait => "wait",
+        OrderKind::Inspect => "inspect",
+        OrderKind::Install => "install",
+        OrderKind::Erase => "erase",
+        OrderKind::Reboot => "reboot",
+    };
+    (format!("{}/{word}", boot.id), kind)
+}
+
+/// The installer calls in.
+pub fn hello(host: &Host, limits: &Limits, hello: &Hello, now: Timestamp) -> Result<Change, (Refusal, Option<Change>)> {
+    let mut turn = Turn::new(host, limits, now);
+    let boot = match &mut turn.status.boot {
+        Some(boot) if boot.id == hello.attempt => boot,
+        _ => return Err((Refusal::StaleAttempt(hello.attempt.clone()), None)),
+    };
+    boot.last_seen = Some(now);
+    if let Err(message) = same_machine(host, hello) {
+        let failure = Failure {
+            cause: Cause::WrongMachine,
+            message: message.clone(),
+            advice: "correct the host's BMC address or boot MAC; nothing was written to the machine".to_owned(),
+            at: now,
+        };
+        turn.fail(failure);
+        return Err((Refusal::WrongMachine(message), Some(turn.change())));
+    }
+    if boot.called_in.is_none() {
+        boot.called_in = Some(now);
+        let serial = hello.identity.serial.as_deref().unwrap_or("unknown");
+        let message = format!("installer {} called in from {} (serial number {serial})", hello.version, hello.boot_mac);
+        turn.notes.push(Note::info("boot", message));
+    }
+    Ok(turn.change())
+}
+
+fn same_machine(host: &Host, hello: &Hello) -> Result<(), String> {
+    if hello.boot_mac != host.spec.boot_mac {
+        return Err(format!(
+            "the installer was booted over {}, but the host is declared with {}",
+            hello.boot_mac, host.spec.boot_mac
+        ));
+    }
+    let inspected = host.status.inventory.as_ref().map(|inventory| &inventory.identity);
+    let by_bmc = host.status.bmc.as_ref().map(|bmc| Identity {
+        serial: bmc.serial.clone(),
+        uuid: bmc.uuid.clone(),
+        ..Identity::default()
+    });
+    let (known, source) = match (inspected, &by_bmc) {
+        (Some(identity), _) => (identity, "inspection"),
+        (None, Some(identity)) => (identity, "the BMC"),
+        (None, None) => return Ok(()),
+    };
+    // Vendors disagree on which serial number DMI and BMC show; the UUID is the same in both. One that matches is enough,
+    // and a machine that tells neither cannot be told apart.
+    let compare = |a: &Option<String>, b: &Option<String>| Some(a.as_ref()?.eq_ignore_ascii_case(b.as_ref()?));
+    let verdicts = [compare(&known.serial, &hello.identity.serial), compare(&known.uuid, &hello.identity.uuid)];
+    if verdicts.contains(&Some(true)) || verdicts == [None, None] {
+        return Ok(());
+    }
+    let show = |id: &Identity| {
+        let part = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+        format!("serial number {}, UUID {}", part(&id.serial), part(&id.uuid))
+    };
+    Err(format!("expected the machine known from {source} ({}), but {} called in", show(known), show(&hello.identity)))
+}
+
+/// The installer reports. `Ok(None)` when there is nothing to record beyond that it lives.
+pub fn report(host: &Host, limits: &Limits, report: &Report, now: Timestamp) -> Result<Change, Refusal> {
+    let mut turn = Turn::new(host, limits, now);
+    let (current, kind) = order(host);
+    let boot = match &mut turn.status.boot {
+        Some(boot) if report.order.split('/').next() == Some(boot.id.as_str()) => boot,
+        _ => return Err(Refusal::StaleAttempt(report.order.clone())),
+    };
+    boot.last_seen = Some(now);
+    boot.called_in.get_or_insert(now);
+    let mine = report.order == current;
+    match (&report.body, kind) {
+        (ReportBody::Heartbeat, _) => {}
+        (ReportBody::Progress(progress), _) if mine => turn.status.progress = Some(progress.clone()),
+        (ReportBody::Progress(_), _) => {}
+        (ReportBody::Inspected { inventory }, OrderKind::Inspect) if mine => {
+            boot.work_done = Some(now);
+            turn.status.inventory = Some((**inventory).clone());
+        }
+        (ReportBody::Installed(installed), OrderKind::Install) if mine => {
+            boot.work_done = Some(now);
+            let mib = |bytes: u64| bytes >> 20;
+            let seconds = installed.elapsed_ms as f64 / 1000.0;
+            let message = format!(
+                "installed on {} (serial number {}): {} MiB fetched, {} MiB written in {seconds:.1} s",
+                installed.disk,
+                installed.disk_serial.as_deref().unwrap_or("unknown"),
+                mib(installed.bytes_fetched),
+                mib(installed.bytes_written),
+            );
+            turn.notes.push(Note::info("installed", message));
+        }
+        (ReportBody::Erased { disks }, OrderKind::Erase) if mine => {
+            boot.work_done = Some(now);
+            erased(&mut turn, disks.clone());
+        }
+        (ReportBody::Failed(failure), OrderKind::Inspect | OrderKind::Install | OrderKind::Erase) if mine => {
+            let failure = Failure {
+                cause: failure.cause,
+                message: failure.message.clone(),
+                advice: failure.advice.clone(),
+                at: now,
+            };
+            turn.fail(failure);
+        }
+        // The same final report once more: the answer to the first was lost.
+        _ if boot.work_done.is_some() => {}
+        _ => return Err(Refusal::UnknownOrder(report.order.clone())),
+    }
+    Ok(turn.change())
+}
+
+fn erased(turn: &mut Turn<'_>, disks: Vec<vmetal_model::agent::ErasedDisk>) {
+    let Some(claim) = &turn.status.claim else { return };
+    let level = turn.host.spec.erase;
+    let record = EraseRecord { claim_uid: claim.uid.clone(), level, disks, at: turn.now };
+    let list: Vec<String> = record
+        .disks
+        .iter()
+        .map(|disk| {
+            format!("{} ({}): {}", disk.name, disk.serial.as_deref().unwrap_or("no serial number"), disk.method)
+        })
+        .collect();
+    let message = format!("erased after tenant node {}: {}", claim.node, list.join("; "));
+    turn.notes.push(Note::info("erased", message));
+    return_to_pool(&mut turn.status, record);
+}
+
+/// The installed system phones home. Anything but the first word of the installation that is waited for changes nothing.
+pub fn phone_home(host: &Host, limits: &Limits, now: Timestamp) -> Option<Change> {
+    let mut turn = Turn::new(host, limits, now);
+    let boot = turn.status.boot.as_mut()?;
+    let expected = boot.purpose == BootPurpose::Install && boot.work_done.is_some() && boot.phoned_home.is_none();
+    if !expected {
+        return None;
+    }
+    boot.phoned_home = Some(now);
+    turn.notes.push(Note::info("boot", "the installed system phoned home"));
+    Some(turn.change())
+}

@@ -1,0 +1,100 @@
+//! One network boot of the installer, the same for inspection, installation and erasure: off, token, boot device, on,
+//! call-in, work.
+
+use jiff::SignedDuration;
+use vmetal_model::agent::BootPurpose;
+use vmetal_model::{Cause, Failure, OperationKind, PowerState, Stage};
+
+use super::Turn;
+use crate::limits::after;
+
+/// How far the installer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Run {
+    /// Under way.
+    Busy,
+    /// Its order is done.
+    Done,
+}
+
+impl Turn<'_> {
+    /// Goes on with a network boot for the given purpose. `work` limits the order itself.
+    pub(super) fn installer(&mut self, purpose: BootPurpose, work: SignedDuration) -> Run {
+        match self.status.stage {
+            Stage::Open => {
+                let open = self.done(OperationKind::OpenBoot)
+                    && self.status.boot.as_ref().is_some_and(|boot| boot.purpose == purpose);
+                if open { self.stage(Stage::BootDevice) } else { self.effect(OperationKind::OpenBoot) }
+            }
+            Stage::BootDevice => {
+                let set = self.done(OperationKind::SetNetworkBoot);
+                if set { self.stage(Stage::On) } else { self.effect(OperationKind::SetNetworkBoot) }
+            }
+            Stage::On => match self.status.power {
+                PowerState::On | PowerState::PoweringOn => self.stage(Stage::Agent),
+                PowerState::Off => self.effect(OperationKind::PowerOn),
+                PowerState::Unknown | PowerState::PoweringOff => self.effect(OperationKind::ReadPower),
+            },
+            Stage::Agent => self.await_call(),
+            Stage::Work => return self.await_work(work),
+            _ => {
+                if self.status.stage != Stage::Off {
+                    self.stage(Stage::Off);
+                }
+                if self.off() {
+                    self.stage(Stage::Open);
+                }
+            }
+        }
+        Run::Busy
+    }
+
+    fn await_call(&mut self) {
+        if self.status.boot.as_ref().is_some_and(|boot| boot.called_in.is_some()) {
+            return self.stage(Stage::Work);
+        }
+        let deadline = self.deadline(self.limits.call_in);
+        let mac = self.host.spec.boot_mac;
+        if self.now < deadline {
+            let unblocks = format!("a request from {mac} on the provisioning network");
+            return self.wait("the installer to call in", unblocks, Some(deadline));
+        }
+        let limit = self.limits.call_in;
+        self.fail(Failure {
+            cause: Cause::AgentSilent,
+            message: format!("the host was powered on for a network boot, but no installer called in from {mac} within {limit:#}"),
+            advice: "check the boot MAC, the cabling and that the firmware may boot from the network; `vmetal describe host --boot` shows what was seen".to_owned(),
+            at: self.now,
+        });
+    }
+
+    fn await_work(&mut self, limit: SignedDuration) -> Run {
+        let Some(boot) = &self.status.boot else {
+            self.stage(Stage::Off);
+            return Run::Busy;
+        };
+        if boot.work_done.is_some() {
+            return Run::Done;
+        }
+        let silent_at = after(boot.last_seen.unwrap_or(boot.opened), self.limits.silence);
+        let deadline = self.deadline(limit);
+        if self.now < silent_at.min(deadline) {
+            let step = self.status.progress.as_ref().map_or("its order", |progress| progress.step.as_str()).to_owned();
+            self.wait("the installer to finish", format!("the end of {step}"), Some(deadline));
+            self.look_again_at(silent_at);
+            return Run::Busy;
+        }
+        let (what, limit) = if self.now >= deadline {
+            ("has not finished its order within", limit)
+        } else {
+            ("has not been heard of for", self.limits.silence)
+        };
+        self.fail(Failure {
+            cause: Cause::AgentSilent,
+            message: format!("the installer {what} {limit:#}"),
+            advice: "the host is booted again; if this repeats, look at its console".to_owned(),
+            at: self.now,
+        });
+        Run::Busy
+    }
+}

@@ -1,0 +1,58 @@
+//! Provisioning: the image goes to the disk, the installed system boots and phones home.
+
+use vmetal_model::agent::BootPurpose;
+use vmetal_model::{Cause, ClaimState, Failure, HostPhase, Stage};
+
+use super::Turn;
+use super::installer::Run;
+
+impl Turn<'_> {
+    pub(super) fn provision(&mut self) {
+        match self.status.stage {
+            Stage::Seed => self.await_seed(),
+            Stage::FirstBoot => self.await_first_boot(),
+            _ => {
+                if self.installer(BootPurpose::Install, self.limits.install) == Run::Done {
+                    self.stage(Stage::FirstBoot);
+                }
+            }
+        }
+    }
+
+    fn await_seed(&mut self) {
+        let Some(claim) = &self.status.claim else { return };
+        if claim.state == ClaimState::Install {
+            return self.stage(Stage::Off);
+        }
+        let unblocks = format!("tenant node {} has its join token and user data", claim.node);
+        // The tenant node watches its own deadline and gives the host back; the host itself loses nothing by waiting.
+        let deadline = self.deadline(self.limits.seed);
+        self.wait("join token and user data", unblocks, (self.now < deadline).then_some(deadline));
+    }
+
+    fn await_first_boot(&mut self) {
+        if let Some(boot) = &self.status.boot
+            && boot.phoned_home.is_some()
+        {
+            return self.enter(HostPhase::Provisioned, Stage::Idle, "the installed system booted and phoned home");
+        }
+        let deadline = self.deadline(self.limits.first_boot);
+        if self.now < deadline {
+            return self.wait("the installed system to phone home", "its first boot".to_owned(), Some(deadline));
+        }
+        let limit = self.limits.first_boot;
+        self.fail(Failure {
+            cause: Cause::BootSilent,
+            message: format!("the image was written, but the installed system did not phone home within {limit:#}"),
+            advice: "look at the host's console: firmware boot order, boot loader, network, cloud-init".to_owned(),
+            at: self.now,
+        });
+    }
+
+    pub(super) fn provisioned(&mut self) {
+        self.status.observed_generation = self.host.metadata.generation;
+        let node = self.status.claim.as_ref().map_or("", |claim| claim.node.as_str());
+        let unblocks = format!("tenant node {node} is deleted");
+        self.wait("the end of the tenancy", unblocks, None);
+    }
+}

@@ -1,0 +1,432 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+//! A host driven by a small fake world: a BMC, a machine and an installer that obey or, by the seed's choice, do not.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use vmetal_model::agent::*;
+use vmetal_model::host::BootAttempt;
+use vmetal_model::*;
+
+use super::*;
+use crate::host::agent;
+use crate::transitions::host_may;
+
+pub(crate) fn host() -> Host {
+    let now = Timestamp::UNIX_EPOCH;
+    Object {
+        metadata: Metadata {
+            name: "h1".into(),
+            uid: Uid("uid-h1".into()),
+            generation: 1,
+            revision: 0,
+            labels: Default::default(),
+            annotations: Default::default(),
+            created: now,
+            deleted: None,
+        },
+        spec: HostSpec {
+            bmc: BmcSpec {
+                address: "redfish://10.0.0.1".parse().unwrap(),
+                username: "admin".into(),
+                password_version: "1".into(),
+                tls: TlsTrust::Verify,
+            },
+            boot_mac: "52:54:00:00:00:01".parse().unwrap(),
+            boot_mode: BootMode::Uefi,
+            root_device: RootDeviceHints::default(),
+            address: None,
+            erase: EraseLevel::Discard,
+        },
+        status: HostStatus::new(now),
+    }
+}
+
+fn claim(host: &mut Host, state: ClaimState) {
+    let since = host.status.phase_since;
+    host.status.claim = Some(Claim { node: "n1".into(), uid: Uid("uid-n1".into()), state, since });
+}
+
+fn failure(cause: Cause) -> Failure {
+    Failure { cause, message: "it broke".into(), advice: "mend it".into(), at: Timestamp::UNIX_EPOCH }
+}
+
+/// What the world does with one effect.
+struct World {
+    host: Host,
+    now: Timestamp,
+    limits: Limits,
+    power: PowerState,
+    network_boot: bool,
+    booted: bool,
+    effects: Vec<OperationKind>,
+    phases: Vec<HostPhase>,
+    mutations: Vec<&'static str>,
+}
+
+impl World {
+    fn new() -> Self {
+        World {
+            host: host(),
+            now: Timestamp::from_second(1).unwrap(),
+            limits: Limits::default(),
+            power: PowerState::On,
+            network_boot: false,
+            booted: false,
+            effects: vec![],
+            phases: vec![HostPhase::Registering],
+            mutations: vec![],
+        }
+    }
+
+    fn take(&mut self, status: HostStatus) {
+        let before = self.host.status.phase;
+        assert!(host_may(before, status.phase), "{before:?} -> {:?}", status.phase);
+        if status.claim.is_none() && self.host.status.claim.is_some() {
+            let uid = &self.host.status.claim.as_ref().unwrap().uid;
+            assert_eq!(&status.erase.as_ref().expect("an erase record").claim_uid, uid, "claim left without a record");
+        }
+        if status.phase != before {
+            self.phases.push(status.phase);
+        }
+        self.host.status = status;
+    }
+
+    fn perform(&mut self, kind: OperationKind) -> Effected {
+        self.effects.push(kind);
+        match kind {
+            OperationKind::ProbeBmc => Effected::Bmc(BmcFacts {
+                serial: Some("S1".into()),
+                uuid: Some("u-1".into()),
+                power: self.power,
+                ..BmcFacts::default()
+            }),
+            OperationKind::ReadPower => Effected::Power(self.power),
+            OperationKind::AllocateAddress => Effected::Address("172.22.0.10".parse().unwrap()),
+            OperationKind::OpenBoot => {
+                let purpose = match self.host.status.phase {
+                    HostPhase::Provisioning => BootPurpose::Install,
+                    HostPhase::Deprovisioning => BootPurpose::Erase,
+                    _ => BootPurpose::Inspect,
+                };
+                Effected::Boot(BootAttempt {
+                    id: format!("a{}", self.effects.len()),
+                    purpose,
+                    token_sha256: String::new(),
+                    opened: self.now,
+                    called_in: None,
+                    last_seen: None,
+                    work_done: None,
+                    phoned_home: None,
+                })
+            }
+            OperationKind::SetNetworkBoot => {
+                self.network_boot = true;
+                Effected::BootDevice
+            }
+            OperationKind::PowerOn => {
+                assert_eq!(self.power, PowerState::Off, "power-on of a host that is on");
+                self.mutations.push("on");
+                self.power = PowerState::On;
+                self.booted = std::mem::take(&mut self.network_boot);
+                Effected::Power(PowerState::On)
+            }
+            OperationKind::PowerOff => {
+                self.mutations.push("off");
+                self.power = PowerState::Off;
+                self.booted = false;
+                Effected::Power(PowerState::Off)
+            }
+        }
+    }
+
+    /// One step; performs the effect unless `broken` says how it fails. Returns the decision's next check.
+    fn tick(&mut self, broken: Option<Cause>) -> Option<Timestamp> {
+        let decision = step(&self.host, &self.limits, self.now);
+        let next = decision.next;
+        self.take(decision.status);
+        if let Some(kind) = decision.effect {
+            let id = self.host.status.operation.as_ref().unwrap().id;
+            let result = match broken {
+                Some(cause) => Err(failure(cause)),
+                None => Ok(self.perform(kind)),
+            };
+            let change = outcome(&self.host, &self.limits, id, result, self.now).unwrap();
+            assert!(outcome(&self.host.clone(), &self.limits, id + 1, Ok(Effected::BootDevice), self.now).is_none());
+            self.take(change.status);
+        }
+        next
+    }
+
+    /// The installer, if it runs, says hello and does its order.
+    fn installer(&mut self) {
+        let Some(boot) = self.host.status.boot.clone().filter(|_| self.booted) else { return };
+        let words = Hello {
+            version: "t".into(),
+            attempt: boot.id.clone(),
+            boot_mac: self.host.spec.boot_mac,
+            identity: inventory::Identity { serial: Some("S1".into()), ..Default::default() },
+            firmware: inventory::Firmware::Uefi,
+        };
+        if let Ok(change) = agent::hello(&self.host, &self.limits, &words, self.now) {
+            self.take(change.status);
+        }
+        let (order, kind) = agent::order(&self.host);
+        let body = match kind {
+            agent::OrderKind::Inspect => ReportBody::Inspected {
+                inventory: Box::new(Inventory {
+                    identity: inventory::Identity { serial: Some("S1".into()), ..Default::default() },
+                    ..Default::default()
+                }),
+            },
+            agent::OrderKind::Install => ReportBody::Installed(Installed {
+                disk: "vda".into(),
+                disk_serial: None,
+                bytes_written: 1,
+                bytes_fetched: 1,
+                elapsed_ms: 1,
+            }),
+            agent::OrderKind::Erase => ReportBody::Erased { disks: vec![] },
+            agent::OrderKind::Reboot => {
+                if let Some(change) = agent::phone_home(&self.host, &self.limits, self.now) {
+                    self.take(change.status);
+                }
+                return;
+            }
+            agent::OrderKind::Wait => return,
+        };
+        let words = Report { order, sequence: 1, body };
+        let change = agent::report(&self.host, &self.limits, &words, self.now).unwrap();
+        self.take(change.status);
+    }
+
+    fn run_until(&mut self, phase: HostPhase) {
+        for _ in 0..200 {
+            if self.host.status.phase == phase {
+                return;
+            }
+            self.now = self.now + SignedDuration::from_secs(1);
+            self.tick(None);
+            self.installer();
+        }
+        panic!("never reached {phase:?}: {:#?}", self.host.status);
+    }
+}
+
+#[test]
+fn a_whole_life_in_order() {
+    let mut world = World::new();
+    world.run_until(HostPhase::Available);
+    assert_eq!(world.power, PowerState::Off, "a pooled host is off");
+    claim(&mut world.host, ClaimState::Install);
+    world.run_until(HostPhase::Provisioned);
+    assert_eq!(world.power, PowerState::On);
+    world.host.status.claim.as_mut().unwrap().state = ClaimState::Release;
+    for _ in 0..10 {
+        world.tick(None);
+    }
+    assert_eq!(
+        (world.power, world.host.status.stage),
+        (PowerState::Off, Stage::NodeRemoval),
+        "off before the Node goes"
+    );
+    world.host.status.claim.as_mut().unwrap().state = ClaimState::Erase;
+    world.run_until(HostPhase::Available);
+    assert_eq!(world.host.status.erase.as_ref().unwrap().claim_uid, Uid("uid-n1".into()));
+    use HostPhase::*;
+    assert_eq!(
+        world.phases,
+        [Registering, Inspecting, Available, Provisioning, Provisioned, Deprovisioning, Available]
+    );
+    assert_eq!(world.mutations, ["off", "on", "off", "on", "off", "on", "off"]);
+}
+
+#[test]
+fn nothing_is_installed_before_the_seed_is_ready() {
+    let mut world = World::new();
+    world.run_until(HostPhase::Available);
+    claim(&mut world.host, ClaimState::Reserved);
+    let before = world.mutations.len();
+    for _ in 0..20 {
+        world.tick(None);
+    }
+    assert_eq!(world.host.status.stage, Stage::Seed);
+    assert_eq!(world.mutations.len(), before, "power was touched before the seed was ready");
+}
+
+#[test]
+fn a_wrong_password_stops_at_once_and_a_new_one_goes_on() {
+    let mut world = World::new();
+    world.tick(None);
+    world.tick(None);
+    world.tick(Some(Cause::BmcCredentials));
+    assert_eq!(world.host.status.phase, HostPhase::Error);
+    assert_eq!(world.host.status.failure.as_ref().unwrap().cause, Cause::BmcCredentials);
+    for _ in 0..50 {
+        world.now = world.now + SignedDuration::from_mins(10);
+        assert!(step(&world.host, &world.limits, world.now).effect.is_none(), "the refused password is tried again");
+        world.tick(None);
+    }
+    world.host.metadata.generation += 1;
+    world.run_until(HostPhase::Available);
+}
+
+#[test]
+fn an_unreachable_bmc_is_tried_with_pauses_then_shown_then_tried_again() {
+    let mut world = World::new();
+    let mut tries = 0;
+    while world.host.status.phase != HostPhase::Error {
+        let before = world.host.status.operation.as_ref().map_or(0, |op| op.id);
+        let next = world.tick(if world.host.status.stage == Stage::Probe { Some(Cause::BmcUnreachable) } else { None });
+        if world.host.status.stage == Stage::Probe && world.host.status.operation.as_ref().unwrap().id > before {
+            tries += 1;
+        }
+        if world.host.status.phase == HostPhase::Error {
+            break;
+        }
+        world.now =
+            world.now.max(next.unwrap_or(world.now)).max(world.host.status.retry.not_before.unwrap_or(world.now));
+    }
+    assert!(tries >= 4, "{tries}");
+    let again = world.host.status.retry.not_before.unwrap();
+    assert!(again > world.now);
+    world.now = again;
+    world.run_until(HostPhase::Available);
+}
+
+#[test]
+fn a_silent_installer_meets_its_deadline_and_the_attempts_run_out() {
+    let mut world = World::new();
+    for _ in 0..1000 {
+        let next = world.tick(None);
+        if world.host.status.phase == HostPhase::Error {
+            break;
+        }
+        world.now = world.now.max(next.unwrap_or(world.now));
+        assert!(world.host.status.phase != HostPhase::Available);
+    }
+    let failure = world.host.status.failure.clone().unwrap();
+    assert_eq!((world.host.status.phase, failure.cause), (HostPhase::Error, Cause::AgentSilent));
+    assert_eq!(world.mutations.iter().filter(|m| **m == "on").count(), 3, "one power-on per attempt");
+    assert!(failure.message.contains("52:54:00:00:00:01") && !failure.advice.is_empty());
+}
+
+#[test]
+fn another_machine_on_the_same_wire_is_refused_before_anything_is_written() {
+    let mut world = World::new();
+    while !world.booted {
+        world.now = world.now + SignedDuration::from_secs(1);
+        world.tick(None);
+    }
+    let attempt = world.host.status.boot.as_ref().unwrap().id.clone();
+    let words = |serial: &str, attempt: &str| Hello {
+        version: "t".into(),
+        attempt: attempt.into(),
+        boot_mac: world.host.spec.boot_mac,
+        identity: inventory::Identity { serial: Some(serial.into()), ..Default::default() },
+        firmware: inventory::Firmware::Uefi,
+    };
+    let (refusal, change) = agent::hello(&world.host, &world.limits, &words("OTHER", &attempt), world.now).unwrap_err();
+    assert!(matches!(&refusal, agent::Refusal::WrongMachine(text) if text.contains("S1") && text.contains("OTHER")));
+    assert_eq!(change.unwrap().status.phase, HostPhase::Error);
+    let (refusal, change) = agent::hello(&world.host, &world.limits, &words("S1", "old"), world.now).unwrap_err();
+    assert!(matches!(refusal, agent::Refusal::StaleAttempt(_)) && change.is_none());
+}
+
+#[test]
+fn a_crash_between_intent_and_outcome_is_looked_at_not_repeated() {
+    for happened in [false, true] {
+        let mut world = World::new();
+        while world.host.status.stage != Stage::On {
+            world.now = world.now + SignedDuration::from_secs(1);
+            world.tick(None);
+        }
+        let decision = step(&world.host, &world.limits, world.now);
+        assert_eq!(decision.effect, Some(OperationKind::PowerOn));
+        world.take(decision.status);
+        if happened {
+            world.perform(OperationKind::PowerOn);
+        }
+        assert!(step(&world.host, &world.limits, world.now).effect.is_none(), "an open intent is never acted on");
+        let change = recover(&world.host, &world.limits, world.now).unwrap();
+        world.take(change.status);
+        assert_eq!(step(&world.host, &world.limits, world.now).effect, Some(OperationKind::ReadPower));
+        world.run_until(HostPhase::Available);
+        assert_eq!(world.mutations.iter().filter(|m| **m == "on").count(), 1, "happened: {happened}");
+    }
+}
+
+#[test]
+fn an_unclaimed_host_can_always_be_deleted_and_a_claimed_one_never() {
+    let mut world = World::new();
+    world.run_until(HostPhase::Available);
+    world.host.metadata.deleted = Some(world.now);
+    assert_eq!(step(&world.host, &world.limits, world.now).fate, Fate::Remove);
+    claim(&mut world.host, ClaimState::Install);
+    for _ in 0..50 {
+        world.now = world.now + SignedDuration::from_secs(1);
+        assert_eq!(step(&world.host, &world.limits, world.now).fate, Fate::Keep);
+        world.tick(None);
+        world.installer();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    /// Whatever fails, restarts, or is given back, and whenever: only listed transitions, no claim lost without its erase
+    /// record, no wipe or installation for anyone but the claim, and once faults stop the host comes to rest.
+    #[test]
+    fn faults_in_any_order_leave_a_host_that_can_be_used_again(choices in prop::collection::vec(0u8..=13, 0..160)) {
+        let mut world = World::new();
+        let mut seen = BTreeSet::new();
+        for choice in choices {
+            world.now = world.now + SignedDuration::from_secs(i64::from(choice) * 7);
+            match choice {
+                0 => { world.tick(Some(Cause::BmcUnreachable)); }
+                1 => { world.tick(Some(Cause::BmcBusy)); }
+                2 => {
+                    // A crash right after the intent, with or without the effect.
+                    let decision = step(&world.host, &world.limits, world.now);
+                    let kind = decision.effect;
+                    world.take(decision.status);
+                    if let Some(kind) = kind.filter(|_| world.mutations.len() % 2 == 0) { world.perform(kind); }
+                    if let Some(change) = recover(&world.host, &world.limits, world.now) { world.take(change.status); }
+                }
+                3 if world.host.status.claim.is_none() && world.host.status.phase == HostPhase::Available => {
+                    claim(&mut world.host, ClaimState::Reserved);
+                }
+                4 => if let Some(c) = &mut world.host.status.claim && c.state == ClaimState::Reserved { c.state = ClaimState::Install },
+                5 => if let Some(c) = &mut world.host.status.claim && c.state == ClaimState::Install { c.state = ClaimState::Release },
+                6 => if let Some(c) = &mut world.host.status.claim && c.state == ClaimState::Release
+                    && world.host.status.stage == Stage::NodeRemoval { c.state = ClaimState::Erase },
+                7 => world.now = world.now + SignedDuration::from_hours(3),
+                8 => {
+                    let (order, kind) = agent::order(&world.host);
+                    if world.booted && kind != agent::OrderKind::Wait {
+                        let body = ReportBody::Failed(AgentFailure { cause: Cause::Disk, message: "disk broke".into(), advice: "replace it".into() });
+                        if let Ok(change) = agent::report(&world.host, &world.limits, &Report { order, sequence: 9, body }, world.now) {
+                            world.take(change.status);
+                        }
+                    }
+                }
+                9 | 10 => world.installer(),
+                _ => { world.tick(None); }
+            }
+            seen.insert(world.host.status.phase);
+            let status = &world.host.status;
+            prop_assert!(status.phase != HostPhase::Available || status.claim.as_ref().is_none_or(|c| c.state != ClaimState::Erase));
+            prop_assert!(!matches!(status.phase, HostPhase::Provisioned) || status.claim.is_some());
+        }
+        // Faults stop, the claim, if any, is given back, and an operator tries again what had been given up.
+        if let Some(c) = &mut world.host.status.claim { c.state = ClaimState::Erase }
+        for _ in 0..400 {
+            if world.host.status.phase == HostPhase::Error { world.host.metadata.generation += 1; }
+            world.now = world.now + SignedDuration::from_secs(1);
+            world.tick(None);
+            world.installer();
+        }
+        prop_assert_eq!(world.host.status.phase, HostPhase::Available);
+        prop_assert!(world.host.status.claim.is_none() && world.power == PowerState::Off);
+    }
+}

@@ -1,0 +1,26 @@
+//! What happens next: pure step functions over the model.
+//!
+//! The engine is level-triggered. For one object it reads what is stored, calls a step function of this crate, commits what
+//! comes back, performs at most one effect, and commits what became of it. Nothing here does I/O, waits, or reads a clock:
+//! `now` is an argument, and so is everything that was observed. That is what makes it possible to run the same code
+//! against a simulator, to replay a failure from its seed, and to answer "what would happen" without doing it.
+//!
+//! * [`host::step`] decides for a physical server, [`host::outcome`] takes in what an effect brought, [`host::recover`]
+//!   what to believe after a crash, and [`host::agent`] what the installer says and is told.
+//! * [`node::step`] and [`node::outcome`] do the same for a claim.
+//! * [`transitions`] is the list of all allowed phase changes; a step that would make another one is a bug and is caught by
+//!   the tests. The diagram in `docs/lifecycle.md` is made from it.
+//! * [`limits::Limits`] holds every deadline and retry count as data.
+//!
+//! Rules that hold for every step: an effect is only asked for together with a status that records the intent; every wait
+//! has a reason, and a deadline unless waiting costs nothing; a claim leaves a host only through
+//! [`host::return_to_pool`], which takes the erase record.
+
+pub mod host;
+pub mod limits;
+pub mod node;
+pub mod note;
+pub mod transitions;
+
+pub use limits::Limits;
+pub use note::Note;

@@ -1,0 +1,154 @@
+//! Deadlines and retry counts, all in one place.
+
+use jiff::SignedDuration;
+use vmetal_model::{Cause, Timestamp, Uid};
+
+/// How long each step may take and how often it is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// From power-on to the installer's first request. Servers with much memory spend minutes in firmware.
+    pub call_in: SignedDuration,
+    /// The longest silence of a working installer (it speaks every 5 s).
+    pub silence: SignedDuration,
+    /// The whole of an inspection.
+    pub inspect: SignedDuration,
+    /// The whole of an installation.
+    pub install: SignedDuration,
+    /// The whole of an erasure: overwriting a large disk takes hours.
+    pub erase: SignedDuration,
+    /// From the end of the installation to the installed system's first request.
+    pub first_boot: SignedDuration,
+    /// From the claim to its join token and user data.
+    pub seed: SignedDuration,
+    /// From the first request of the installed system to a Ready node. Exceeds kubeadm's own limits (5 min discovery, 5 min
+    /// TLS bootstrap, 4 min kubelet health).
+    pub join: SignedDuration,
+    /// Network boots per phase before the host goes to `error`.
+    pub attempts: u32,
+    /// Failed effects in a row, for one cause, before the host goes to `error`.
+    pub failures: u32,
+    /// How often a host in `error` is tried again where the cause may go away by itself.
+    pub error_retry: SignedDuration,
+    /// The shortest and the longest pause after a failed effect.
+    pub backoff: (SignedDuration, SignedDuration),
+    /// How often a joining node is looked at.
+    pub join_poll: SignedDuration,
+    /// How often a ready node is looked at.
+    pub ready_poll: SignedDuration,
+    /// How often a claim without a host is decided again, if nothing changes before.
+    pub decide_again: SignedDuration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            call_in: SignedDuration::from_mins(15),
+            silence: SignedDuration::from_secs(90),
+            inspect: SignedDuration::from_mins(15),
+            install: SignedDuration::from_hours(2),
+            erase: SignedDuration::from_hours(24),
+            first_boot: SignedDuration::from_mins(20),
+            seed: SignedDuration::from_mins(15),
+            join: SignedDuration::from_mins(20),
+            attempts: 3,
+            failures: 5,
+            error_retry: SignedDuration::from_mins(5),
+            backoff: (SignedDuration::from_secs(2), SignedDuration::from_mins(2)),
+            join_poll: SignedDuration::from_secs(2),
+            ready_poll: SignedDuration::from_secs(60),
+            decide_again: SignedDuration::from_secs(60),
+        }
+    }
+}
+
+impl Limits {
+    /// The pause after the given number of failures in a row: doubling, with half of it spread by the object's identity so
+    /// that a rack that failed together does not come back together. Pure: the same object waits the same.
+    pub fn pause(&self, failures: u32, uid: &Uid) -> SignedDuration {
+        let (shortest, longest) = self.backoff;
+        let doubled = shortest.as_millis_i64().saturating_mul(1i64 << failures.saturating_sub(1).min(20));
+        let full = doubled.min(longest.as_millis_i64()).max(2);
+        let spread = uid
+            .0
+            .bytes()
+            .chain(failures.to_le_bytes())
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let half = full / 2;
+        SignedDuration::from_millis(half + i64::try_from(spread % u64::try_from(half).unwrap_or(1).max(1)).unwrap_or(0))
+    }
+}
+
+trait Millis {
+    fn as_millis_i64(&self) -> i64;
+}
+
+impl Millis for SignedDuration {
+    fn as_millis_i64(&self) -> i64 {
+        i64::try_from(self.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// `at + duration`, staying inside the representable range.
+pub(crate) fn after(at: Timestamp, duration: SignedDuration) -> Timestamp {
+    at.saturating_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+/// What the engine does about a failure of an effect on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Try the same again after a pause; give up after [`Limits::failures`].
+    Retry,
+    /// Boot the installer again; give up after [`Limits::attempts`].
+    Restart,
+    /// Only a changed declaration, or a person, helps.
+    Operator,
+}
+
+/// The remedy for each cause.
+pub fn remedy(cause: Cause) -> Remedy {
+    match cause {
+        Cause::BmcUnreachable
+        | Cause::BmcBusy
+        | Cause::BmcProtocol
+        | Cause::BmcNotApplied
+        | Cause::AddressExhausted
+        | Cause::TenantUnreachable
+        | Cause::TenantSetup
+        | Cause::MissingReference
+        | Cause::NoCandidate
+        | Cause::Policy
+        | Cause::Drain
+        | Cause::Internal => Remedy::Retry,
+        Cause::AgentSilent
+        | Cause::BootSilent
+        | Cause::Inspection
+        | Cause::ImageDigest
+        | Cause::Disk
+        | Cause::Erase => Remedy::Restart,
+        Cause::BmcCredentials
+        | Cause::BmcCertificate
+        | Cause::BmcForbidden
+        | Cause::BmcSystem
+        | Cause::WrongMachine
+        | Cause::RootDevice
+        | Cause::Image
+        | Cause::Join
+        | Cause::ForeignNode => Remedy::Operator,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_cap_and_differ_between_hosts() {
+        let limits = Limits::default();
+        let pause = |n, uid: &str| limits.pause(n, &Uid(uid.into())).as_millis_i64();
+        assert!((1000..2000).contains(&pause(1, "a")));
+        assert!((4000..8000).contains(&pause(3, "a")));
+        assert!((60_000..120_000).contains(&pause(40, "a")));
+        assert_eq!(pause(3, "a"), pause(3, "a"));
+        assert!((0..20).map(|i| pause(6, &format!("host-{i}"))).collect::<std::collections::BTreeSet<_>>().len() > 15);
+    }
+}

@@ -1,0 +1,195 @@
+//! From wish to Ready node.
+
+use vmetal_model::{Cause, ClaimState, Failure, HostPhase, TenantNodePhase as Phase};
+
+use super::{Effect, Effected, Sight, Turn};
+use crate::limits::after;
+use crate::note::Note;
+
+impl Turn<'_> {
+    pub(super) fn pending(&mut self) {
+        self.effect = Some(Effect::Decide);
+        self.look_again_at(after(self.now, self.limits.decide_again));
+    }
+
+    pub(super) fn effected(&mut self, effected: Effected) {
+        match effected {
+            Effected::Decided(choice, Some((host, uid))) => {
+                let reason = choice.reason.clone();
+                self.status.decision = Some(choice);
+                self.status.host = Some(host);
+                self.status.host_uid = Some(uid);
+                self.enter(Phase::Scheduled, &reason);
+            }
+            Effected::Decided(choice, None) => self.undecided(choice),
+            Effected::Prepared { token_id, node_name, provider_id } => {
+                self.status.token_id = Some(token_id);
+                self.status.node_name = Some(node_name);
+                self.status.provider_id = Some(provider_id);
+                self.claim = Some(ClaimState::Install);
+                self.enter(Phase::Provisioning, "join token and user data are ready");
+            }
+            Effected::Seen(sight) => self.seen(sight),
+            Effected::Revoked => {
+                self.status.token_id = None;
+                self.notes.push(Note::info("token", "the join token was revoked"));
+                if self.status.phase == Phase::Joining {
+                    let node = self.status.node_name.clone().unwrap_or_default();
+                    self.enter(Phase::Ready, &format!("Node {node} is Ready"));
+                }
+                self.look_again_at(self.now);
+            }
+            Effected::Drained(pass) => self.drained(pass),
+            Effected::Deleted => {
+                self.claim = Some(ClaimState::Erase);
+                self.notes.push(Note::info("node_deleted", "the Node is gone from the tenant's cluster"));
+                self.look_again_at(self.now);
+            }
+        }
+    }
+
+    fn undecided(&mut self, choice: vmetal_model::Decision) {
+        let said = self.status.decision.as_ref().map(|old| &old.reason) == Some(&choice.reason);
+        if !said {
+            self.notes.push(Note::warning("unschedulable", choice.reason.clone()));
+        }
+        let since = self.status.failure.as_ref().filter(|_| said).map_or(self.now, |failure| failure.at);
+        self.status.failure = Some(Failure {
+            cause: Cause::NoCandidate,
+            message: choice.reason.clone(),
+            advice: "add or free a host, or ask for less; the claim is decided again when the pool changes".to_owned(),
+            at: since,
+        });
+        let old = self.status.decision.take();
+        // The same answer to the same question is not news: keep the old one, so that nothing is written.
+        self.status.decision = match old {
+            Some(old) if old.input_digest == choice.input_digest && old.reason == choice.reason => Some(old),
+            _ => Some(choice),
+        };
+        let unblocks = "a matching host becomes available, or the claim changes".to_owned();
+        self.wait("a host", unblocks, None, None);
+        self.look_again_at(after(self.now, self.limits.decide_again));
+    }
+
+    pub(super) fn provisioning(&mut self) {
+        let Some(host) = self.view.host else {
+            return self.give_up(Failure {
+                cause: Cause::MissingReference,
+                message: format!("the reserved host {} is gone", self.status.host.clone().unwrap_or_default()),
+                advice: "delete the tenant node and create it again".to_owned(),
+                at: self.now,
+            });
+        };
+        match host.status.phase {
+            HostPhase::Provisioned => self.enter(Phase::Joining, &format!("host {} booted its image", host.name())),
+            HostPhase::Error => {
+                let failure = host.status.failure.clone();
+                let message = failure.as_ref().map_or("it is in error".to_owned(), |failure| failure.message.clone());
+                self.give_up(Failure {
+                    cause: failure.as_ref().map_or(Cause::Internal, |failure| failure.cause),
+                    message: format!("host {}: {message}", host.name()),
+                    advice: failure.map_or_else(String::new, |failure| failure.advice),
+                    at: self.now,
+                });
+            }
+            phase => {
+                let reason = format!("host {} to be provisioned", host.name());
+                let doing =
+                    host.status.wait.as_ref().map_or_else(|| phase.as_str().to_owned(), |wait| wait.reason.clone());
+                self.wait(&reason, doing, None, None);
+            }
+        }
+    }
+
+    pub(super) fn joining(&mut self) {
+        if self.status.node_uid.is_some() {
+            // Seen Ready; what is left is the token.
+            if self.status.token_id.is_some() {
+                self.effect = Some(Effect::RevokeToken);
+            }
+            return;
+        }
+        let deadline = after(self.status.phase_since, self.limits.join);
+        if self.now >= deadline {
+            let last = self.status.wait.as_ref().map_or_else(String::new, |wait| wait.unblocks.clone());
+            let limit = self.limits.join;
+            return self.give_up(Failure {
+                cause: Cause::Join,
+                message: format!("the Node did not become Ready within {limit:#} of the first boot; last seen: {last}"),
+                advice: "look at the host's console and at the kubelet's log; then delete the tenant node and create it again".to_owned(),
+                at: self.now,
+            });
+        }
+        self.effect = Some(Effect::CheckNode);
+    }
+
+    fn seen(&mut self, sight: Sight) {
+        let ready_phase = self.status.phase == Phase::Ready;
+        let node = self.status.node_name.clone().unwrap_or_default();
+        match sight {
+            Sight::Ready { uid } if ready_phase => {
+                if self.status.failure.take().is_some() {
+                    self.notes.push(Note::info("node_ready", format!("Node {node} is Ready again")));
+                }
+                self.status.node_uid = Some(uid);
+                self.status.wait = None;
+                self.pause_until(after(self.now, self.limits.ready_poll));
+            }
+            Sight::Ready { uid } => {
+                self.status.node_uid = Some(uid);
+                self.status.failure = None;
+                self.look_again_at(self.now);
+            }
+            Sight::Foreign(how) => self.give_up(Failure {
+                cause: Cause::ForeignNode,
+                message: format!("a Node named {node} exists and is not ours: {how}"),
+                advice: "delete that Node, or give the tenant node another name; it is never adopted".to_owned(),
+                at: self.now,
+            }),
+            Sight::Absent if ready_phase => self.unready(format!("Node {node} is gone from the tenant's cluster")),
+            Sight::NotReady(why) if ready_phase => {
+                self.unready(format!("Node {node} is not Ready: {}", why.join(", ")))
+            }
+            Sight::Absent => self.still_joining(format!("Node {node} has not registered yet")),
+            Sight::NotReady(why) => self.still_joining(format!("Node {node}: {}", why.join(", "))),
+        }
+    }
+
+    fn still_joining(&mut self, seen: String) {
+        let next = after(self.now, self.limits.join_poll);
+        let deadline = after(self.status.phase_since, self.limits.join);
+        self.wait("the Node to be Ready", seen, None, Some(deadline));
+        self.status.failure = None;
+        self.pause_until(next);
+    }
+
+    fn unready(&mut self, message: String) {
+        if self.status.failure.as_ref().map(|failure| &failure.message) != Some(&message) {
+            self.notes.push(Note::warning("node_not_ready", message.clone()));
+            let advice = "the tenant's cluster decides; nothing is done to the host".to_owned();
+            self.status.failure = Some(Failure { cause: Cause::Join, message, advice, at: self.now });
+        }
+        self.pause_until(after(self.now, self.limits.ready_poll));
+    }
+
+    pub(super) fn ready(&mut self) {
+        if self.status.token_id.is_some() {
+            self.effect = Some(Effect::RevokeToken);
+        } else {
+            self.effect = Some(Effect::CheckNode);
+        }
+    }
+
+    /// A failed claim goes on when its host does.
+    pub(super) fn failed_node(&mut self) {
+        let by_host = !matches!(self.status.failure.as_ref().map(|f| f.cause), Some(Cause::Join | Cause::ForeignNode));
+        match self.view.host.map(|host| host.status.phase) {
+            Some(HostPhase::Provisioned) if by_host => self.enter(Phase::Joining, "the host went on"),
+            Some(HostPhase::Provisioning) if by_host => self.enter(Phase::Provisioning, "the host goes on"),
+            _ => {
+                let unblocks = "the host goes on, or the tenant node is deleted".to_owned();
+                self.wait("an operator", unblocks, None, None);
+            }
+        }
+    }
+}

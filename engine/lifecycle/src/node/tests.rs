@@ -1,0 +1,246 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+//! A claim driven through its life by hand-made outcomes.
+
+use jiff::{SignedDuration, Timestamp};
+use vmetal_model::*;
+
+use super::{Decision, *};
+
+fn node() -> TenantNode {
+    let now = Timestamp::UNIX_EPOCH;
+    Object {
+        metadata: Metadata {
+            name: "n1".into(),
+            uid: Uid("uid-n1".into()),
+            generation: 1,
+            revision: 0,
+            labels: Default::default(),
+            annotations: Default::default(),
+            created: now,
+            deleted: None,
+        },
+        spec: TenantNodeSpec { cluster: "c1".into(), ..Default::default() },
+        status: TenantNodeStatus::new(now),
+    }
+}
+
+fn choice(reason: &str) -> Choice {
+    Choice {
+        node_type: None,
+        host: None,
+        cost: None,
+        reason: reason.into(),
+        node_types: vec![],
+        hosts: vec![],
+        policies: vec![],
+        input_digest: "d".into(),
+        at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+struct World {
+    node: TenantNode,
+    host: Option<Host>,
+    now: Timestamp,
+    limits: Limits,
+    notes: Vec<Note>,
+}
+
+impl World {
+    fn new() -> Self {
+        World { node: node(), host: None, now: Timestamp::UNIX_EPOCH, limits: Limits::default(), notes: vec![] }
+    }
+
+    fn take(&mut self, decision: Decision) -> (Option<Effect>, Fate) {
+        assert!(node_may(self.node.status.phase, decision.status.phase));
+        self.node.status = decision.status;
+        self.notes.extend(decision.notes);
+        if let (Some(state), Some(host)) = (decision.claim, &mut self.host) {
+            host.status.claim.as_mut().unwrap().state = state;
+        }
+        (decision.effect, decision.fate)
+    }
+
+    fn step(&mut self) -> (Option<Effect>, Fate) {
+        let decision = step(View { node: &self.node, host: self.host.as_ref() }, &self.limits, self.now);
+        self.take(decision)
+    }
+
+    fn done(&mut self, effect: Effect, effected: Effected) {
+        assert_eq!(self.step().0, Some(effect), "in {:?}", self.node.status.phase);
+        self.outcome(effect, Ok(effected));
+    }
+
+    fn outcome(&mut self, effect: Effect, result: Result<Effected, Failure>) {
+        let view = View { node: &self.node, host: self.host.as_ref() };
+        let decision = outcome(view, &self.limits, effect, result, self.now);
+        self.take(decision);
+    }
+
+    fn later(&mut self, seconds: i64) {
+        self.now = self.now + SignedDuration::from_secs(seconds);
+    }
+
+    fn reserve(&mut self) {
+        let mut host = crate::host::tests::host();
+        host.status.claim =
+            Some(Claim { node: "n1".into(), uid: Uid("uid-n1".into()), state: ClaimState::Reserved, since: self.now });
+        let uid = host.metadata.uid.clone();
+        self.host = Some(host);
+        self.done(Effect::Decide, Effected::Decided(choice("cheapest"), Some(("h1".into(), uid))));
+    }
+
+    fn prepare(&mut self) {
+        let prepared = Effected::Prepared {
+            token_id: "abcdef".into(),
+            node_name: "n1".into(),
+            provider_id: "vmetal://uid-h1".into(),
+        };
+        self.done(Effect::PrepareJoin, prepared);
+    }
+
+    fn phase(&self) -> Phase {
+        self.node.status.phase
+    }
+
+    fn claim(&self) -> ClaimState {
+        self.host.as_ref().unwrap().status.claim.as_ref().unwrap().state
+    }
+
+    fn to_ready(&mut self) {
+        self.reserve();
+        self.prepare();
+        self.host.as_mut().unwrap().status.phase = HostPhase::Provisioned;
+        self.step();
+        self.done(Effect::CheckNode, Effected::Seen(Sight::Absent));
+        self.later(3);
+        self.done(Effect::CheckNode, Effected::Seen(Sight::NotReady(vec!["taint not-ready".into()])));
+        self.later(3);
+        self.done(Effect::CheckNode, Effected::Seen(Sight::Ready { uid: "k8s-1".into() }));
+        assert_eq!(self.phase(), Phase::Joining, "not ready before the token is gone");
+        self.done(Effect::RevokeToken, Effected::Revoked);
+        assert_eq!((self.phase(), &self.node.status.token_id), (Phase::Ready, &None));
+    }
+}
+
+fn failure(cause: Cause) -> Failure {
+    Failure { cause, message: "it broke".into(), advice: "mend it".into(), at: Timestamp::UNIX_EPOCH }
+}
+
+#[test]
+fn a_claim_becomes_a_ready_node_and_goes_back_in_order() {
+    let mut world = World::new();
+    world.to_ready();
+    world.node.metadata.deleted = Some(world.now);
+    let held = DrainPass::Remaining { leaving: vec!["a/b".into()], held: vec!["c/d".into()] };
+    world.done(Effect::Drain, Effected::Drained(held));
+    assert!(world.node.status.wait.as_ref().unwrap().unblocks.contains("c/d"), "the budget that holds is named");
+    assert_eq!(world.claim(), ClaimState::Install, "power stays on while pods leave");
+    world.later(6);
+    world.done(Effect::Drain, Effected::Drained(DrainPass::Empty));
+    assert_eq!((world.phase(), world.claim()), (Phase::Released, ClaimState::Release));
+    assert_eq!(world.step().0, None, "the Node is not deleted while the host is on");
+    world.host.as_mut().unwrap().status.stage = Stage::NodeRemoval;
+    world.done(Effect::DeleteNode, Effected::Deleted);
+    assert_eq!(world.claim(), ClaimState::Erase);
+    assert_eq!(world.step(), (None, Fate::Keep), "the claim stays until the host is erased");
+    world.host = None;
+    assert_eq!(world.step().1, Fate::Remove);
+}
+
+#[test]
+fn no_candidate_is_said_once_and_asked_again() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        world.done(Effect::Decide, Effected::Decided(choice("0 of 2 hosts: 2 label gpu"), None));
+        world.later(61);
+    }
+    assert_eq!(world.notes.iter().filter(|note| note.reason == "unschedulable").count(), 1);
+    let failure = world.node.status.failure.clone().unwrap();
+    assert_eq!((failure.cause, failure.at), (Cause::NoCandidate, Timestamp::UNIX_EPOCH));
+    world.reserve();
+    assert_eq!((world.phase(), &world.node.status.failure), (Phase::Scheduled, &None));
+}
+
+#[test]
+fn a_join_that_never_happens_ends_at_its_deadline_with_what_was_last_seen() {
+    let mut world = World::new();
+    world.reserve();
+    world.prepare();
+    world.host.as_mut().unwrap().status.phase = HostPhase::Provisioned;
+    world.step();
+    world.done(Effect::CheckNode, Effected::Seen(Sight::NotReady(vec!["network plugin not ready".into()])));
+    world.later(21 * 60);
+    world.step();
+    let failure = world.node.status.failure.clone().unwrap();
+    assert_eq!((world.phase(), failure.cause), (Phase::Failed, Cause::Join));
+    assert!(failure.message.contains("network plugin not ready"), "{failure}");
+}
+
+#[test]
+fn a_foreign_node_is_never_adopted_and_never_deleted() {
+    let mut world = World::new();
+    world.reserve();
+    world.prepare();
+    world.host.as_mut().unwrap().status.phase = HostPhase::Provisioned;
+    world.step();
+    world.done(Effect::CheckNode, Effected::Seen(Sight::Foreign("provider id aws://1".into())));
+    assert_eq!((world.phase(), world.node.status.failure.as_ref().unwrap().cause), (Phase::Failed, Cause::ForeignNode));
+    assert_eq!(world.step().0, None);
+}
+
+#[test]
+fn a_host_in_error_fails_the_claim_and_its_recovery_goes_on() {
+    let mut world = World::new();
+    world.reserve();
+    world.prepare();
+    let host = world.host.as_mut().unwrap();
+    host.status.phase = HostPhase::Error;
+    host.status.failure = Some(failure(Cause::RootDevice));
+    world.step();
+    let seen = world.node.status.failure.clone().unwrap();
+    assert_eq!((world.phase(), seen.cause), (Phase::Failed, Cause::RootDevice));
+    assert!(seen.message.contains("h1"), "{seen}");
+    world.host.as_mut().unwrap().status.phase = HostPhase::Provisioning;
+    world.step();
+    assert_eq!(world.phase(), Phase::Provisioning);
+}
+
+#[test]
+fn an_effect_that_fails_is_repeated_after_a_pause() {
+    let mut world = World::new();
+    world.reserve();
+    assert_eq!(world.step().0, Some(Effect::PrepareJoin));
+    world.outcome(Effect::PrepareJoin, Err(failure(Cause::TenantUnreachable)));
+    assert_eq!(world.step().0, None, "not before the pause is over");
+    world.later(10);
+    world.prepare();
+    assert_eq!(world.phase(), Phase::Provisioning);
+}
+
+#[test]
+fn a_claim_without_host_is_deleted_at_once_and_a_vanished_cluster_does_not_keep_the_host() {
+    let mut world = World::new();
+    world.node.metadata.deleted = Some(world.now);
+    assert_eq!(world.step().1, Fate::Remove);
+    let mut world = World::new();
+    world.to_ready();
+    world.node.metadata.deleted = Some(world.now);
+    assert_eq!(world.step().0, Some(Effect::Drain));
+    world.outcome(Effect::Drain, Err(failure(Cause::TenantUnreachable)));
+    world.later(1801);
+    world.step();
+    assert_eq!((world.phase(), world.claim()), (Phase::Released, ClaimState::Release));
+}
+
+#[test]
+fn a_reported_join_failure_carries_the_end_of_the_log() {
+    let mut world = World::new();
+    world.reserve();
+    world.prepare();
+    let view = View { node: &world.node, host: world.host.as_ref() };
+    let decision = join_failed(view, &world.limits, "a\nb\n\nerror: no route to host\n", world.now).unwrap();
+    assert!(decision.status.failure.as_ref().unwrap().message.contains("no route to host"));
+    assert_eq!(decision.status.phase, Phase::Failed);
+    assert!(join_failed(View { node: &node(), host: None }, &world.limits, "x", world.now).is_none());
+}
