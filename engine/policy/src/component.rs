@@ -1,0 +1,92 @@
+//! Policies as WebAssembly components: checked, compiled once, instantiated for each call.
+
+pub(crate) mod bindings;
+pub(crate) mod sandbox;
+pub(crate) mod scan;
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use vmetal_policy_sdk as sdk;
+use wasmtime::component::{Component, InstancePre};
+
+use crate::error::{LoadError, RunError};
+use crate::seat::Seat;
+use bindings::common::PolicyIndices;
+use bindings::common::exports::vmetal::policy::explain::Subject;
+use bindings::common::vmetal::policy::types as wit;
+use sandbox::{Guest, Sandbox, Usage};
+
+/// SHA-256 in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// A component that passed every check and is ready to be called.
+pub(crate) struct Loaded<S: Seat> {
+    sandbox: Arc<Sandbox>,
+    pre: InstancePre<Guest>,
+    common: PolicyIndices,
+    seat: S::Indices,
+}
+
+impl<S: Seat> Loaded<S> {
+    /// Scans, compiles and links; runs nothing of the policy yet.
+    pub(crate) fn new(sandbox: Arc<Sandbox>, policy: &str, bytes: &[u8]) -> Result<Self, LoadError> {
+        scan::scan(policy, bytes, S::INTERFACE)?;
+        let compile = |error: wasmtime::Error| LoadError::Compile { policy: policy.to_owned(), source: error.into() };
+        let component = Component::new(&sandbox.engine, bytes).map_err(compile)?;
+        let pre = sandbox.linker.instantiate_pre(&component).map_err(compile)?;
+        let common = PolicyIndices::new(&pre).map_err(compile)?;
+        let seat = S::indices(&pre).map_err(compile)?;
+        Ok(Loaded { sandbox, pre, common, seat })
+    }
+
+    pub(crate) fn describe(&self) -> Result<sdk::Info, RunError> {
+        let (info, _) = self.sandbox.run(self.sandbox.limits.fuel(0), |store| {
+            let instance = self.pre.instantiate(&mut *store)?;
+            self.common.load(&mut *store, &instance)?.vmetal_policy_meta().call_describe(store)
+        })?;
+        Ok(bindings::info(info))
+    }
+
+    pub(crate) fn validate_settings(&self, settings: &str) -> Result<Result<Vec<String>, Vec<String>>, RunError> {
+        let (answer, _) = self.sandbox.run(self.sandbox.limits.fuel(0), |store| {
+            let instance = self.pre.instantiate(&mut *store)?;
+            self.common.load(&mut *store, &instance)?.vmetal_policy_meta().call_validate_settings(store, settings)
+        })?;
+        Ok(answer)
+    }
+
+    pub(crate) fn answer(
+        &self,
+        ctx: &sdk::Context,
+        claim: &sdk::Claim,
+        table: &S::Table,
+    ) -> Result<(S::Answer, Usage), RunError> {
+        let claim = bindings::Lowered::new(claim);
+        let extra = bindings::extra(S::extra(table));
+        self.sandbox.run(self.sandbox.limits.fuel(S::rows(table)), |store| {
+            let instance = self.pre.instantiate(&mut *store)?;
+            S::call(&self.seat, store, &instance, bindings::context(ctx), claim.lend(), S::lend(table, &extra))
+        })
+    }
+
+    pub(crate) fn explain(
+        &self,
+        ctx: &sdk::Context,
+        claim: &sdk::Claim,
+        table: &S::Table,
+        row: u32,
+    ) -> Result<Vec<sdk::Factor>, RunError> {
+        let claim = bindings::Lowered::new(claim);
+        let extra: Vec<wit::Column<'_>> = bindings::extra(S::extra(table));
+        let (factors, _) = self.sandbox.run(self.sandbox.limits.fuel(S::rows(table)), |store| {
+            let instance = self.pre.instantiate(&mut *store)?;
+            let subject: Subject<'_> = S::subject(S::lend(table, &extra));
+            let common = self.common.load(&mut *store, &instance)?;
+            common.vmetal_policy_explain().call_explain(store, bindings::context(ctx), claim.lend(), subject, row)
+        })?;
+        Ok(factors.into_iter().map(|factor| sdk::Factor::new(factor.label, factor.amount)).collect())
+    }
+}

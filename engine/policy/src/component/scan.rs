@@ -1,0 +1,83 @@
+//! What is checked about a component before any of it is compiled.
+
+use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+
+use crate::error::LoadError;
+
+/// Versions of the boundary that this engine speaks.
+pub(crate) const KNOWN_VERSIONS: [&str; 1] = [vmetal_policy_sdk::WIT_VERSION];
+
+const PACKAGE: &str = "vmetal:policy/";
+
+/// Checks that the bytes are a whole component that imports nothing but the boundary and exports `interface` (for
+/// example `cost`) in a known version.
+///
+/// Only the outermost component's imports and exports count: inner modules are linked among themselves.
+pub(crate) fn scan(policy: &str, bytes: &[u8], interface: &str) -> Result<(), LoadError> {
+    let policy = || policy.to_owned();
+    let malformed = |error: wasmparser::BinaryReaderError| LoadError::Malformed { policy: policy(), detail: error.to_string() };
+    let (mut imports, mut exports) = (Vec::new(), Vec::new());
+    let mut depth = 0u32;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(malformed)? {
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                return Err(LoadError::NotAComponent { policy: policy() });
+            }
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    imports.push(import.map_err(malformed)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    exports.push(export.map_err(malformed)?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    features(bytes).map_err(|problem| match problem {
+        Problem::Feature(detail) => LoadError::ForbiddenFeature { policy: policy(), detail },
+        Problem::Malformed(detail) => LoadError::Malformed { policy: policy(), detail },
+    })?;
+    if let Some(import) = imports.into_iter().find(|import| !import.starts_with(PACKAGE)) {
+        return Err(LoadError::ForbiddenImport { policy: policy(), import });
+    }
+    let foreign = |export: &&String| {
+        export.strip_prefix(PACKAGE).is_some_and(|rest| {
+            let version = rest.split_once('@').map_or("", |(_, version)| version);
+            !KNOWN_VERSIONS.contains(&version)
+        })
+    };
+    if let Some(export) = exports.iter().find(foreign) {
+        let known = KNOWN_VERSIONS.join(", ");
+        return Err(LoadError::UnknownVersion { policy: policy(), export: export.clone(), known });
+    }
+    for interface in [interface, "meta", "explain"] {
+        let wanted = format!("{PACKAGE}{interface}@{}", vmetal_policy_sdk::WIT_VERSION);
+        if !exports.contains(&wanted) {
+            return Err(LoadError::MissingExport { policy: policy(), wanted });
+        }
+    }
+    Ok(())
+}
+
+enum Problem {
+    Feature(String),
+    Malformed(String),
+}
+
+fn features(bytes: &[u8]) -> Result<(), Problem> {
+    let allowed = WasmFeatures::default()
+        - WasmFeatures::THREADS
+        - WasmFeatures::RELAXED_SIMD
+        - WasmFeatures::MEMORY64
+        - WasmFeatures::CM_ASYNC;
+    let Err(error) = Validator::new_with_features(allowed).validate_all(bytes) else { return Ok(()) };
+    match Validator::new_with_features(WasmFeatures::all()).validate_all(bytes) {
+        Ok(_) => Err(Problem::Feature(error.to_string())),
+        Err(error) => Err(Problem::Malformed(error.to_string())),
+    }
+}

@@ -1,0 +1,132 @@
+//! From a policy crate to a component, with cargo as the only tool.
+//!
+//! Cargo builds the crate for `wasm32-unknown-unknown`; the module carries the description of its world in a custom
+//! section (put there by the SDK), from which the encoder makes the component. Paths of the building machine are mapped
+//! away, so that the same source gives the same bytes on every machine with the same compiler.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::component::sha256;
+use crate::error::Cause;
+
+/// The target that policies are built for: no system interface at all.
+pub const TARGET: &str = "wasm32-unknown-unknown";
+/// The cargo profile that policies are built with.
+pub const PROFILE: &str = "policy";
+
+/// Why a component could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Cargo could not be started.
+    #[error("cannot start {cargo}")]
+    Cargo {
+        /// The program.
+        cargo: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The crate does not compile.
+    #[error("building {package} for {TARGET} failed; is the target installed (`rustup target add {TARGET}`)?\n{output}")]
+    Compile {
+        /// The crate.
+        package: String,
+        /// What cargo said.
+        output: String,
+    },
+    /// Cargo built no module.
+    #[error("building {package} gave no WebAssembly module; its [lib] needs crate-type \"cdylib\"")]
+    NoModule {
+        /// The crate.
+        package: String,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot access {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The module is no policy.
+    #[error("{package} cannot be made a component; does it call export_cost_policy! or export_placement_policy!?")]
+    Encode {
+        /// The crate.
+        package: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+}
+
+/// A component that was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its SHA-256 in hexadecimal.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub size: usize,
+}
+
+/// Makes a component of a module that was built with the SDK.
+///
+/// # Errors
+/// When the bytes are no module or do not describe a policy world.
+pub fn encode(module: &[u8]) -> Result<Vec<u8>, Cause> {
+    let mut encoder = wit_component::ComponentEncoder::default().module(module)?.validate(true);
+    Ok(encoder.encode()?)
+}
+
+/// Builds a policy crate of the workspace in `directory` and writes `<out>/<package>.wasm`.
+///
+/// # Errors
+/// When cargo, the encoder or the file system refuses.
+pub fn build(directory: &Path, package: &str, out: &Path) -> Result<Built, BuildError> {
+    let module = compile(directory, package)?;
+    let bytes = std::fs::read(&module).map_err(|source| BuildError::File { path: module, source })?;
+    let encode_error = |source| BuildError::Encode { package: package.to_owned(), source };
+    let component = encode(&bytes).map_err(encode_error)?;
+    let path = out.join(format!("{package}.wasm"));
+    // Written beside and renamed, so that an engine never reads half a file.
+    let partial = out.join(format!(".{package}.wasm.{}", std::process::id()));
+    std::fs::create_dir_all(out).map_err(|source| BuildError::File { path: out.to_owned(), source })?;
+    std::fs::write(&partial, &component).map_err(|source| BuildError::File { path: partial.clone(), source })?;
+    std::fs::rename(&partial, &path).map_err(|source| BuildError::File { path: path.clone(), source })?;
+    Ok(Built { path, sha256: sha256(&component), size: component.len() })
+}
+
+fn compile(directory: &Path, package: &str) -> Result<PathBuf, BuildError> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let root = directory.canonicalize().map_err(|source| BuildError::File { path: directory.to_owned(), source })?;
+    let mut command = Command::new(&cargo);
+    command
+        .current_dir(&root)
+        .args(["build", "--package", package, "--target", TARGET, "--profile", PROFILE])
+        .args(["--message-format", "json-render-diagnostics"])
+        .stdin(Stdio::null());
+    let mut flags = vec![format!("--remap-path-prefix={}=.", root.display())];
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    flags.extend(home.map(|home| format!("--remap-path-prefix={}=cargo", home.display())));
+    // An encoded list: paths may contain spaces.
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    let output = command.output().map_err(|source| BuildError::Cargo { cargo, source })?;
+    if !output.status.success() {
+        let output = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(BuildError::Compile { package: package.to_owned(), output });
+    }
+    let library = package.replace('-', "_");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == library.as_str())
+        .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default())
+        .filter_map(|file| file.as_str().map(PathBuf::from))
+        .find(|file| file.extension().is_some_and(|extension| extension == "wasm"))
+        .ok_or_else(|| BuildError::NoModule { package: package.to_owned() })
+}

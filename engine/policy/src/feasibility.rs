@@ -1,0 +1,280 @@
+//! The rules that no policy can bend, each failure with its reason.
+//!
+//! They decide which node types and hosts *may* be chosen; a policy only decides which of those *is*. They are applied
+//! before the policy is asked (it sees the outcome in its `gate` column) and again to its answer.
+//!
+//! All failing rules of a candidate are kept, in a fixed order; the first is the one that is counted and shown.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use vmetal_model::quantity::{CPU, MEMORY, ORDINARY};
+use vmetal_model::{HostPhase, Quantity, Requirement, Resources};
+use vmetal_policy_sdk::gate;
+
+use crate::input::{ACCELERATORS, Hardware, HostRow, Offer, Wanted};
+
+/// Why a candidate must not be chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// Its deletion was asked for.
+    Deleted,
+    /// The claim names another node type.
+    NotNamed {
+        /// The one that the claim names.
+        wanted: String,
+    },
+    /// The host is not available.
+    Phase {
+        /// Where it is instead.
+        seen: HostPhase,
+    },
+    /// Another claim holds the host.
+    Claimed {
+        /// The tenant node.
+        by: String,
+    },
+    /// A label of the node type's selector is missing or different.
+    Label {
+        /// The label.
+        key: String,
+        /// What the selector wants.
+        wanted: String,
+        /// What the host has.
+        seen: Option<String>,
+    },
+    /// A requirement of the claim does not hold.
+    Requirement {
+        /// The requirement.
+        requirement: Requirement,
+        /// The label's value on the node type.
+        seen: Option<String>,
+    },
+    /// Too little of a resource.
+    Resource {
+        /// The resource.
+        name: String,
+        /// What is needed.
+        wanted: Quantity,
+        /// What there is.
+        seen: Quantity,
+    },
+    /// The node type has a special resource that the claim does not ask for.
+    Special {
+        /// The resource.
+        name: String,
+    },
+    /// Inspection has not reported yet.
+    NotInspected,
+    /// No host of the node type can be taken now.
+    NoCapacity {
+        /// How many hosts its selector matches.
+        total: u32,
+        /// Why they cannot be taken.
+        taken: String,
+    },
+}
+
+impl Rejection {
+    /// The number under which policies see the reason.
+    pub fn code(&self) -> u32 {
+        match self {
+            Rejection::Deleted => gate::DELETED,
+            Rejection::NotNamed { .. } => gate::NOT_NAMED,
+            Rejection::Phase { .. } => gate::NOT_AVAILABLE,
+            Rejection::Claimed { .. } => gate::CLAIMED,
+            Rejection::Label { .. } => gate::SELECTOR,
+            Rejection::Requirement { .. } => gate::REQUIREMENT,
+            Rejection::Resource { name, .. } if name == CPU => gate::CPU,
+            Rejection::Resource { name, .. } if name == MEMORY => gate::MEMORY,
+            Rejection::Resource { .. } => gate::RESOURCE,
+            Rejection::Special { .. } => gate::SPECIAL,
+            Rejection::NotInspected => gate::NOT_INSPECTED,
+            Rejection::NoCapacity { .. } => gate::NO_CAPACITY,
+        }
+    }
+
+    /// The reason in a word or two, for counting.
+    pub fn topic(&self) -> String {
+        match self {
+            Rejection::Deleted => "being deleted".to_owned(),
+            Rejection::NotNamed { .. } => "not the type asked for".to_owned(),
+            Rejection::Phase { .. } => "not available".to_owned(),
+            Rejection::Claimed { .. } => "claimed".to_owned(),
+            Rejection::Label { key, .. } => format!("label {key}"),
+            Rejection::Requirement { requirement, .. } => format!("requirement on {}", requirement.key),
+            Rejection::Resource { name, .. } => format!("too little {name}"),
+            Rejection::Special { name } => format!("{name} not asked for"),
+            Rejection::NotInspected => "not inspected".to_owned(),
+            Rejection::NoCapacity { .. } => "no free host".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rejection::Deleted => f.write_str("is being deleted"),
+            Rejection::NotNamed { wanted } => write!(f, "the claim names node type {wanted}"),
+            Rejection::Phase { seen } => write!(f, "phase is {}, wanted available", seen.as_str()),
+            Rejection::Claimed { by } => write!(f, "claimed by tenant node {by}"),
+            Rejection::Label { key, wanted, seen: Some(seen) } => {
+                write!(f, "label {key}={wanted} wanted, host has {key}={seen}")
+            }
+            Rejection::Label { key, wanted, seen: None } => write!(f, "label {key}={wanted} wanted, host has no label {key}"),
+            Rejection::Requirement { requirement, seen: Some(seen) } => {
+                write!(f, "{requirement} wanted, node type has {}={seen}", requirement.key)
+            }
+            Rejection::Requirement { requirement, seen: None } => {
+                write!(f, "{requirement} wanted, node type has no label {}", requirement.key)
+            }
+            Rejection::Resource { name, wanted, seen } => {
+                write!(f, "{name} {} wanted, {} there", amount(name, *wanted), amount(name, *seen))
+            }
+            Rejection::Special { name } => {
+                write!(f, "has the special resource {name}, which the claim does not ask for")
+            }
+            Rejection::NotInspected => f.write_str("inspection has not reported its hardware yet"),
+            Rejection::NoCapacity { total: 0, .. } => f.write_str("its selector matches no host"),
+            Rejection::NoCapacity { total, taken } => write!(f, "0 of {total} hosts free: {taken}"),
+        }
+    }
+}
+
+/// An amount for people: memory that is no round number of anything is shown in GiB.
+fn amount(name: &str, quantity: Quantity) -> String {
+    let exact = quantity.to_string();
+    if name == MEMORY && exact.len() > 6 {
+        let tenths = (quantity.milli() / 1000 * 10) >> 30;
+        return format!("{}.{}Gi", tenths / 10, tenths % 10);
+    }
+    exact
+}
+
+/// Why a node type must not be chosen for a claim; empty when it may.
+pub fn node_type(wanted: &Wanted, offer: &Offer) -> Vec<Rejection> {
+    let mut found = Vec::new();
+    if offer.deleted {
+        found.push(Rejection::Deleted);
+    }
+    if let Some(name) = wanted.node_type.as_ref().filter(|name| **name != offer.name) {
+        found.push(Rejection::NotNamed { wanted: name.clone() });
+    }
+    for requirement in wanted.requirements.iter().filter(|requirement| !requirement.matches(&offer.labels)) {
+        let seen = offer.labels.get(&requirement.key).cloned();
+        found.push(Rejection::Requirement { requirement: requirement.clone(), seen });
+    }
+    for (name, amount) in &wanted.resources {
+        let seen = offer.resources.get(name).copied().unwrap_or_default();
+        // What every node has may be asked for without the type declaring it.
+        let undeclared = !offer.resources.contains_key(name) && ORDINARY[2..].contains(&name.as_str());
+        if *amount > seen && !undeclared {
+            found.push(Rejection::Resource { name: name.clone(), wanted: *amount, seen });
+        }
+    }
+    for name in special(&offer.resources).filter(|name| wanted.resources.get(*name).is_none_or(|asked| asked.is_zero())) {
+        found.push(Rejection::Special { name: name.to_owned() });
+    }
+    if offer.free < wanted.count {
+        found.push(Rejection::NoCapacity { total: offer.total, taken: offer.taken.clone() });
+    }
+    found
+}
+
+/// The resources of which a type has any and that not every node has.
+fn special(resources: &Resources) -> impl Iterator<Item = &str> {
+    let special = |(name, amount): &(&String, &Quantity)| !ORDINARY.contains(&name.as_str()) && !amount.is_zero();
+    resources.iter().filter(special).map(|(name, _)| name.as_str())
+}
+
+/// Why a host must not be chosen as one of a node type; empty when it may.
+pub fn host(offer: &Offer, host: &HostRow) -> Vec<Rejection> {
+    let mut found: Vec<Rejection> = offer
+        .selector
+        .iter()
+        .filter(|(key, wanted)| host.labels.get(*key) != Some(*wanted))
+        .map(|(key, wanted)| Rejection::Label {
+            key: key.clone(),
+            wanted: wanted.clone(),
+            seen: host.labels.get(key).cloned(),
+        })
+        .collect();
+    if host.deleted {
+        found.push(Rejection::Deleted);
+    }
+    if let Some(by) = &host.claimed_by {
+        found.push(Rejection::Claimed { by: by.clone() });
+    }
+    if host.phase != HostPhase::Available {
+        found.push(Rejection::Phase { seen: host.phase });
+    }
+    match &host.hardware {
+        Some(hardware) => found.extend(shortages(&offer.resources, hardware)),
+        None => found.push(Rejection::NotInspected),
+    }
+    found
+}
+
+/// What a node type declares and the host does not have.
+///
+/// Memory may fall short by a sixteenth and 128 MiB: the kernel does not count what the firmware and it itself keep, so
+/// a server with 4 GiB installed reports some 3.8. Resources other than processors, memory and the accelerators that
+/// inspection can tell are believed as declared.
+fn shortages(declared: &Resources, hardware: &Hardware) -> Vec<Rejection> {
+    let measured = |name: &str| match name {
+        CPU => Some(Quantity::units(u64::from(hardware.threads))),
+        MEMORY => Some(Quantity::units(hardware.memory_bytes)),
+        _ if ACCELERATORS.iter().any(|(_, resource)| *resource == name) => {
+            Some(Quantity::units(u64::from(hardware.accelerators.get(name).copied().unwrap_or(0))))
+        }
+        _ => None,
+    };
+    let tolerance = |name: &str, wanted: Quantity| match name {
+        MEMORY => Quantity::units(wanted.units_ceil() / 16 + (128 << 20)),
+        _ => Quantity::default(),
+    };
+    declared
+        .iter()
+        .filter_map(|(name, wanted)| Some((name, *wanted, measured(name)?, tolerance(name, *wanted))))
+        .filter(|(_, wanted, seen, tolerance)| wanted.milli() > seen.milli() + tolerance.milli())
+        .map(|(name, wanted, seen, _)| Rejection::Resource { name: name.clone(), wanted, seen })
+        .collect()
+}
+
+/// Fills in an offer's capacity.
+pub(crate) fn count_capacity(offer: &mut Offer, hosts: &[HostRow]) {
+    let (mut total, mut free, mut taken) = (0u32, 0u32, Vec::new());
+    for row in hosts {
+        let rejections = host(offer, row);
+        if rejections.iter().any(|rejection| matches!(rejection, Rejection::Label { .. })) {
+            continue;
+        }
+        total = total.saturating_add(1);
+        match rejections.into_iter().next() {
+            Some(first) => taken.push(first),
+            None => free = free.saturating_add(1),
+        }
+    }
+    offer.total = total;
+    offer.free = free;
+    offer.taken = counts(taken.iter());
+}
+
+/// Counts reasons by topic, the most frequent first: `2 label gpu, 1 not available`.
+pub fn counts<'a>(rejections: impl Iterator<Item = &'a Rejection>) -> String {
+    count_topics(rejections.map(Rejection::topic))
+}
+
+pub(crate) fn count_topics(topics: impl Iterator<Item = String>) -> String {
+    let mut by_topic: BTreeMap<String, usize> = BTreeMap::new();
+    for topic in topics {
+        *by_topic.entry(topic).or_default() += 1;
+    }
+    let mut sorted: Vec<_> = by_topic.into_iter().collect();
+    sorted.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    sorted.into_iter().map(|(topic, count)| format!("{count} {topic}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+#[path = "feasibility/tests.rs"]
+mod tests;

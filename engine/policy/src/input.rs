@@ -1,0 +1,177 @@
+//! What a decision is taken over, in words and not yet in numbers; taken from the model's objects by `from_model`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use vmetal_model::quantity::{CPU, MEMORY};
+use vmetal_model::{Host, HostPhase, NodeType, Quantity, Requirement, Resources, TenantNode};
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The claim's name.
+    pub name: String,
+    /// The tenant cluster that the node is for.
+    pub cluster: String,
+    /// How many, all or none.
+    pub count: u32,
+    /// The node type, where the claim names one.
+    pub node_type: Option<String>,
+    /// What the node must at least offer.
+    pub resources: Resources,
+    /// Conditions on the node type's labels.
+    pub requirements: Vec<Requirement>,
+}
+
+impl Wanted {
+    /// A tenant node's claim for one host.
+    pub fn from_model(node: &TenantNode) -> Self {
+        Wanted {
+            name: node.name().to_owned(),
+            cluster: node.spec.cluster.clone(),
+            count: 1,
+            node_type: node.spec.node_type.clone(),
+            resources: node.spec.resources.clone(),
+            requirements: node.spec.requirements.clone(),
+        }
+    }
+}
+
+/// One node type on offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Its name.
+    pub name: String,
+    /// True once its deletion was asked for.
+    pub deleted: bool,
+    /// Labels that a host must have to belong to it.
+    pub selector: BTreeMap<String, String>,
+    /// Labels that requirements are matched against: its properties and its selector.
+    pub labels: BTreeMap<String, String>,
+    /// What one of its hosts offers.
+    pub resources: Resources,
+    /// The operator's price in whole cost units; none or 0 asks for the policy's price.
+    pub explicit_cost: Option<u64>,
+    /// Hosts that the selector matches.
+    pub total: u32,
+    /// Those of them that could be taken now.
+    pub free: u32,
+    /// Why the others cannot, for people; empty when all can.
+    pub taken: String,
+}
+
+impl Offer {
+    /// A node type with its capacity among the given hosts.
+    pub fn from_model(node_type: &NodeType, hosts: &[HostRow]) -> Self {
+        let spec = &node_type.spec;
+        let mut labels = spec.properties.clone();
+        labels.extend(spec.selector.clone());
+        let mut offer = Offer {
+            name: node_type.name().to_owned(),
+            deleted: node_type.is_deleted(),
+            selector: spec.selector.clone(),
+            labels,
+            resources: spec.resources.clone(),
+            explicit_cost: spec.cost,
+            total: 0,
+            free: 0,
+            taken: String::new(),
+        };
+        crate::feasibility::count_capacity(&mut offer, hosts);
+        offer
+    }
+}
+
+/// One host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRow {
+    /// Its name.
+    pub name: String,
+    /// True once its deletion was asked for.
+    pub deleted: bool,
+    /// Where it is in its life.
+    pub phase: HostPhase,
+    /// The tenant node that holds it.
+    pub claimed_by: Option<String>,
+    /// The operator's labels.
+    pub labels: BTreeMap<String, String>,
+    /// What inspection found; none before the first inspection.
+    pub hardware: Option<Hardware>,
+    /// When its disks were last erased after a tenancy, in seconds since 1970-01-01 UTC, or 0.
+    pub last_release: u64,
+}
+
+/// What placement needs to know of a host's hardware.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Hardware {
+    /// Hardware threads: what Kubernetes counts as `cpu`.
+    pub threads: u32,
+    /// Memory as the kernel sees it, in bytes.
+    pub memory_bytes: u64,
+    /// Accelerators by the resource name under which Kubernetes counts them.
+    pub accelerators: BTreeMap<String, u32>,
+    /// `vendor:device` of the first accelerator.
+    pub gpu_model: Option<String>,
+}
+
+/// PCI vendors whose accelerators vmetal can tell from an inventory, with the resource that their Kubernetes device
+/// plugins count them as.
+pub(crate) const ACCELERATORS: [(&str, &str); 2] = [("10de", "nvidia.com/gpu"), ("1002", "amd.com/gpu")];
+/// PCI base class and subclass of display controllers, 3D controllers and processing accelerators (PCI code and ID
+/// assignment specification, classes 03h and 12h).
+const ACCELERATOR_CLASSES: [&str; 4] = ["0300", "0302", "0380", "1200"];
+
+impl HostRow {
+    /// A host as it is now.
+    pub fn from_model(host: &Host) -> Self {
+        let status = &host.status;
+        HostRow {
+            name: host.name().to_owned(),
+            deleted: host.is_deleted(),
+            phase: status.phase,
+            claimed_by: status.claim.as_ref().map(|claim| claim.node.clone()),
+            labels: host.metadata.labels.clone(),
+            hardware: status.inventory.as_ref().map(Hardware::from_model),
+            last_release: status.erase.as_ref().map_or(0, |erase| u64::try_from(erase.at.as_second()).unwrap_or(0)),
+        }
+    }
+}
+
+impl Hardware {
+    /// The part of an inventory that placement looks at.
+    pub fn from_model(inventory: &vmetal_model::Inventory) -> Self {
+        let mut hardware = Hardware {
+            threads: inventory.cpu.threads,
+            memory_bytes: inventory.memory_bytes,
+            ..Hardware::default()
+        };
+        for device in &inventory.pci {
+            let class = device.class.get(..4).unwrap_or_default();
+            let known = ACCELERATORS.iter().find(|(vendor, _)| device.vendor.eq_ignore_ascii_case(vendor));
+            if let (Some((_, resource)), true) = (known, ACCELERATOR_CLASSES.contains(&class)) {
+                *hardware.accelerators.entry((*resource).to_owned()).or_default() += 1;
+                hardware.gpu_model.get_or_insert_with(|| format!("{}:{}", device.vendor, device.device));
+            }
+        }
+        hardware
+    }
+}
+
+/// Processors in thousandths. An amount beyond `u64` is `u64::MAX`.
+pub(crate) fn cpu_milli(resources: &Resources) -> u64 {
+    resources.get(CPU).map_or(0, |amount| milli(*amount))
+}
+
+/// Memory in bytes, rounded up.
+pub(crate) fn memory_bytes(resources: &Resources) -> u64 {
+    resources.get(MEMORY).map_or(0, |amount| amount.units_ceil())
+}
+
+/// Everything but processors and memory.
+pub(crate) fn others(resources: &Resources) -> impl Iterator<Item = (&str, Quantity)> {
+    resources.iter().filter(|(name, _)| *name != CPU && *name != MEMORY).map(|(name, amount)| (name.as_str(), *amount))
+}
+
+pub(crate) fn milli(amount: Quantity) -> u64 {
+    u64::try_from(amount.milli()).unwrap_or(u64::MAX)
+}
