@@ -1,0 +1,89 @@
+//! An engine that says what it was told to say and remembers what it heard, on a real unix socket.
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use tokio::sync::watch;
+use vmetal_api::netboot::{AgentReply, AgentRequest, NetbootBackend};
+use vmetal_model::boot::{BootEntry, BootEvent, BootTable, BootTarget};
+use vmetal_model::meta::Uid;
+
+/// The engine.
+pub(crate) struct FakeEngine {
+    table: watch::Sender<BootTable>,
+    pub(crate) events: Mutex<Vec<BootEvent>>,
+    pub(crate) requests: Mutex<Vec<AgentRequest>>,
+}
+
+impl FakeEngine {
+    pub(crate) fn new(entries: Vec<BootEntry>) -> Arc<Self> {
+        let (table, _) = watch::channel(BootTable { revision: 1, entries });
+        Arc::new(FakeEngine { table, events: Mutex::default(), requests: Mutex::default() })
+    }
+
+    pub(crate) fn set(&self, entries: Vec<BootEntry>) {
+        self.table.send_modify(|table| *table = BootTable { revision: table.revision + 1, entries });
+    }
+
+    /// What was recorded, as text.
+    pub(crate) fn heard(&self) -> Vec<String> {
+        self.events.lock().unwrap().iter().map(|event| event.what.clone()).collect()
+    }
+
+    /// Serves in a thread of its own until the process ends.
+    pub(crate) fn serve(self: &Arc<Self>, socket: &Path) {
+        let (this, socket) = (Arc::clone(self), socket.to_owned());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime
+                .block_on(async { vmetal_api::netboot::serve(&socket, this, std::future::pending()).await })
+                .unwrap();
+        });
+    }
+}
+
+impl NetbootBackend for FakeEngine {
+    fn watch_boot(&self) -> BoxStream<'static, BootTable> {
+        let mut receiver = self.table.subscribe();
+        receiver.mark_changed();
+        futures::stream::unfold(receiver, |mut receiver| async move {
+            receiver.changed().await.ok()?;
+            let table = receiver.borrow_and_update().clone();
+            Some((table, receiver))
+        })
+        .boxed()
+    }
+
+    fn agent(&self, request: AgentRequest) -> impl Future<Output = AgentReply> + Send {
+        let status = if request.path.ends_with("/phone-home") { 204 } else { 200 };
+        let body = if status == 204 { Vec::new() } else { br#"{"id":"1","action":{"kind":"wait"}}"#.to_vec() };
+        self.requests.lock().unwrap().push(request);
+        std::future::ready(AgentReply { status, body })
+    }
+
+    fn record(&self, events: Vec<BootEvent>) -> impl Future<Output = ()> + Send {
+        self.events.lock().unwrap().extend(events);
+        std::future::ready(())
+    }
+}
+
+/// Host number `n` has MAC `…:n` and address `172.22.0.(10+n)`.
+pub(crate) fn host(name: &str, number: u8, target: BootTarget) -> BootEntry {
+    BootEntry {
+        host: name.to_owned(),
+        uid: Uid(format!("uid-{number}")),
+        macs: vec![format!("52:54:00:00:00:{number:02x}").parse().unwrap()],
+        address: Ipv4Addr::new(172, 22, 0, 10 + number),
+        target,
+    }
+}
+
+pub(crate) fn agent(attempt: &str, token: &str) -> BootTarget {
+    BootTarget::Agent { attempt: attempt.to_owned(), token: token.to_owned() }
+}
