@@ -88,6 +88,7 @@ suite! {
         asking_takes_no_revision,
         an_unacceptable_transaction_is_refused,
         a_list_is_one_snapshot,
+        a_page_is_bounded_in_bytes,
         a_list_selects,
         a_compacted_snapshot_expires,
         events_are_read_in_whole_commits,

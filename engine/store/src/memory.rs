@@ -13,7 +13,7 @@ use crate::error::{BackupError, CommitError, LeaseError, ReadError, WatchError};
 use crate::feed::{Feed, History, RingLimits};
 use crate::key::{Key, Selector};
 use crate::lease::{Acquired, Epoch, Lease, PreviousLease, Shard};
-use crate::record::{Committed, Event, EventPage, List, ObjectChange, Page, PageToken, Stored};
+use crate::record::{Committed, Event, EventPage, List, ObjectChange, Page, Stored};
 use crate::sqlite::{Snapshot, write_snapshot};
 use crate::store::{ChangeStream, Store};
 use crate::time::{StoreClock, StoreTime};
@@ -175,20 +175,14 @@ impl State {
             return Err(ReadError::BadToken);
         }
         let after = page.token.as_ref().map(|token| &token.after);
-        let mut items = self
-            .versions
-            .iter()
-            .filter(|(key, _)| selector.matches(key) && after.is_none_or(|after| *key > after))
-            .filter_map(|(key, versions)| {
-                let seen = |version: &&Version| {
-                    version.revision <= revision && version.until.is_none_or(|until| until > revision)
-                };
-                versions.iter().find(seen).and_then(|version| stored(key, version))
-            });
-        let page_items: Vec<_> = items.by_ref().take(page.take()).collect();
-        let more = items.next().is_some();
-        let next = page_items.last().filter(|_| more).map(|last| PageToken { revision, after: last.key.clone() });
-        Ok(List { items: page_items, revision, next })
+        let rest =
+            self.versions.iter().filter(|(key, _)| selector.matches(key) && after.is_none_or(|after| *key > after));
+        let rest = rest.filter_map(|(key, versions)| {
+            let seen =
+                |version: &&Version| version.revision <= revision && version.until.is_none_or(|until| until > revision);
+            versions.iter().find(seen).and_then(|version| stored(key, version))
+        });
+        page.fill(revision, rest.map(Ok))
     }
 
     fn compact(&mut self, before: Revision) {

@@ -121,15 +121,17 @@ impl Change {
 /// Which part of a list to return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Most objects to return; at most [`Page::MOST`] are.
+    /// Most objects to return; at most [`Page::MOST`] are, and no more than fit into [`Page::BYTES`].
     pub limit: NonZeroUsize,
     /// Where the last page ended; `None` starts a new snapshot.
     pub token: Option<PageToken>,
 }
 
 impl Page {
-    /// No page is longer than this.
+    /// No page has more objects than this.
     pub const MOST: usize = 5_000;
+    /// The values on a page have no more bytes than this together, unless it is a single one.
+    pub const BYTES: usize = 16 << 20;
 
     /// The first page of a snapshot of the present.
     pub fn first(limit: NonZeroUsize) -> Self {
@@ -143,6 +145,21 @@ impl Page {
 
     pub(crate) fn take(&self) -> usize {
         self.limit.get().min(Self::MOST)
+    }
+
+    /// Makes the page out of the objects that follow its token in the snapshot at `revision`.
+    pub(crate) fn fill<E>(&self, revision: Revision, rest: impl Iterator<Item = Result<Stored, E>>) -> Result<List, E> {
+        let (mut items, mut bytes): (Vec<Stored>, usize) = (Vec::new(), 0);
+        for stored in rest {
+            let stored = stored?;
+            bytes += stored.value.len();
+            if items.len() == self.take() || (bytes > Self::BYTES && !items.is_empty()) {
+                let next = items.last().map(|last| PageToken { revision, after: last.key.clone() });
+                return Ok(List { items, revision, next });
+            }
+            items.push(stored);
+        }
+        Ok(List { items, revision, next: None })
     }
 }
 

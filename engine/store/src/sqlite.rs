@@ -210,7 +210,7 @@ impl Store for SqliteStore {
     }
 
     async fn compact(&self, before: Revision) -> Result<(), CommitError> {
-        self.0.writer.call(move |batch| Ok(batch.compact(before))).await
+        self.0.writer.call(move |batch| Ok(batch.compact(before))).await.map(|_: Revision| ())
     }
 
     async fn forget_events(&self, before: Revision) -> Result<Revision, CommitError> {

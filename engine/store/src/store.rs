@@ -1,6 +1,7 @@
 //! The trait every store implements, and the handle the engine passes around.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,6 +45,20 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`ReadError::Expired`] when the snapshot was compacted away between two pages.
     fn list(&self, selector: &Selector, page: Page) -> impl Future<Output = Result<List, ReadError>> + Send;
+
+    /// All selected objects at one revision, however many pages that takes.
+    fn list_all(&self, selector: &Selector) -> impl Future<Output = Result<List, ReadError>> + Send {
+        async move {
+            let most = NonZeroUsize::new(Page::MOST).unwrap_or(NonZeroUsize::MIN);
+            let mut all = self.list(selector, Page::first(most)).await?;
+            while let Some(token) = all.next.take() {
+                let page = self.list(selector, Page::after(most, token)).await?;
+                all.items.extend(page.items);
+                all.next = page.next;
+            }
+            Ok(all)
+        }
+    }
 
     /// Every commit after `after` that touched something selected: in order, whole, exactly once; between them, marks
     /// that say how far the stream is. Ends after its first error.

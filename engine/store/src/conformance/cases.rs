@@ -188,6 +188,18 @@ pub(super) async fn a_list_is_one_snapshot(bench: Bench) {
     assert_eq!(exact.next, None, "a page that happens to be full is still the last one");
 }
 
+pub(super) async fn a_page_is_bounded_in_bytes(bench: Bench) {
+    for name in 0..20 {
+        bench.store.commit(Txn::new().put(host(&format!("h{name:02}")), vec![0; 1 << 20])).await.unwrap();
+    }
+    let page = bench.store.list(&Selector::All, Page::default()).await.unwrap();
+    assert_eq!((page.items.len(), page.items.iter().map(|item| item.value.len()).sum()), (16, Page::BYTES));
+    assert!(page.next.is_some());
+    let all = bench.store.list_all(&Selector::All).await.unwrap();
+    assert_eq!((all.items.len(), all.next), (20, None));
+    assert!(all.items.is_sorted_by(|a, b| a.key < b.key));
+}
+
 pub(super) async fn a_list_selects(bench: Bench) {
     let store = &bench.store;
     let keys = [

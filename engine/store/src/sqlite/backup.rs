@@ -105,8 +105,7 @@ impl Partial {
             ErrorKind::AlreadyExists => BackupError::Exists { path: to.to_owned() },
             _ => io(source),
         })?;
-        let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent).and_then(|directory| directory.sync_all()).map_err(io)
+        schema::sync_directory(to).map_err(io)
     }
 
     fn remove(&self) {

@@ -7,7 +7,7 @@ use super::schema::Marks;
 use crate::error::ReadError;
 use crate::key::{Key, Selector};
 use crate::memory::REQUESTS_KEPT;
-use crate::record::{Committed, Event, EventPage, List, Page, PageToken, Stored};
+use crate::record::{Committed, Event, EventPage, List, Page, Stored};
 use crate::time::StoreTime;
 use crate::txn::{RequestId, Revision};
 
@@ -131,14 +131,12 @@ pub(super) fn list(connection: &Connection, selector: &Selector, page: &Page) ->
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(values.as_slice())?;
-    let mut items = Vec::new();
-    while let Some(row) = rows.next()? {
-        items.extend(row::version(row)?.into_stored());
-    }
-    let more = items.len() == wanted;
-    items.truncate(page.take());
-    let next = items.last().filter(|_| more).map(|last| PageToken { revision, after: last.key.clone() });
-    Ok(List { items, revision, next })
+    // Deletions are left out by the query, so every row is an object.
+    let rest = std::iter::from_fn(|| match rows.next() {
+        Ok(row) => row.map(|row| Ok(row::version(row)?.into_stored())),
+        Err(error) => Some(Err(error.into())),
+    });
+    page.fill(revision, rest.filter_map(Result::transpose))
 }
 
 /// Events from `after` on, in whole commits.

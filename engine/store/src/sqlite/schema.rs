@@ -1,6 +1,6 @@
 //! The file: its layout, its settings and the checks before it is trusted.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -157,7 +157,14 @@ pub(super) fn create_private(path: &Path) -> Result<(), OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), source };
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
-    file.set_permissions(Permissions::from_mode(0o600)).map_err(io)
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(io)?;
+    sync_directory(path).map_err(io)
+}
+
+/// Makes the name of a file as durable as its content.
+pub(super) fn sync_directory(of: &Path) -> std::io::Result<()> {
+    let parent = of.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
 }
 
 enum Identity {

@@ -154,8 +154,9 @@ pub(super) struct Batch<'a> {
 
 impl Batch<'_> {
     /// Moves the compaction mark; the rows go later.
-    pub(super) fn compact(&mut self, before: Revision) {
+    pub(super) fn compact(&mut self, before: Revision) -> Revision {
         self.marks.compacted = self.marks.compacted.max(before.min(self.marks.revision));
+        self.marks.compacted
     }
 
     /// Moves the mark of the events; the rows go later.
@@ -329,7 +330,7 @@ impl Writer {
         ];
         self.connection.execute_batch("COMMIT")?;
         self.counters.collections.fetch_add(1, Ordering::Relaxed);
-        Ok(removed.iter().any(|rows| *rows == COLLECT as usize))
+        Ok(removed.contains(&(COLLECT as usize)))
     }
 }
 
