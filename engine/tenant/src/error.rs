@@ -232,22 +232,13 @@ impl TenantError {
 }
 
 /// The TLS library's complaint about the peer's certificate, wherever in the chain it is. `io::Error` hides what it wraps
-/// from `source`, hence the second look.
+/// from `source`, hence the second way down.
 fn tls_error(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut current = Some(error);
-    while let Some(error) = current {
-        let inner = error.downcast_ref::<io::Error>().and_then(|e| e.get_ref()).map(|e| e as &(dyn Error + 'static));
-        for candidate in [Some(error), inner].into_iter().flatten() {
-            if let Some(tls @ rustls::Error::InvalidCertificate(_)) = candidate.downcast_ref::<rustls::Error>() {
-                return Some(tls.to_string());
-            }
-        }
-        current = match inner {
-            Some(inner) if error.source().is_none() => inner.source(),
-            _ => error.source(),
-        };
+    if let Some(tls @ rustls::Error::InvalidCertificate(_)) = error.downcast_ref::<rustls::Error>() {
+        return Some(tls.to_string());
     }
-    None
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    wrapped.and_then(|inner| tls_error(inner)).or_else(|| error.source().and_then(tls_error))
 }
 
 #[cfg(test)]
@@ -277,7 +268,9 @@ mod tests {
     #[test]
     fn an_untrusted_certificate_is_told_from_a_dead_server() {
         let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        let error = kube::Error::Service(Box::new(io::Error::new(io::ErrorKind::InvalidData, tls)));
+        // As the HTTP client hands it up: wrapped twice.
+        let inner = io::Error::new(io::ErrorKind::InvalidData, tls);
+        let error = kube::Error::Service(Box::new(io::Error::other(inner)));
         let error = TenantError::from_kube("https://t:6443", "join", error);
         assert!(
             matches!(&error, TenantError::Certificate { problem, .. } if problem.contains("UnknownIssuer")),

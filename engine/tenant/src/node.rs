@@ -169,7 +169,8 @@ impl TenantClient {
         }
     }
 
-    /// A 409 is believed to be about the uid only after a look: kinds of conflict share the number.
+    /// The server says 409 to a deletion and 422 to a patch when the uid is another one, and says both for other reasons
+    /// too; so either is believed to be about the uid only after a look.
     async fn uid_conflict(
         &self,
         name: &str,
@@ -177,7 +178,7 @@ impl TenantClient {
         action: String,
         error: kube::Error,
     ) -> Result<Conflict, TenantError> {
-        if !matches!(&error, kube::Error::Api(status) if status.code == 409) {
+        if !matches!(&error, kube::Error::Api(status) if matches!(status.code, 409 | 422)) {
             return Err(self.error(action, error));
         }
         match self.nodes().get_opt(name).await.map_err(|e| self.error(format!("read Node {name}"), e))? {

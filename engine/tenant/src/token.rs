@@ -23,7 +23,7 @@ impl TokenSecret {
     }
 
     /// Takes over a secret that was read back; `None` when it has not the form of one.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         has_form(text, SECRET_LENGTH).then(|| TokenSecret(text.to_owned()))
     }
 
