@@ -1,0 +1,460 @@
+//! The gateway: what the engine can ask of a BMC.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use vmetal_model::bmc::BmcScheme;
+use vmetal_model::{BmcAddress, BmcFacts, BootMode, Inventory, PowerState, Timestamp, TlsTrust};
+
+use crate::config::Config;
+use crate::error::BmcError;
+use crate::link::Link;
+use crate::quirks;
+use crate::redfish::inventory;
+use crate::redfish::path::ResourcePath;
+use crate::redfish::system::{self, HasMode, System, text};
+use crate::tls;
+use crate::transport::{Answer, Auth, Body, Credentials, Request, Transport};
+
+/// The most members of one collection that are read.
+const MAX_MEMBERS: usize = 256;
+/// The most pages of one collection.
+const MAX_PAGES: usize = 16;
+
+/// One BMC as the engine knows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BmcTarget {
+    /// Where it is.
+    pub address: BmcAddress,
+    /// The account.
+    pub username: String,
+    /// The password.
+    pub password: String,
+    /// Changes when the operator says that the password is right now, even if its text is the same.
+    pub password_version: String,
+    /// How its certificate is trusted.
+    pub tls: TlsTrust,
+    /// The system to use when the address names none: [`BmcFacts::system_path`] of an earlier probe.
+    pub system_path: Option<String>,
+}
+
+impl fmt::Debug for BmcTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} as {:?} (password redacted)", self.address, self.username)
+    }
+}
+
+/// All gateways of one engine: one per BMC system, sharing what protects the BMC.
+pub struct Gateways {
+    config: Arc<Config>,
+    roots: Arc<rustls::RootCertStore>,
+    table: Mutex<Table>,
+}
+
+impl fmt::Debug for Gateways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateways").field("known", &self.table().gateways.len()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    /// By [`BmcAddress::identity`].
+    gateways: HashMap<String, (BmcTarget, Arc<Gateway>)>,
+    /// By [`BmcAddress::origin`].
+    links: HashMap<String, Weak<Link>>,
+}
+
+impl Gateways {
+    /// Reads the trusted roots and starts with no gateways.
+    pub fn new(config: Config) -> Self {
+        let roots = tls::roots(&config.extra_roots);
+        Gateways { config: Arc::new(config), roots, table: Mutex::default() }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The gateway of this BMC. The same one every time, until address, account, password or trust change; what protects
+    /// the BMC (rate, breaker, pauses, refused passwords) outlives such a change.
+    ///
+    /// # Errors
+    /// [`BmcError::Setup`] when the pinned fingerprint or the system path is not one.
+    pub fn for_host(&self, target: &BmcTarget) -> Result<Arc<Gateway>, BmcError> {
+        let (identity, origin) = (target.address.identity(), target.address.origin());
+        let mut table = self.table();
+        if let Some((known, gateway)) = table.gateways.get(&identity)
+            && known == target
+        {
+            return Ok(Arc::clone(gateway));
+        }
+        let setup = |reason| BmcError::Setup { origin: origin.clone(), reason };
+        let path = match target.address.system_path().or_else(|| target.system_path.clone()) {
+            Some(path) => {
+                Some(ResourcePath::parse(&path).ok_or_else(|| setup(format!("{path:?} is not the path of a system")))?)
+            }
+            None => None,
+        };
+        let link =
+            table.links.get(&origin).and_then(Weak::upgrade).unwrap_or_else(|| Arc::new(Link::new(&self.config)));
+        let tls = match target.address.scheme() {
+            BmcScheme::RedfishHttps => Some(tls::client_config(&target.tls, &self.roots).map_err(setup)?),
+            BmcScheme::RedfishHttp => None,
+        };
+        let credentials = Credentials::new(&target.username, &target.password, &target.password_version);
+        let transport = Transport::new(&origin, credentials, tls, Arc::clone(&self.config), Arc::clone(&link))?;
+        let gateway = Arc::new(Gateway { transport, config: Arc::clone(&self.config), path: Mutex::new(path) });
+        table.links.retain(|_, link| link.strong_count() > 0);
+        table.links.insert(origin, Arc::downgrade(&link));
+        table.gateways.insert(identity, (target.clone(), Arc::clone(&gateway)));
+        Ok(gateway)
+    }
+
+    /// Forgets a BMC whose host is gone. Calls under way finish.
+    pub fn forget(&self, address: &BmcAddress) {
+        self.table().gateways.remove(&address.identity());
+    }
+}
+
+/// The only way to one BMC system. Changing calls run to their own end even if the caller's future is dropped.
+pub struct Gateway {
+    transport: Transport,
+    config: Arc<Config>,
+    /// The system, once it is known.
+    path: Mutex<Option<ResourcePath>>,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gateway({})", self.transport.origin)
+    }
+}
+
+impl Gateway {
+    /// Signs in, finds the system and reads who it is.
+    ///
+    /// # Errors
+    /// Any [`BmcError`] but [`BmcError::NotApplied`].
+    pub async fn probe(&self) -> Result<BmcFacts, BmcError> {
+        let root_path = ResourcePath::root();
+        let root = self.read(Request { auth: Auth::None, ..Request::get(&root_path) }).await?.0;
+        let system = self.system_from(Some(&root)).await?;
+        let mut facts = system.facts;
+        facts.redfish_version = text(&root, "RedfishVersion");
+        facts.certificate = self.transport.fingerprint();
+        if let Some(manager) = &system.manager {
+            // The version is for display and quirks: a manager that does not answer is no reason to refuse the host.
+            match self.read(Request::get(manager)).await {
+                Ok((manager, _)) => facts.firmware = text(&manager, "FirmwareVersion"),
+                Err(BmcError::Protocol { .. } | BmcError::Privilege { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        facts.read = Some(Timestamp::now());
+        Ok(facts)
+    }
+
+    /// The power state as the BMC tells it now.
+    ///
+    /// # Errors
+    /// Any [`BmcError`] but [`BmcError::NotApplied`].
+    pub async fn power(&self) -> Result<PowerState, BmcError> {
+        Ok(self.system().await?.facts.power)
+    }
+
+    /// Powers on, if the system is off, and waits until the BMC says so.
+    ///
+    /// # Errors
+    /// [`BmcError::NotApplied`] when it stays off; else any [`BmcError`].
+    pub async fn power_on(self: &Arc<Self>) -> Result<(), BmcError> {
+        let this = Arc::clone(self);
+        uncancelled(async move {
+            this.reset(&["On", "ForceOn"], |p| matches!(p, PowerState::On | PowerState::PoweringOn), "On").await
+        })
+        .await
+    }
+
+    /// Powers off at once, without asking the operating system, if the system is not off, and waits until the BMC says so.
+    ///
+    /// # Errors
+    /// [`BmcError::NotApplied`] when it stays on; else any [`BmcError`].
+    pub async fn power_off(self: &Arc<Self>) -> Result<(), BmcError> {
+        let this = Arc::clone(self);
+        uncancelled(async move { this.reset(&["ForceOff"], |p| p == PowerState::Off, "Off").await }).await
+    }
+
+    /// Boots from the network at the next start, and only then, in this mode; reads the setting back.
+    ///
+    /// # Errors
+    /// [`BmcError::NotApplied`] when it reads back different; else any [`BmcError`].
+    pub async fn set_network_boot_once(self: &Arc<Self>, mode: BootMode) -> Result<(), BmcError> {
+        let this = Arc::clone(self);
+        uncancelled(async move { this.network_boot_once(mode).await }).await
+    }
+
+    /// What the BMC knows of the hardware.
+    ///
+    /// # Errors
+    /// Any [`BmcError`] but [`BmcError::NotApplied`].
+    pub async fn inventory(&self) -> Result<Inventory, BmcError> {
+        let system = self.system().await?;
+        let processors = self.members(system.links.processors.as_ref()).await?;
+        let nics = self.members(system.links.nics.as_ref()).await?;
+        let mut drives = Vec::new();
+        // One drive may hang on several controllers.
+        let mut known = BTreeSet::new();
+        for storage in self.members(system.links.storage.as_ref()).await? {
+            for link in storage["Drives"].as_array().into_iter().flatten().filter_map(ResourcePath::link) {
+                if known.len() < MAX_MEMBERS && known.insert(link.clone()) {
+                    drives.push(self.read(Request::get(&link)).await?.0);
+                }
+            }
+        }
+        Ok(inventory::assemble(&system, &processors, &drives, &nics))
+    }
+
+    async fn reset(
+        &self,
+        types: &[&'static str],
+        reached: impl Fn(PowerState) -> bool,
+        wanted: &str,
+    ) -> Result<(), BmcError> {
+        let _alone = self.transport.link.writes.lock().await;
+        let system = self.system().await?;
+        if reached(system.facts.power) {
+            return Ok(());
+        }
+        let request = format!("reset of {}", system.path);
+        let missing = |expected: String, seen: String| BmcError::Protocol {
+            origin: self.transport.origin.clone(),
+            request: request.clone(),
+            expected,
+            seen,
+        };
+        let Some(reset) = &system.reset else {
+            return Err(missing("the action #ComputerSystem.Reset".into(), "no such action".into()));
+        };
+        let Some(kind) = reset.choose(types) else {
+            let seen = format!("an offer of {} only", reset.types.join(", "));
+            return Err(missing(format!("the reset type {}", types.join(" or ")), seen));
+        };
+        let body = json!({ "ResetType": kind });
+        let post = Request { method: Method::POST, body: Some(&body), ..Request::get(&reset.target) };
+        let answer = self.transport.send(post).await?;
+        if !answer.status.is_success() {
+            // Many BMCs refuse a reset that has nothing to do any more: what counts is the state.
+            if reached(self.system().await?.facts.power) {
+                return Ok(());
+            }
+            return Err(self.transport.unexpected(&format!("POST {kind} to {}", reset.target), "HTTP 2xx", &answer));
+        }
+        let deadline = Instant::now() + self.config.power_timeout;
+        loop {
+            let power = self.system().await?.facts.power;
+            if reached(power) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(self.not_applied(
+                    "power",
+                    wanted,
+                    &format!("{power:?} after {} s", self.config.power_timeout.as_secs_f32()),
+                ));
+            }
+            tokio::time::sleep(self.config.poll).await;
+        }
+    }
+
+    async fn network_boot_once(&self, mode: BootMode) -> Result<(), BmcError> {
+        let _alone = self.transport.link.writes.lock().await;
+        let mut system = self.system().await?;
+        if !system.boot.targets.is_empty() && !system.boot.targets.iter().any(|target| target == "Pxe") {
+            return Err(BmcError::Protocol {
+                origin: self.transport.origin.clone(),
+                request: format!("network boot of {}", system.path),
+                expected: "the boot target Pxe".into(),
+                seen: format!("an offer of {} only", system.boot.targets.join(", ")),
+            });
+        }
+        let mode = system::mode(mode);
+        let send_mode =
+            system.boot.has_mode == HasMode::Yes || quirks::boot_mode_is_forgotten_unless_sent(&system.facts);
+        let mut boot = json!({ "BootSourceOverrideTarget": "Pxe", "BootSourceOverrideEnabled": "Once" });
+        if send_mode {
+            boot["BootSourceOverrideMode"] = mode.into();
+        }
+        let body = json!({ "Boot": boot });
+        let name = format!("PATCH {}", system.path);
+        let answer = self.patch(&system, &body).await?;
+        let answer = match answer.status {
+            // Somebody else changed the system in between, or the BMC wants a precondition and offered none: read again, once.
+            StatusCode::PRECONDITION_FAILED | StatusCode::PRECONDITION_REQUIRED => {
+                system = self.system().await?;
+                if system.etag.is_none() {
+                    system.etag = Some("*".into());
+                }
+                self.patch(&system, &body).await?
+            }
+            _ => answer,
+        };
+        if !answer.status.is_success() {
+            return Err(self.transport.unexpected(&name, "HTTP 2xx", &answer));
+        }
+        let seen = self.system().await?.boot;
+        let check = |setting: &str, wanted: &str, seen: Option<&String>| match seen.map(String::as_str) {
+            Some(seen) if seen == wanted => Ok(()),
+            seen => Err(self.not_applied(setting, wanted, seen.unwrap_or("nothing"))),
+        };
+        check("BootSourceOverrideTarget", "Pxe", seen.target.as_ref())?;
+        check("BootSourceOverrideEnabled", "Once", seen.enabled.as_ref())?;
+        match seen.mode {
+            Some(_) if send_mode => check("BootSourceOverrideMode", mode, seen.mode.as_ref()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn patch(&self, system: &System, body: &Value) -> Result<Answer, BmcError> {
+        let request = Request {
+            method: Method::PATCH,
+            body: Some(body),
+            if_match: system.etag.as_deref(),
+            ..Request::get(&system.path)
+        };
+        self.transport.send(request).await
+    }
+
+    fn not_applied(&self, setting: &str, wanted: &str, seen: &str) -> BmcError {
+        BmcError::NotApplied {
+            origin: self.transport.origin.clone(),
+            setting: setting.into(),
+            wanted: wanted.into(),
+            seen: seen.into(),
+        }
+    }
+
+    async fn system(&self) -> Result<System, BmcError> {
+        self.system_from(None).await
+    }
+
+    /// Reads the system. `root` is the service root, if it was read already.
+    async fn system_from(&self, root: Option<&Value>) -> Result<System, BmcError> {
+        let known = self.path.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let path = match known {
+            Some(path) => path,
+            None => {
+                let mut systems = self.systems(root).await?;
+                match (systems.pop(), systems.is_empty()) {
+                    (Some(only), true) => only,
+                    (last, _) => {
+                        let available = systems.iter().chain(&last).map(ToString::to_string).collect();
+                        return Err(BmcError::AmbiguousSystem { origin: self.transport.origin.clone(), available });
+                    }
+                }
+            }
+        };
+        let answer = self.transport.send(Request::get(&path)).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            let available = self.systems(root).await?;
+            if let Some(shown) = available.iter().find(|other| other.same(&path)) {
+                return Err(self.transport.unexpected(
+                    &format!("GET {shown}"),
+                    "a system that it lists itself",
+                    &answer,
+                ));
+            }
+            return Err(BmcError::NoSuchSystem {
+                origin: self.transport.origin.clone(),
+                path: path.to_string(),
+                available: available.iter().map(ToString::to_string).collect(),
+            });
+        }
+        let (value, etag) = self.json(&format!("GET {path}"), answer)?;
+        let system = System::read(&path, &value, etag).ok_or_else(|| BmcError::Protocol {
+            origin: self.transport.origin.clone(),
+            request: format!("GET {path}"),
+            expected: "a JSON object".into(),
+            seen: "other JSON".into(),
+        })?;
+        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
+        Ok(system)
+    }
+
+    /// The paths of all systems.
+    async fn systems(&self, root: Option<&Value>) -> Result<Vec<ResourcePath>, BmcError> {
+        let root_path = ResourcePath::root();
+        let read;
+        let root = match root {
+            Some(root) => root,
+            None => {
+                read = self.read(Request { auth: Auth::None, ..Request::get(&root_path) }).await?.0;
+                &read
+            }
+        };
+        let systems = ResourcePath::link(&root["Systems"]).ok_or_else(|| BmcError::Protocol {
+            origin: self.transport.origin.clone(),
+            request: format!("GET {root_path}"),
+            expected: "a link to Systems on the same origin".into(),
+            seen: root["Systems"].to_string().chars().take(200).collect(),
+        })?;
+        self.collection(&systems).await
+    }
+
+    /// The member links of a collection, over its pages.
+    async fn collection(&self, path: &ResourcePath) -> Result<Vec<ResourcePath>, BmcError> {
+        let mut members = Vec::new();
+        let mut next = Some(path.clone());
+        for _ in 0..MAX_PAGES {
+            let Some(page) = next.take() else { break };
+            let (value, _) = self.read(Request::get(&page)).await?;
+            members.extend(value["Members"].as_array().into_iter().flatten().filter_map(ResourcePath::link));
+            next = value["Members@odata.nextLink"].as_str().and_then(ResourcePath::parse);
+        }
+        members.truncate(MAX_MEMBERS);
+        Ok(members)
+    }
+
+    /// The members of a collection; none when the BMC does not have it.
+    async fn members(&self, path: Option<&ResourcePath>) -> Result<Vec<Value>, BmcError> {
+        let Some(path) = path else { return Ok(Vec::new()) };
+        let mut values = Vec::new();
+        for member in self.collection(path).await? {
+            values.push(self.read(Request::get(&member)).await?.0);
+        }
+        Ok(values)
+    }
+
+    async fn read(&self, request: Request<'_>) -> Result<(Value, Option<String>), BmcError> {
+        let name = format!("GET {}", request.path);
+        let answer = self.transport.send(request).await?;
+        self.json(&name, answer)
+    }
+
+    fn json(&self, request: &str, answer: Answer) -> Result<(Value, Option<String>), BmcError> {
+        if !answer.status.is_success() {
+            return Err(self.transport.unexpected(request, "HTTP 200", &answer));
+        }
+        match answer.body {
+            Body::Json(value) => Ok((value, answer.etag)),
+            Body::Empty | Body::NotJson(_) => Err(self.transport.unexpected(request, "JSON", &answer)),
+        }
+    }
+}
+
+/// Runs an effect to its end whatever becomes of the caller: half a reset is worse than one that nobody waits for.
+async fn uncancelled<T: Send + 'static>(effect: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(effect).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that shuts down cancels the task, and then nothing runs any more, this future included.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

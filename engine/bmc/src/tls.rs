@@ -1,0 +1,197 @@
+//! How a BMC's certificate is trusted.
+//!
+//! BMCs ship with self-signed certificates, and most tools answer by verifying nothing. Here the default verifies; a
+//! self-signed certificate is refused with its fingerprint in the error, so that pinning it is one line. A pin is over
+//! the whole certificate (SHA-256 of the DER form), and says "this one and no other": name and dates are not looked at.
+//! In every mode the handshake's signature is verified: the peer must have the key of the certificate it shows. Even
+//! `Insecure` therefore reports a fingerprint that means something.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use sha2::{Digest as _, Sha256};
+use vmetal_model::TlsTrust;
+
+use crate::error::CertificateProblem;
+
+/// The fingerprint of a certificate in DER form: 64 hexadecimal digits.
+pub fn fingerprint(der: &[u8]) -> String {
+    hex::encode(Sha256::digest(der))
+}
+
+/// The roots that chains are verified against: the system's and `extra`. Roots that cannot be read are left out.
+pub fn roots(extra: &[Vec<u8>]) -> Arc<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::warn!(%error, "some of the system's root certificates could not be read");
+    }
+    let extra = extra.iter().map(|der| CertificateDer::from(der.as_slice()).into_owned());
+    let (_, ignored) = store.add_parsable_certificates(native.certs.into_iter().chain(extra));
+    if ignored > 0 {
+        tracing::warn!(ignored, "some root certificates are malformed and were left out");
+    }
+    Arc::new(store)
+}
+
+/// What the last handshake showed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Seen {
+    pub(crate) fingerprint: Option<String>,
+    pub(crate) problem: Option<CertificateProblem>,
+}
+
+/// Shared between the verifier and the gateway that owns the connection.
+pub(crate) type Witness = Arc<Mutex<Seen>>;
+
+pub(crate) fn seen(witness: &Witness) -> Seen {
+    witness.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+enum Mode {
+    /// A chain to a root; `None` when there are no roots, and then nothing is trusted.
+    Chain(Option<Arc<WebPkiServerVerifier>>),
+    Pin([u8; 32]),
+    Any,
+}
+
+struct Verifier {
+    mode: Mode,
+    provider: Arc<CryptoProvider>,
+    witness: Witness,
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.mode {
+            Mode::Chain(_) => "Verifier(chain)",
+            Mode::Pin(_) => "Verifier(pin)",
+            Mode::Any => "Verifier(any)",
+        })
+    }
+}
+
+/// The TLS side of one gateway.
+///
+/// # Errors
+/// A sentence, when the pin is not a fingerprint or TLS cannot be set up.
+pub(crate) fn client_config(trust: &TlsTrust, roots: &Arc<RootCertStore>) -> Result<(ClientConfig, Witness), String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mode = match trust {
+        TlsTrust::Verify if roots.is_empty() => Mode::Chain(None),
+        TlsTrust::Verify => {
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider));
+            Mode::Chain(Some(verifier.build().map_err(|e| e.to_string())?))
+        }
+        TlsTrust::Fingerprint(text) => Mode::Pin(
+            trust
+                .fingerprint_bytes()
+                .ok_or_else(|| format!("{text:?} is not a SHA-256 fingerprint (64 hexadecimal digits)"))?,
+        ),
+        TlsTrust::Insecure => Mode::Any,
+    };
+    let witness = Witness::default();
+    let verifier = Verifier { mode, provider: Arc::clone(&provider), witness: Arc::clone(&witness) };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok((config, witness))
+}
+
+impl Verifier {
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<(), (CertificateProblem, Error)> {
+        let unknown = || (CertificateProblem::UnknownIssuer, CertificateError::UnknownIssuer.into());
+        match &self.mode {
+            Mode::Any => Ok(()),
+            Mode::Pin(pinned) if <[u8; 32]>::from(Sha256::digest(end_entity)) == *pinned => Ok(()),
+            Mode::Pin(pinned) => Err((
+                CertificateProblem::NotThePinned { pinned: hex::encode(pinned) },
+                CertificateError::ApplicationVerificationFailure.into(),
+            )),
+            Mode::Chain(None) => Err(unknown()),
+            Mode::Chain(Some(verifier)) => {
+                match verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+                    Ok(_) => Ok(()),
+                    // What a self-signed certificate looks like depends on whether it calls itself an authority.
+                    Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => Err(unknown()),
+                    Err(error) => Err((problem(&error), error)),
+                }
+            }
+        }
+    }
+}
+
+fn problem(error: &Error) -> CertificateProblem {
+    let text = match error {
+        // Mostly a self-signed certificate that calls itself an authority.
+        Error::InvalidCertificate(CertificateError::Other(other)) => {
+            format!("it is not a proper server certificate ({other}), as is common for self-signed ones")
+        }
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "it has expired (or the engine's clock is wrong)".to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
+            "it is not valid yet (or the engine's clock is wrong)".to_owned()
+        }
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "it is for another name than the address has".to_owned(),
+        other => other.to_string(),
+    };
+    CertificateProblem::Invalid(text)
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verdict = self.judge(end_entity, intermediates, name, ocsp, now);
+        let seen = Seen {
+            fingerprint: Some(fingerprint(end_entity)),
+            problem: verdict.as_ref().err().map(|(problem, _)| problem.clone()),
+        };
+        *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        verdict.map(|()| ServerCertVerified::assertion()).map_err(|(_, error)| error)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

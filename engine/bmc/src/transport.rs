@@ -1,0 +1,487 @@
+//! One request and its answer: everything that holds for every call to a BMC.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::error::{Asked, BmcError};
+use crate::guard::{AddressGuard, Denied};
+use crate::link::{Link, PASSWORD_TRIES, Pause, Verdict};
+use crate::quirks;
+use crate::redfish::path::ResourcePath;
+use crate::tls::{self, Witness};
+
+/// How long a busy BMC is left alone when it does not say.
+const BUSY_PAUSE: Duration = Duration::from_secs(10);
+/// The same when its sessions are used up: iDRAC times idle ones out after half an hour.
+const SESSIONS_PAUSE: Duration = Duration::from_secs(120);
+/// The longest pause that a BMC can ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(900);
+/// As much of a BMC's own words as an error repeats.
+const SAID_CHARS: usize = 300;
+
+/// Account and password, and a digest that stands for them in bookkeeping.
+pub(crate) struct Credentials {
+    pub(crate) username: String,
+    password: String,
+    pub(crate) digest: [u8; 32],
+}
+
+impl Credentials {
+    pub(crate) fn new(username: &str, password: &str, version: &str) -> Self {
+        let mut hash = Sha256::new();
+        for part in [username, password, version] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        Credentials { username: username.to_owned(), password: password.to_owned(), digest: hash.finalize().into() }
+    }
+}
+
+/// Whether a request carries the credentials. The service root needs none (DSP0266 section 13.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Auth {
+    Basic,
+    None,
+}
+
+pub(crate) struct Request<'a> {
+    pub(crate) method: Method,
+    pub(crate) path: &'a ResourcePath,
+    pub(crate) auth: Auth,
+    pub(crate) body: Option<&'a Value>,
+    pub(crate) if_match: Option<&'a str>,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn get(path: &'a ResourcePath) -> Self {
+        Request { method: Method::GET, path, auth: Auth::Basic, body: None, if_match: None }
+    }
+
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+}
+
+/// An answer that arrived whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) etag: Option<String>,
+    /// The body; `Null` when there is none.
+    pub(crate) body: Body,
+}
+
+#[derive(Debug)]
+pub(crate) enum Body {
+    Empty,
+    Json(Value),
+    /// What it began with.
+    NotJson(String),
+}
+
+pub(crate) struct Transport {
+    pub(crate) origin: String,
+    url: url::Url,
+    http: reqwest::Client,
+    witness: Option<Witness>,
+    credentials: Credentials,
+    guard: AddressGuard,
+    config: Arc<Config>,
+    pub(crate) link: Arc<Link>,
+}
+
+impl Transport {
+    /// `tls` is `None` for clear text.
+    pub(crate) fn new(
+        origin: &str,
+        credentials: Credentials,
+        tls: Option<(rustls::ClientConfig, Witness)>,
+        config: Arc<Config>,
+        link: Arc<Link>,
+    ) -> Result<Self, BmcError> {
+        let setup = |reason: String| BmcError::Setup { origin: origin.to_owned(), reason };
+        let url = url::Url::parse(origin).map_err(|e| setup(e.to_string()))?;
+        let mut http = reqwest::Client::builder()
+            .user_agent(concat!("vmetal/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .http1_only()
+            .connect_timeout(config.connect_timeout)
+            .timeout(config.request_timeout)
+            .pool_max_idle_per_host(2)
+            .pool_idle_timeout(Duration::from_secs(15))
+            .dns_resolver(Arc::new(GuardedResolver(config.allow.clone())));
+        let (tls, witness) = match tls {
+            Some((tls, witness)) => (tls, Some(witness)),
+            // Even a client for clear text is built with a TLS side; this one trusts nothing.
+            None => tls::client_config(&vmetal_model::TlsTrust::Verify, &Arc::new(rustls::RootCertStore::empty()))
+                .map(|(tls, _)| (tls, None))
+                .map_err(setup)?,
+        };
+        http = http.tls_backend_preconfigured(tls);
+        let http = http.build().map_err(|e| setup(deepest(&e)))?;
+        let guard = config.allow.clone();
+        Ok(Transport { origin: origin.to_owned(), url, http, witness, credentials, guard, config, link })
+    }
+
+    pub(crate) fn username(&self) -> &str {
+        &self.credentials.username
+    }
+
+    /// The fingerprint of the certificate that the last handshake showed.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        tls::seen(self.witness.as_ref()?).fingerprint
+    }
+
+    /// Sends one request. Answers below 500 that are the request's own affair (404, 409, 412 …) are answers; what
+    /// concerns the BMC as a whole (credentials, busy, network, redirects) is an error.
+    pub(crate) async fn send(&self, request: Request<'_>) -> Result<Answer, BmcError> {
+        self.admit(&request)?;
+        let verdict = self.link.state().breaker.ask(Instant::now(), self.config.request_timeout);
+        match verdict {
+            Verdict::Closed => {}
+            Verdict::HalfOpen => {
+                let root = ResourcePath::root();
+                let probe = Request { auth: Auth::None, ..Request::get(&root) };
+                match self.exchange(&probe).await {
+                    // A BMC that wants credentials even here is there, which is all that was asked.
+                    Ok(_) | Err(BmcError::Credentials { .. } | BmcError::Privilege { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Verdict::Open { failures, last, retry_in } => {
+                return Err(BmcError::CircuitOpen { origin: self.origin.clone(), failures, last, retry_in });
+            }
+        }
+        self.exchange(&request).await
+    }
+
+    /// What can be refused without asking the BMC.
+    fn admit(&self, request: &Request<'_>) -> Result<(), BmcError> {
+        // A name is judged when it is resolved; an address never gets there.
+        let literal: Option<IpAddr> = match self.url.host() {
+            Some(url::Host::Ipv4(v4)) => Some(v4.into()),
+            Some(url::Host::Ipv6(v6)) => Some(v6.into()),
+            _ => None,
+        };
+        if let Some(Err(denied)) = literal.map(|address| self.guard.check(address)) {
+            return Err(self.forbidden(&denied));
+        }
+        let mut state = self.link.state();
+        if request.auth == Auth::Basic && state.refused.count(&self.credentials.digest) >= PASSWORD_TRIES {
+            return Err(self.refused(Asked::No));
+        }
+        let now = Instant::now();
+        match &state.pause {
+            Some(Pause { until, status, said }) if *until > now => Err(BmcError::Busy {
+                origin: self.origin.clone(),
+                status: *status,
+                said: said.clone(),
+                retry_in: *until - now,
+            }),
+            _ => {
+                state.pause = None;
+                Ok(())
+            }
+        }
+    }
+
+    async fn exchange(&self, request: &Request<'_>) -> Result<Answer, BmcError> {
+        // Reads share two permits; a changing call is alone by the caller's lock and needs none of them.
+        let _permit = match request.method {
+            Method::GET => self.link.reads.acquire().await.ok(),
+            _ => None,
+        };
+        let wait = self.link.state().pace.reserve(Instant::now());
+        tokio::time::sleep(wait).await;
+        let url = request.path.on(&self.url).ok_or_else(|| BmcError::Setup {
+            origin: self.origin.clone(),
+            reason: format!("{} leads away from the BMC", request.path),
+        })?;
+        let mut call = self.http.request(request.method.clone(), url).header(header::ACCEPT, "application/json");
+        // DSP0266 section 6.5: clients shall name the protocol version they speak.
+        call = call.header("OData-Version", "4.0");
+        if request.auth == Auth::Basic {
+            call = call.basic_auth(&self.credentials.username, Some(&self.credentials.password));
+        }
+        if let Some(body) = request.body {
+            call = call.json(body);
+        }
+        if let Some(etag) = request.if_match {
+            let etag = HeaderValue::from_str(etag)
+                .map_err(|_| self.protocol(request, "an ETag that is a header value", format!("{etag:?}")))?;
+            call = call.header(header::IF_MATCH, etag);
+        }
+        let (status, headers, bytes) = match self.fetch(call).await {
+            Ok(answer) => answer,
+            Err(Fetch::Network(error)) => return Err(self.network_failure(request, &error)),
+            Err(Fetch::TooLarge) => {
+                self.link.state().breaker.succeeded();
+                let seen = format!("more than {} bytes", self.config.max_body);
+                return Err(self.protocol(request, "a smaller body", seen));
+            }
+        };
+        self.link.state().breaker.succeeded();
+        self.judge(request, status, &headers, &bytes)
+    }
+
+    async fn fetch(&self, call: reqwest::RequestBuilder) -> Result<(StatusCode, HeaderMap, Vec<u8>), Fetch> {
+        let mut response = call.send().await.map_err(Fetch::Network)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(Fetch::Network)? {
+            if bytes.len() + chunk.len() > self.config.max_body {
+                return Err(Fetch::TooLarge);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok((status, headers, bytes))
+    }
+
+    fn network_failure(&self, request: &Request<'_>, error: &reqwest::Error) -> BmcError {
+        if let Some(denied) = find::<Denied>(error) {
+            return self.forbidden(denied);
+        }
+        // Only a failed handshake leaves a problem behind; a later good one clears it.
+        let seen = self.witness.as_ref().map(tls::seen).unwrap_or_default();
+        if let (true, Some(problem), Some(fingerprint)) = (error.is_connect(), seen.problem, seen.fingerprint) {
+            return BmcError::Certificate { origin: self.origin.clone(), problem, fingerprint };
+        }
+        let reason = if error.is_timeout() && error.is_connect() {
+            format!("no connection within {} s", self.config.connect_timeout.as_secs_f32())
+        } else if error.is_timeout() {
+            format!("no complete answer within {} s", self.config.request_timeout.as_secs_f32())
+        } else {
+            deepest(error)
+        };
+        self.link.state().breaker.failed(Instant::now(), reason.clone(), jitter());
+        BmcError::Unreachable { origin: self.origin.clone(), request: request.name(), reason }
+    }
+
+    fn judge(
+        &self,
+        request: &Request<'_>,
+        status: StatusCode,
+        headers: &HeaderMap,
+        bytes: &[u8],
+    ) -> Result<Answer, BmcError> {
+        let body = match serde_json::from_slice(bytes) {
+            Ok(value) => Body::Json(value),
+            Err(_) if bytes.iter().all(u8::is_ascii_whitespace) => Body::Empty,
+            Err(_) => Body::NotJson(plain(&String::from_utf8_lossy(&bytes[..bytes.len().min(4 * SAID_CHARS)]))),
+        };
+        let said = || match &body {
+            Body::Json(value) => message(value),
+            _ => String::new(),
+        };
+        if request.auth == Auth::Basic && status != StatusCode::UNAUTHORIZED {
+            // Anything else means that the account was accepted (busy answers may come from before the check).
+            if status.is_success() {
+                self.link.state().refused.accepted(&self.credentials.digest);
+            }
+        }
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                if request.auth == Auth::Basic {
+                    self.link.state().refused.refused(&self.credentials.digest);
+                }
+                Err(self.refused(Asked::Yes))
+            }
+            StatusCode::FORBIDDEN => Err(BmcError::Privilege {
+                origin: self.origin.clone(),
+                username: self.username().to_owned(),
+                request: request.name(),
+                said: said(),
+            }),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                let said = said();
+                let usual = if quirks::sessions_are_used_up(&said) { SESSIONS_PAUSE } else { BUSY_PAUSE };
+                let retry_in = retry_after(headers).unwrap_or(usual).min(LONGEST_PAUSE);
+                let pause = Pause { until: Instant::now() + retry_in, status: status.as_u16(), said: said.clone() };
+                self.link.state().pause = Some(pause);
+                Err(BmcError::Busy { origin: self.origin.clone(), status: status.as_u16(), said, retry_in })
+            }
+            status if status.is_redirection() => {
+                let to = headers.get(header::LOCATION).map(|to| plain(&String::from_utf8_lossy(to.as_bytes())));
+                let seen = format!("a redirect to {}", to.unwrap_or_else(|| "nowhere".into()));
+                Err(self.protocol(request, "an answer (redirects are not followed)", seen))
+            }
+            status => {
+                let etag = headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+                Ok(Answer { status, etag, body })
+            }
+        }
+    }
+
+    fn forbidden(&self, denied: &Denied) -> BmcError {
+        BmcError::Forbidden { origin: self.origin.clone(), why: denied.to_string() }
+    }
+
+    fn refused(&self, asked: Asked) -> BmcError {
+        BmcError::Credentials { origin: self.origin.clone(), username: self.username().to_owned(), asked }
+    }
+
+    fn protocol(&self, request: &Request<'_>, expected: &str, seen: String) -> BmcError {
+        BmcError::Protocol { origin: self.origin.clone(), request: request.name(), expected: expected.to_owned(), seen }
+    }
+
+    /// An answer whose status was not the wanted one.
+    pub(crate) fn unexpected(&self, request: &str, expected: &str, answer: &Answer) -> BmcError {
+        let said = match &answer.body {
+            Body::Json(value) => message(value),
+            Body::NotJson(text) => format!("text beginning {text:?}"),
+            Body::Empty => String::new(),
+        };
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        BmcError::Protocol {
+            origin: self.origin.clone(),
+            request: request.to_owned(),
+            expected: expected.to_owned(),
+            seen: format!("HTTP {}{said}", answer.status.as_u16()),
+        }
+    }
+}
+
+enum Fetch {
+    Network(reqwest::Error),
+    TooLarge,
+}
+
+/// Resolves names and lets only allowed addresses through, at the moment of dialling.
+struct GuardedResolver(AddressGuard);
+
+impl reqwest::dns::Resolve for GuardedResolver {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let guard = self.0.clone();
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let allowed = guard.filter(found)?;
+            Ok(Box::new(allowed.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+/// `Retry-After` in seconds, or as a date relative to the answer's own `Date` (RFC 9110 section 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let value = text(header::RETRY_AFTER)?.trim();
+    if let Ok(seconds) = value.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp());
+    let span = date(value)?.duration_since(date(text(header::DATE)?)?);
+    Duration::try_from(span).ok()
+}
+
+/// The BMC's own words in a Redfish error (DSP0266 section 8.6): the extended messages, else the general one.
+fn message(body: &Value) -> String {
+    let error = &body["error"];
+    let extended: Vec<String> = error["@Message.ExtendedInfo"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|info| {
+            let text = info["Message"].as_str().filter(|text| !text.trim().is_empty());
+            let id = info["MessageId"].as_str().filter(|id| !id.trim().is_empty());
+            match (text, id) {
+                (Some(text), Some(id)) => Some(format!("{} ({id})", text.trim())),
+                (text, id) => text.or(id).map(str::to_owned),
+            }
+        })
+        .collect();
+    let words = if extended.is_empty() {
+        error["message"].as_str().unwrap_or_default().to_owned()
+    } else {
+        extended.join("; ")
+    };
+    plain(&words)
+}
+
+/// Text of a stranger, fit for a log line: no control characters, not long.
+fn plain(text: &str) -> String {
+    let mut short: String =
+        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID_CHARS).collect();
+    if text.trim().chars().nth(SAID_CHARS).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// A uniform value in 0..=1; 0 without randomness, which only makes the pause longer.
+fn jitter() -> f64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    // Each RandomState has fresh keys; nothing is decided here but how far apart retries lie.
+    let random = RandomState::new().hash_one(0u8);
+    (random >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| {
+        // An I/O error hides what it wraps from `source`: it names the inner one's source as its own.
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        }
+    })
+}
+
+fn find<T: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&T> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+/// The innermost reason: `connection refused` rather than `error sending request`.
+fn deepest(error: &reqwest::Error) -> String {
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        assert_eq!(retry_after(&headers(&[("retry-after", "7")])), Some(Duration::from_secs(7)));
+        let date =
+            headers(&[("date", "Fri, 20 Nov 2026 10:00:00 GMT"), ("retry-after", "Fri, 20 Nov 2026 10:01:30 GMT")]);
+        assert_eq!(retry_after(&date), Some(Duration::from_secs(90)));
+        let past =
+            headers(&[("date", "Fri, 20 Nov 2026 10:00:00 GMT"), ("retry-after", "Fri, 20 Nov 2026 09:00:00 GMT")]);
+        assert_eq!(retry_after(&past), None);
+        assert_eq!(retry_after(&headers(&[("retry-after", "soon")])), None);
+    }
+
+    #[test]
+    fn a_bmcs_words_are_found_and_tamed() {
+        let body = serde_json::json!({"error": {"message": "general", "@Message.ExtendedInfo": [
+            {"MessageId": "IDRAC.2.8.RAC0218", "Message": "The maximum number of user sessions is reached.\n"},
+        ]}});
+        assert_eq!(message(&body), "The maximum number of user sessions is reached. (IDRAC.2.8.RAC0218)");
+        assert_eq!(message(&serde_json::json!({"error": {"message": "general\u{7}"}})), "general");
+        assert_eq!(message(&serde_json::json!([1])), "");
+        assert_eq!(plain(&"x".repeat(1000)).chars().count(), SAID_CHARS + 1);
+    }
+
+    #[test]
+    fn another_version_of_a_password_is_another_credential() {
+        let digest = |user: &str, password: &str, version: &str| Credentials::new(user, password, version).digest;
+        assert_eq!(digest("a", "b", "1"), digest("a", "b", "1"));
+        assert_ne!(digest("a", "b", "1"), digest("a", "b", "2"));
+        assert_ne!(digest("ab", "c", ""), digest("a", "bc", ""));
+    }
+}
