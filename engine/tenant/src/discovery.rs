@@ -40,7 +40,8 @@ pub(crate) async fn read(client: &TenantClient) -> Result<JoinTarget, TenantErro
         "kube-system",
         "kube-root-ca.crt",
         ROOT_CA,
-        "its kube-controller-manager has not published the cluster's authority; check that it runs with --root-ca-file",
+        "its kube-controller-manager has not published the cluster's authority",
+        "check that the tenant's kube-controller-manager runs, with --root-ca-file",
     )
     .await?;
     let info = config_map(
@@ -48,7 +49,8 @@ pub(crate) async fn read(client: &TenantClient) -> Result<JoinTarget, TenantErro
         "kube-public",
         "cluster-info",
         CLUSTER_INFO,
-        "nodes cannot discover it; create the object with `kubeadm init phase bootstrap-token`",
+        "nodes cannot discover it",
+        "create the object with `kubeadm init phase bootstrap-token`",
     )
     .await?;
     let kubeadm = config_map(
@@ -56,7 +58,8 @@ pub(crate) async fn read(client: &TenantClient) -> Result<JoinTarget, TenantErro
         "kube-system",
         "kubeadm-config",
         KUBEADM_CONFIG,
-        "it was not made by kubeadm, or the object was deleted; create it with `kubeadm init phase upload-config kubeadm`",
+        "it was not made by kubeadm, or the object was deleted",
+        "create the object with `kubeadm init phase upload-config kubeadm`",
     )
     .await?;
     target(
@@ -97,13 +100,14 @@ async fn config_map(
     name: &str,
     object: &'static str,
     meaning: &'static str,
+    advice: &'static str,
 ) -> Result<ConfigMap, TenantError> {
     client
         .config_maps(namespace)
         .get_opt(name)
         .await
         .map_err(|e| client.error(format!("read {object}"), e))?
-        .ok_or(TenantError::MissingObject { object, meaning })
+        .ok_or(TenantError::MissingObject { object, meaning, advice })
 }
 
 fn data<'a>(map: &'a ConfigMap, object: &str, key: &str) -> Result<&'a str, TenantError> {

@@ -4,22 +4,20 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use vmetal_model::Cause;
+use jiff::Timestamp;
+use vmetal_model::{Cause, Failure};
 
 use crate::kubeconfig::KubeconfigError;
 
-/// A failed call to a tenant's cluster. The message says what was tried, what was found and what to do; the technical
-/// cause, where there is one, is the source.
+/// A failed call to a tenant's cluster. The message says what was tried and found, [`TenantError::advice`] what to do; the
+/// technical cause, where there is one, is the source.
 #[derive(Debug, thiserror::Error)]
 pub enum TenantError {
     /// The kubeconfig cannot be used.
-    #[error("the tenant cluster's kubeconfig cannot be used; upload one that is complete in itself")]
+    #[error("the tenant cluster's kubeconfig cannot be used")]
     Kubeconfig(#[source] KubeconfigError),
     /// No connection, or no answer in time.
-    #[error(
-        "cannot reach the tenant's API server {server} to {action}; check that it runs and that the engine's network may \
-         connect to that address"
-    )]
+    #[error("cannot reach the tenant's API server {server} to {action}")]
     Unreachable {
         /// The API server's URL.
         server: String,
@@ -30,10 +28,7 @@ pub enum TenantError {
         source: Box<kube::Error>,
     },
     /// The server's certificate is not signed by the authority in the kubeconfig, or is for another name.
-    #[error(
-        "the certificate of the tenant's API server {server} is not trusted: {problem}; if the cluster was rebuilt or its \
-         authority was replaced, upload the new kubeconfig"
-    )]
+    #[error("the certificate of the tenant's API server {server} is not trusted: {problem}")]
     Certificate {
         /// The API server's URL.
         server: String,
@@ -42,8 +37,7 @@ pub enum TenantError {
     },
     /// 401: the credentials are not known to the server.
     #[error(
-        "the tenant's API server {server} does not accept the kubeconfig's credentials (401) to {action}: {message}; they \
-         may have expired: upload a new kubeconfig"
+        "the tenant's API server {server} does not accept the kubeconfig's credentials (401) to {action}: {message}"
     )]
     Unauthorized {
         /// The API server's URL.
@@ -54,10 +48,7 @@ pub enum TenantError {
         message: String,
     },
     /// 403: the credentials are good and do not suffice.
-    #[error(
-        "the kubeconfig's user may not {action} on {server} (403): {message}; grant it that right, or upload a kubeconfig \
-         that has it"
-    )]
+    #[error("the kubeconfig's user may not {action} on {server} (403): {message}")]
     Forbidden {
         /// The API server's URL.
         server: String,
@@ -67,7 +58,7 @@ pub enum TenantError {
         message: String,
     },
     /// The server is there but cannot serve now (429, 500, 502, 503, 504). Worth trying again.
-    #[error("the tenant's API server {server} could not {action} now ({code}): {message}; the engine tries again")]
+    #[error("the tenant's API server {server} could not {action} now ({code}): {message}")]
     Busy {
         /// The API server's URL.
         server: String,
@@ -93,9 +84,7 @@ pub enum TenantError {
         message: String,
     },
     /// The server's answer made no sense, or the request could not be built.
-    #[error(
-        "the exchange with the tenant's API server {server} to {action} failed; is that address a Kubernetes API server?"
-    )]
+    #[error("the exchange with the tenant's API server {server} to {action} failed")]
     Protocol {
         /// The API server's URL.
         server: String,
@@ -110,8 +99,10 @@ pub enum TenantError {
     MissingObject {
         /// Kind, namespace and name.
         object: &'static str,
-        /// What that means and what to do.
+        /// What that means.
         meaning: &'static str,
+        /// What to do.
+        advice: &'static str,
     },
     /// An object is there but does not hold what it must.
     #[error("{object} of the tenant cluster is malformed: {problem}")]
@@ -124,8 +115,7 @@ pub enum TenantError {
     /// cluster-info was not signed for the token.
     #[error(
         "the tenant cluster did not sign cluster-info for bootstrap token {token_id} within {waited:?}: its \
-         kube-controller-manager does not run the bootstrap signer, without which no node can join; start it with \
-         --controllers=*,bootstrapsigner,tokencleaner"
+         kube-controller-manager does not run the bootstrap signer, without which no node can join"
     )]
     NoBootstrapSigner {
         /// Public half of the token.
@@ -135,8 +125,8 @@ pub enum TenantError {
     },
     /// The pin would be ambiguous.
     #[error(
-        "the tenant cluster publishes {count} certificate authorities in kube-system/kube-root-ca.crt, exactly one is \
-         expected: joining nodes pin one; finish or undo the authority rotation first"
+        "the tenant cluster publishes {count} certificate authorities in kube-system/kube-root-ca.crt; joining nodes pin \
+         exactly one"
     )]
     SeveralAuthorities {
         /// How many.
@@ -145,8 +135,7 @@ pub enum TenantError {
     /// Nodes would refuse the cluster.
     #[error(
         "kube-public/cluster-info of the tenant cluster does not name the authority that kube-system/kube-root-ca.crt \
-         publishes ({pin}), so joining nodes would refuse it; recreate cluster-info with `kubeadm init phase \
-         bootstrap-token`"
+         publishes ({pin}), so joining nodes would refuse it"
     )]
     AuthorityMismatch {
         /// The authority that was expected.
@@ -155,7 +144,7 @@ pub enum TenantError {
     /// Nodes would be sent to two addresses.
     #[error(
         "the tenant cluster tells joining nodes two addresses: {cluster_info} in kube-public/cluster-info and {kubeadm_config} \
-         in kube-system/kubeadm-config (controlPlaneEndpoint); make them equal"
+         in kube-system/kubeadm-config (controlPlaneEndpoint)"
     )]
     EndpointMismatch {
         /// `host:port` of cluster-info's server.
@@ -166,7 +155,7 @@ pub enum TenantError {
     /// All of the claim's token ids belong to others.
     #[error(
         "every bootstrap token id that this claim may use is taken by a Secret that is not its own (last: \
-         kube-system/{secret}); delete Secrets of type bootstrap.kubernetes.io/token that are not used any more"
+         kube-system/{secret})"
     )]
     TokenIdsTaken {
         /// The last Secret that was tried.
@@ -176,7 +165,7 @@ pub enum TenantError {
     #[error("{0:?} is not a bootstrap token id: six characters of a-z and 0-9 are expected")]
     BadTokenId(String),
     /// The Secret that carries the token's id is not ours to delete.
-    #[error("kube-system/{secret} was not made by vmetal and is left alone; delete it by hand if it is not needed")]
+    #[error("kube-system/{secret} was not made by vmetal and is left alone")]
     ForeignToken {
         /// Name of the Secret.
         secret: String,
@@ -205,6 +194,56 @@ impl TenantError {
             | TenantError::BadTokenId(_)
             | TenantError::ForeignToken { .. } => Cause::TenantSetup,
         }
+    }
+
+    /// What an operator can do about it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            TenantError::Kubeconfig(_) => "apply the tenant cluster with a kubeconfig that is complete in itself",
+            TenantError::Unreachable { .. } => {
+                "check that the API server runs and that the engine's network may connect to its address; the engine tries again"
+            }
+            TenantError::Certificate { .. } => {
+                "if the cluster was rebuilt or its authority was replaced, apply the tenant cluster with the new kubeconfig"
+            }
+            TenantError::Unauthorized { .. } => {
+                "the credentials may have expired: apply the tenant cluster with a new kubeconfig"
+            }
+            TenantError::Forbidden { .. } => {
+                "grant the user that right, or apply the tenant cluster with a kubeconfig that has it"
+            }
+            TenantError::Busy { .. } => "nothing; the engine tries again",
+            TenantError::Refused { .. } => "read the server's words; they name the field or the rule",
+            TenantError::Protocol { .. } => "check that the kubeconfig's server is a Kubernetes API server",
+            TenantError::MissingObject { advice, .. } => advice,
+            TenantError::MalformedObject { .. } => "restore the object as kubeadm made it",
+            TenantError::NoBootstrapSigner { .. } => {
+                "start the tenant's kube-controller-manager with --controllers=*,bootstrapsigner,tokencleaner"
+            }
+            TenantError::SeveralAuthorities { .. } => "finish or undo the rotation of the cluster's authority",
+            TenantError::AuthorityMismatch { .. } => "recreate cluster-info with `kubeadm init phase bootstrap-token`",
+            TenantError::EndpointMismatch { .. } => "make the two addresses equal",
+            TenantError::TokenIdsTaken { .. } => {
+                "delete Secrets of type bootstrap.kubernetes.io/token that are not used any more"
+            }
+            TenantError::BadTokenId(_) => "this is a fault of the engine: please report it",
+            TenantError::ForeignToken { .. } => "delete the Secret by hand if nothing needs it",
+        }
+    }
+
+    /// The error as it is kept on an object and shown: the message with its causes, each once, and the advice.
+    pub fn to_failure(&self, now: Timestamp) -> Failure {
+        let mut message = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Libraries repeat their source in their own words; what was said is not said again.
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            cause = error.source();
+        }
+        Failure { cause: self.cause(), message, advice: self.advice().to_owned(), at: now }
     }
 
     /// Sorts a client error. `action` continues the sentence "could not …".
@@ -254,14 +293,16 @@ mod tests {
     #[test]
     fn statuses_become_what_the_operator_can_do_about_them() {
         for (code, expected) in [
-            (401, "upload a new kubeconfig"),
-            (403, "grant it that right"),
+            (401, "with a new kubeconfig"),
+            (403, "grant the user that right"),
             (429, "tries again"),
             (503, "tries again"),
-            (422, "refused to join (422 Reason)"),
+            (422, "read the server's words"),
         ] {
-            let text = TenantError::from_kube("https://t:6443", "join", status(code, "words")).to_string();
-            assert!(text.contains(expected) && text.contains("words") && text.contains("https://t:6443"), "{text}");
+            let error = TenantError::from_kube("https://t:6443", "join", status(code, "words"));
+            let Failure { message, advice, .. } = error.to_failure(Timestamp::UNIX_EPOCH);
+            assert!(message.contains("words") && message.contains("https://t:6443"), "{message}");
+            assert!(message.contains(&code.to_string()) && advice.contains(expected), "{message}; {advice}");
         }
     }
 
@@ -277,7 +318,11 @@ mod tests {
             "{error}"
         );
 
-        let error = kube::Error::Service(Box::new(io::Error::new(io::ErrorKind::ConnectionRefused, "refused")));
-        assert!(matches!(TenantError::from_kube("s", "join", error), TenantError::Unreachable { .. }));
+        let error = kube::Error::Service(Box::new(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody there")));
+        let error = TenantError::from_kube("s", "join", error);
+        assert!(matches!(error, TenantError::Unreachable { .. }));
+        let failure = error.to_failure(Timestamp::UNIX_EPOCH);
+        assert_eq!(failure.message.matches("nobody there").count(), 1, "{}", failure.message);
+        assert_eq!(failure.cause, Cause::TenantUnreachable);
     }
 }
