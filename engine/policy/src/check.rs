@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn prices_are_counted_and_not_negative() {
         let info = Info { name: String::new(), version: String::new(), kind: Kind::Cost, reasons: vec![] };
-        let expected = Expected { gate: &[0, 0], wanted: 1, info: &info, name: |r| format!("t{r}"), why: |_| String::new() };
+        let expected =
+            Expected { gate: &[0, 0], wanted: 1, info: &info, name: |r| format!("t{r}"), why: |_| String::new() };
         let choice = |prices: &[i64]| Choice { pick: Some(0), prices: prices.to_vec(), verdicts: vec![verdict(0); 2] };
         assert_eq!(expected.choice(&choice(&[1, 2])), Ok(()));
         assert_eq!(expected.choice(&choice(&[1])), Err(OutputError::PriceCount { seen: 1, rows: 2 }));

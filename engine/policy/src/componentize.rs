@@ -28,7 +28,9 @@ pub enum BuildError {
         source: std::io::Error,
     },
     /// The crate does not compile.
-    #[error("building {package} for {TARGET} failed; is the target installed (`rustup target add {TARGET}`)?\n{output}")]
+    #[error(
+        "building {package} for {TARGET} failed; is the target installed (`rustup target add {TARGET}`)?\n{output}"
+    )]
     Compile {
         /// The crate.
         package: String,

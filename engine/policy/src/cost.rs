@@ -47,6 +47,9 @@ mod tests {
     fn costs_read_as_people_write_them() {
         let shown = |micro| Cost::from_micro(micro).to_string();
         assert_eq!((shown(28_000_000), shown(28_500_000), shown(1)), ("28".into(), "28.5".into(), "0.000001".into()));
-        assert_eq!((Cost::from_micro(1).units(), Cost::from_micro(28_000_000).units(), Cost::from_micro(-5)), (1, 28, Cost(0)));
+        assert_eq!(
+            (Cost::from_micro(1).units(), Cost::from_micro(28_000_000).units(), Cost::from_micro(-5)),
+            (1, 28, Cost(0))
+        );
     }
 }

@@ -119,7 +119,13 @@ impl PolicyEngine {
     ///
     /// # Errors
     /// When the policy fails and its binding says so. That there are too few hosts is not an error but a decision.
-    pub fn place(&self, wanted: &Wanted, offer: &Offer, hosts: &[HostRow], now: u64) -> Result<PlaceDecision, PolicyError> {
+    pub fn place(
+        &self,
+        wanted: &Wanted,
+        offer: &Offer,
+        hosts: &[HostRow],
+        now: u64,
+    ) -> Result<PlaceDecision, PolicyError> {
         let rejections: Vec<_> = hosts.iter().map(|host| feasibility::host(offer, host)).collect();
         let input = snapshot::hosts(wanted, hosts, &rejections, &self.levels, now)?;
         let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
@@ -226,9 +232,11 @@ fn shared_sandbox(place: &Mutex<Option<Arc<Sandbox>>>, limits: &Limits) -> Resul
 fn explain<S: Seat>(slot: &Slot<S>, input: &Snapshot<S::Table>, index: usize) -> Result<Vec<sdk::Factor>, PolicyError> {
     let holder = slot.holder();
     let row = u32::try_from(index).map_err(|_| PolicyError::TooMany { candidates: index })?;
-    holder
-        .explain(input, row)
-        .map_err(|fault| PolicyError::Failed { kind: S::KIND, policy: holder.identity.to_string(), fault })
+    holder.explain(input, row).map_err(|fault| PolicyError::Failed {
+        kind: S::KIND,
+        policy: holder.identity.to_string(),
+        fault,
+    })
 }
 
 fn expected<'a>(
@@ -292,7 +300,9 @@ impl Rows<'_> {
                     let all: Vec<_> = rejections.iter().map(Rejection::to_string).collect();
                     (all.join("; "), rejections[0].topic())
                 }
-                None if verdict.code == sdk::gate::OPEN && chosen.contains(&row) => ("chosen".to_owned(), String::new()),
+                None if verdict.code == sdk::gate::OPEN && chosen.contains(&row) => {
+                    ("chosen".to_owned(), String::new())
+                }
                 None if verdict.code == sdk::gate::OPEN => ("fits".to_owned(), String::new()),
                 None => {
                     let text = own_reason(info, input, verdict);

@@ -66,11 +66,15 @@ pub enum Rejection {
     },
     /// Inspection has not reported yet.
     NotInspected,
-    /// No host of the node type can be taken now.
+    /// Too few hosts of the node type can be taken now.
     NoCapacity {
         /// How many hosts its selector matches.
         total: u32,
-        /// Why they cannot be taken.
+        /// How many of them can be taken.
+        free: u32,
+        /// How many are wanted.
+        wanted: u32,
+        /// Why the others cannot be taken.
         taken: String,
     },
 }
@@ -121,7 +125,9 @@ impl fmt::Display for Rejection {
             Rejection::Label { key, wanted, seen: Some(seen) } => {
                 write!(f, "label {key}={wanted} wanted, host has {key}={seen}")
             }
-            Rejection::Label { key, wanted, seen: None } => write!(f, "label {key}={wanted} wanted, host has no label {key}"),
+            Rejection::Label { key, wanted, seen: None } => {
+                write!(f, "label {key}={wanted} wanted, host has no label {key}")
+            }
             Rejection::Requirement { requirement, seen: Some(seen) } => {
                 write!(f, "{requirement} wanted, node type has {}={seen}", requirement.key)
             }
@@ -136,7 +142,13 @@ impl fmt::Display for Rejection {
             }
             Rejection::NotInspected => f.write_str("inspection has not reported its hardware yet"),
             Rejection::NoCapacity { total: 0, .. } => f.write_str("its selector matches no host"),
-            Rejection::NoCapacity { total, taken } => write!(f, "0 of {total} hosts free: {taken}"),
+            Rejection::NoCapacity { total, free, wanted, taken } => {
+                write!(f, "{free} of {total} hosts free")?;
+                if *wanted > 1 {
+                    write!(f, ", {wanted} wanted")?;
+                }
+                if taken.is_empty() { Ok(()) } else { write!(f, ": {taken}") }
+            }
         }
     }
 }
@@ -172,11 +184,13 @@ pub fn node_type(wanted: &Wanted, offer: &Offer) -> Vec<Rejection> {
             found.push(Rejection::Resource { name: name.clone(), wanted: *amount, seen });
         }
     }
-    for name in special(&offer.resources).filter(|name| wanted.resources.get(*name).is_none_or(|asked| asked.is_zero())) {
+    for name in special(&offer.resources).filter(|name| wanted.resources.get(*name).is_none_or(|asked| asked.is_zero()))
+    {
         found.push(Rejection::Special { name: name.to_owned() });
     }
     if offer.free < wanted.count {
-        found.push(Rejection::NoCapacity { total: offer.total, taken: offer.taken.clone() });
+        let taken = offer.taken.clone();
+        found.push(Rejection::NoCapacity { total: offer.total, free: offer.free, wanted: wanted.count, taken });
     }
     found
 }

@@ -140,11 +140,8 @@ impl HostRow {
 impl Hardware {
     /// The part of an inventory that placement looks at.
     pub fn from_model(inventory: &vmetal_model::Inventory) -> Self {
-        let mut hardware = Hardware {
-            threads: inventory.cpu.threads,
-            memory_bytes: inventory.memory_bytes,
-            ..Hardware::default()
-        };
+        let mut hardware =
+            Hardware { threads: inventory.cpu.threads, memory_bytes: inventory.memory_bytes, ..Hardware::default() };
         for device in &inventory.pci {
             let class = device.class.get(..4).unwrap_or_default();
             let known = ACCELERATORS.iter().find(|(vendor, _)| device.vendor.eq_ignore_ascii_case(vendor));

@@ -92,7 +92,8 @@ pub fn price(offer: OfferRef<'_>, free_of_charge: &[Sym]) -> i64 {
 
 /// How much of the offer the claim leaves unused: the shares of its resources, in millionths, added up.
 pub fn unused(offer: OfferRef<'_>, claim: &Claim) -> u64 {
-    let asked = |name: Sym| claim.resources.iter().filter(|asked| asked.resource == name).map(|asked| asked.milli).sum();
+    let asked =
+        |name: Sym| claim.resources.iter().filter(|asked| asked.resource == name).map(|asked| asked.milli).sum();
     share(offer.cpu_milli(), claim.cpu_milli)
         .saturating_add(share(offer.memory_bytes(), claim.memory_bytes))
         .saturating_add(offer.resources().map(|(name, milli)| share(milli, asked(name))).fold(0, u64::saturating_add))
@@ -175,7 +176,10 @@ mod tests {
 
     #[test]
     fn an_explicit_cost_wins_and_a_huge_offer_is_capped() {
-        let table = offers(&[(96_000, gib(768), 7_000_000, 0, &[(GPU, 8_000)]), (u64::MAX, u64::MAX, 0, 0, &[(GPU, u64::MAX)])]);
+        let table = offers(&[
+            (96_000, gib(768), 7_000_000, 0, &[(GPU, 8_000)]),
+            (u64::MAX, u64::MAX, 0, 0, &[(GPU, u64::MAX)]),
+        ]);
         let choice = choose(&Claim::default(), &table);
         assert_eq!((choice.prices.clone(), choice.pick), (vec![7_000_000, i64::MAX], Some(0)));
         for (row, price) in (0..).zip(choice.prices) {

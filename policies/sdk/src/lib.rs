@@ -116,9 +116,9 @@ macro_rules! export_cost_policy {
             #[cfg(target_family = "wasm")]
             type VmetalExport = $crate::wasm::Cost<$policy>;
             #[cfg(target_family = "wasm")]
-            $crate::wasm::common::export!(VmetalExport with_types_in $crate::wasm::common);
+    $crate::wasm::common::export!(VmetalExport with_types_in $crate::wasm::common);
             #[cfg(target_family = "wasm")]
-            $crate::wasm::cost::export!(VmetalExport with_types_in $crate::wasm::cost);
+    $crate::wasm::cost::export!(VmetalExport with_types_in $crate::wasm::cost);
         };
     };
 }
@@ -134,9 +134,9 @@ macro_rules! export_placement_policy {
             #[cfg(target_family = "wasm")]
             type VmetalExport = $crate::wasm::Placement<$policy>;
             #[cfg(target_family = "wasm")]
-            $crate::wasm::common::export!(VmetalExport with_types_in $crate::wasm::common);
+    $crate::wasm::common::export!(VmetalExport with_types_in $crate::wasm::common);
             #[cfg(target_family = "wasm")]
-            $crate::wasm::placement::export!(VmetalExport with_types_in $crate::wasm::placement);
+    $crate::wasm::placement::export!(VmetalExport with_types_in $crate::wasm::placement);
         };
     };
 }

@@ -197,7 +197,10 @@ mod tests {
         assert_eq!((rows[0].name(), rows[0].gpu_model(), rows[0].is_open()), (1, 7, true));
         assert_eq!((rows[1].name(), rows[1].gpu_model(), rows[1].is_open()), (2, 0, false));
         assert_eq!((rows[1].domain(0), rows[1].domain(1), rows[1].domain(2)), (30, 32, 0));
-        assert_eq!((rows[0].label(10), rows[0].label(11), rows[0].label(12), rows[1].label(10)), (Some(12), Some(0), None, None));
+        assert_eq!(
+            (rows[0].label(10), rows[0].label(11), rows[0].label(12), rows[1].label(10)),
+            (Some(12), Some(0), None, None)
+        );
         assert_eq!(rows[0].label(0), None, "a key that the snapshot does not know is no label");
     }
 

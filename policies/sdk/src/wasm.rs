@@ -74,7 +74,8 @@ fn context(from: wit::Context) -> sdk::Context {
 }
 
 fn claim(from: wit::Claim) -> sdk::Claim {
-    let resources = from.resources.into_iter().map(|q| sdk::Quantity { resource: q.resource, milli: q.milli }).collect();
+    let resources =
+        from.resources.into_iter().map(|q| sdk::Quantity { resource: q.resource, milli: q.milli }).collect();
     let requirements = from.requirements.into_iter().map(requirement).collect();
     same!(from => sdk::Claim { id, tenant_cluster, count, cpu_milli, memory_bytes } resources, requirements)
 }

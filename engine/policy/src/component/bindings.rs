@@ -56,7 +56,8 @@ pub(crate) struct Lowered<'a> {
 
 impl<'a> Lowered<'a> {
     pub(crate) fn new(claim: &'a sdk::Claim) -> Self {
-        let resources = claim.resources.iter().map(|q| wit::Quantity { resource: q.resource, milli: q.milli }).collect();
+        let resources =
+            claim.resources.iter().map(|q| wit::Quantity { resource: q.resource, milli: q.milli }).collect();
         let requirements = claim.requirements.iter().map(requirement).collect();
         Lowered { claim, resources, requirements }
     }

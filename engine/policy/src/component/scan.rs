@@ -15,7 +15,8 @@ const PACKAGE: &str = "vmetal:policy/";
 /// Only the outermost component's imports and exports count: inner modules are linked among themselves.
 pub(crate) fn scan(policy: &str, bytes: &[u8], interface: &str) -> Result<(), LoadError> {
     let policy = || policy.to_owned();
-    let malformed = |error: wasmparser::BinaryReaderError| LoadError::Malformed { policy: policy(), detail: error.to_string() };
+    let malformed =
+        |error: wasmparser::BinaryReaderError| LoadError::Malformed { policy: policy(), detail: error.to_string() };
     let (mut imports, mut exports) = (Vec::new(), Vec::new());
     let mut depth = 0u32;
     for payload in Parser::new(0).parse_all(bytes) {

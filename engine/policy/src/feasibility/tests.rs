@@ -80,14 +80,15 @@ fn what_is_declared_must_be_there_but_kernel_memory_may_be_missing() {
     let found = texts(&host(&gpus, &row("a", &[], HostPhase::Available)));
     assert_eq!(found, ["cpu 9 wanted, 8 there", "memory 64Gi wanted, 16Gi there", "nvidia.com/gpu 4 wanted, 0 there"]);
     let mut small = row("b", &[], HostPhase::Available);
-    small.hardware = Some(Hardware { threads: 2, memory_bytes: 2_013_265_920, ..Hardware::default() });
+    small.hardware = Some(Hardware { threads: 2, memory_bytes: 2_015_000_001, ..Hardware::default() });
     assert_eq!(host(&offer("t", &[], &[("memory", "2Gi")]), &small), [], "2 GiB installed, 1.875 GiB seen");
     assert_eq!(texts(&host(&offer("t", &[], &[("memory", "3Gi")]), &small)), ["memory 3Gi wanted, 1.8Gi there"]);
 }
 
 #[test]
 fn a_type_with_special_resources_wants_to_be_asked() {
-    let gpu = offer("gpu", &[], &[("cpu", "64"), ("nvidia.com/gpu", "4"), ("pods", "110"), ("ephemeral-storage", "1Ti")]);
+    let gpu =
+        offer("gpu", &[], &[("cpu", "64"), ("nvidia.com/gpu", "4"), ("pods", "110"), ("ephemeral-storage", "1Ti")]);
     assert_eq!(
         texts(&node_type(&wanted(&[("cpu", "2")]), &gpu)),
         ["has the special resource nvidia.com/gpu, which the claim does not ask for"]
@@ -124,6 +125,8 @@ fn names_requirements_and_capacity() {
             "0 of 3 hosts free: 2 claimed, 1 not available"
         ]
     );
+    let pair = Wanted { count: 2, ..wanted(&[]) };
+    assert_eq!(texts(&node_type(&pair, &offer("t", &[], &[]))), ["1 of 3 hosts free, 2 wanted"]);
 }
 
 #[test]

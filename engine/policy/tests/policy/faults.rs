@@ -1,0 +1,171 @@
+//! Components that fail while they decide: each failure has its name, closes or falls back as bound, and leaves the
+//! next decision alone.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::{Duration, Instant};
+
+use vmetal_policy::{Config, Fault, OnFailure, OutputError, PolicyEngine, PolicyError, RunError, TypeDecision};
+
+use crate::fixtures::{Fixture, GOOD};
+use crate::support::{self, offer, wanted};
+
+const LOOP: Fixture = Fixture { body: "(loop $l (br $l))", ..GOOD };
+const TRAP: Fixture = Fixture { body: "unreachable", ..GOOD };
+const DIVIDE: Fixture = Fixture { body: "(drop (i32.div_u (i32.const 1) (local.get $i)))", ..GOOD };
+const RECURSE: Fixture = Fixture { body: "(drop (call $again (i32.const 0)))", ..GOOD };
+const GROW: Fixture = Fixture { body: "(loop $l (drop (memory.grow (i32.const 64))) (br $l))", ..GOOD };
+const OUT_OF_RANGE: Fixture = Fixture { answer: r"\01\00\00\00\09\00\00\00", ..GOOD };
+const NONE: Fixture = Fixture { answer: r"\00\00\00\00\00\00\00\00", ..GOOD };
+const NO_PRICE: Fixture = Fixture { prices: r"\00", ..GOOD };
+const WILD_POINTER: Fixture = Fixture { body: "(i32.store (i32.const 136) (i32.const -8))", ..GOOD };
+const CHATTY: Fixture = Fixture {
+    imports: r#"(import "vmetal:policy/log@0.1.0" "emit" (func $emit (param i32 i32 i64 i64)))"#,
+    body: "(loop $l
+        (call $emit (i32.const 2) (i32.const 1001) (i64.const -1) (i64.extend_i32_u (local.get $i)))
+        (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 1000))))",
+    ..GOOD
+};
+
+fn engine(fixture: &Fixture, on_failure: OnFailure) -> PolicyEngine {
+    PolicyEngine::new(Config { cost: fixture.binding(on_failure), ..Config::native() }).unwrap()
+}
+
+fn decide(engine: &PolicyEngine) -> Result<TypeDecision, PolicyError> {
+    engine.choose_type(&wanted(&[("cpu", "1")]), &[offer("small", &[("cpu", "2"), ("memory", "4Gi")])], 0)
+}
+
+/// Decides with the fixture bound closed and returns its fault, after making sure that the next decision is unharmed
+/// and that the native twin stands in when bound so.
+fn fault(fixture: &Fixture) -> Fault {
+    let engine = engine(fixture, OnFailure::Closed);
+    let fault = match decide(&engine) {
+        Err(PolicyError::Failed { fault, policy, .. }) => {
+            assert!(policy.starts_with("fixture@1 sha256:"), "{policy}");
+            fault
+        }
+        other => panic!("expected a failure, got {other:?}"),
+    };
+    engine.install_cost(&GOOD.binding(OnFailure::Closed)).unwrap();
+    let before = Instant::now();
+    let next = decide(&engine).unwrap();
+    assert_eq!((next.chosen, next.costs[0].to_string()), (Some(0), "5".to_owned()));
+    assert!(before.elapsed() < Duration::from_millis(500), "{:?}", before.elapsed());
+
+    engine.install_cost(&fixture.binding(OnFailure::NativeTwin)).unwrap();
+    let stood_in = decide(&engine).unwrap();
+    assert_eq!((stood_in.chosen, stood_in.costs[0].to_string()), (Some(0), "28".to_owned()));
+    assert_eq!(stood_in.record.policy.name, "cost-vcluster");
+    assert!(stood_in.record.stood_in_for.unwrap().contains(&fault.to_string()));
+    fault
+}
+
+#[test]
+fn a_good_fixture_decides() {
+    let decision = decide(&engine(&GOOD, OnFailure::Closed)).unwrap();
+    assert_eq!((decision.chosen, decision.costs[0].to_string()), (Some(0), "5".to_owned()));
+    let policy = decision.record.policy;
+    assert_eq!((policy.name.as_str(), policy.version.as_str(), policy.generation), ("fixture", "1", 1));
+    assert_eq!(policy.sha256.unwrap().len(), 64);
+}
+
+#[test]
+fn an_endless_loop_runs_out_of_fuel_and_always_of_the_same() {
+    for _ in 0..2 {
+        match fault(&LOOP) {
+            Fault::Run(RunError::OutOfFuel { fuel }) => assert_eq!(fuel, 50_005_000),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn too_much_memory_is_refused() {
+    match fault(&GROW) {
+        Fault::Run(RunError::OutOfMemory { wanted, limit }) => assert!(wanted > limit && limit == 128 << 20),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn traps_are_named() {
+    for (fixture, name) in [(&TRAP, "unreachable"), (&DIVIDE, "divide by zero"), (&RECURSE, "stack exhausted")] {
+        match fault(fixture) {
+            Fault::Run(RunError::Trapped { trap }) => assert!(trap.contains(name), "{trap}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn answers_that_lie_are_not_believed() {
+    let output = |fixture: &Fixture| match fault(fixture) {
+        Fault::Output(error) => error,
+        Fault::Run(error) => panic!("{error:?}"),
+    };
+    assert_eq!(output(&OUT_OF_RANGE), OutputError::RowOutOfRange { row: 9, rows: 1 });
+    assert_eq!(output(&NONE), OutputError::NothingChosen { feasible: 1, wanted: 1 });
+    assert_eq!(output(&NO_PRICE), OutputError::PriceCount { seen: 0, rows: 1 });
+}
+
+#[test]
+fn an_answer_outside_its_memory_cannot_be_read() {
+    assert!(matches!(fault(&WILD_POINTER), Fault::Run(RunError::Call(_))));
+}
+
+#[test]
+fn an_excluded_row_cannot_be_chosen() {
+    let engine = engine(&GOOD, OnFailure::Closed);
+    let mut taken = offer("small", &[("cpu", "2")]);
+    taken.free = 0;
+    match engine.choose_type(&wanted(&[]), &[taken], 0) {
+        Err(PolicyError::Failed { fault: Fault::Output(OutputError::GateIgnored { name, reason }), .. }) => {
+            assert_eq!((name.as_str(), reason.as_str()), ("small", "0 of 1 hosts free"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn notes_are_kept_up_to_a_bound() {
+    let record = decide(&engine(&CHATTY, OnFailure::Closed)).unwrap().record;
+    assert_eq!((record.notes.kept.len(), record.notes.dropped), (64, 936));
+    let last = &record.notes.kept[63];
+    assert_eq!((last.level.as_str(), last.code, last.args), ("warn", 1001, [-1, 63]));
+}
+
+#[test]
+fn the_clock_is_a_backstop_that_blames_the_machine() {
+    let mut config = Config { cost: LOOP.binding(OnFailure::Closed), ..Config::native() };
+    config.limits.fuel_base = u64::MAX / 2;
+    config.limits.deadline = Duration::from_millis(50);
+    let engine = PolicyEngine::new(config).unwrap();
+    assert!(matches!(decide(&engine), Err(PolicyError::Failed { fault: Fault::Run(RunError::Overloaded { .. }), .. })));
+    engine.install_cost(&GOOD.binding(OnFailure::Closed)).unwrap();
+    assert_eq!(decide(&engine).unwrap().chosen, Some(0));
+}
+
+#[test]
+fn an_exchange_under_load_loses_no_decision() {
+    let engine = engine(&GOOD, OnFailure::Closed);
+    let twin = support::native().identities()[0].name.clone();
+    let bindings = [vmetal_policy::Binding::native(), GOOD.binding(OnFailure::Closed)];
+    std::thread::scope(|scope| {
+        let deciders: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let decision = decide(&engine).unwrap();
+                        // Name, digest and price always belong together.
+                        let policy = &decision.record.policy;
+                        let expected = if policy.name == twin { ("28", false) } else { ("5", true) };
+                        assert_eq!((decision.costs[0].to_string().as_str(), policy.sha256.is_some()), expected);
+                    }
+                })
+            })
+            .collect();
+        for binding in bindings.iter().cycle().take(10) {
+            engine.install_cost(binding).unwrap();
+        }
+        deciders.into_iter().for_each(|decider| decider.join().unwrap());
+    });
+}

@@ -1,0 +1,153 @@
+//! What is refused before it runs, and what the refusal is called.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+
+use vmetal_policy::{Binding, Config, LoadError, OnFailure, PolicyEngine, RunError, Source};
+
+use crate::fixtures::{Fixture, GOOD, bind, component};
+use crate::support::{self, offer, wanted};
+
+/// Tries to seat the bytes; the seat's holder must still decide afterwards.
+fn refusal(bytes: Vec<u8>) -> LoadError {
+    refuse(&bind(bytes, OnFailure::NativeTwin), Config::native())
+}
+
+fn refuse(binding: &Binding, config: Config) -> LoadError {
+    let engine = PolicyEngine::new(config).unwrap();
+    let error = engine.install_cost(binding).unwrap_err();
+    let decision = engine.choose_type(&wanted(&[]), &[offer("small", &[("cpu", "2")])], 0).unwrap();
+    assert_eq!((decision.chosen, decision.record.policy.generation), (Some(0), 1));
+    error
+}
+
+#[test]
+fn only_the_boundary_may_be_imported() {
+    let wasi = r#"(component (import "wasi:clocks/monotonic-clock@0.2.6" (instance
+        (export "now" (func (result u64))))))"#;
+    match refusal(component(wasi)) {
+        LoadError::ForbiddenImport { import, .. } => assert_eq!(import, "wasi:clocks/monotonic-clock@0.2.6"),
+        other => panic!("{other:?}"),
+    }
+    let plain = r#"(component (import "random" (func (result u64))))"#;
+    assert!(matches!(refusal(component(plain)), LoadError::ForbiddenImport { .. }));
+}
+
+#[test]
+fn an_import_of_ours_that_does_not_exist_does_not_link() {
+    let mut text =
+        r#"(component (import "vmetal:policy/clock@0.1.0" (instance (export "now" (func (result u64)))))"#.to_owned();
+    for interface in ["cost", "meta", "explain"] {
+        text += &format!(
+            r#"(component ${interface}) (instance ${interface}-i (instantiate ${interface}))
+            (export "vmetal:policy/{interface}@0.1.0" (instance ${interface}-i))"#
+        );
+    }
+    text += ")";
+    assert!(matches!(refusal(component(&text)), LoadError::Compile { .. }));
+}
+
+#[test]
+fn another_version_of_the_boundary_is_refused() {
+    let text = r#"(component (component $c) (instance $i (instantiate $c))
+        (export "vmetal:policy/cost@9.0.0" (instance $i)))"#;
+    match refusal(component(text)) {
+        LoadError::UnknownVersion { export, known, .. } => {
+            assert_eq!((export.as_str(), known.as_str()), ("vmetal:policy/cost@9.0.0", "0.1.0"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_component_of_another_world_is_refused() {
+    assert!(matches!(refusal(component("(component)")), LoadError::MissingExport { .. }));
+    let placement = std::fs::read(support::components().join("place-first-fit.wasm")).unwrap();
+    match refusal(placement) {
+        LoadError::MissingExport { wanted, .. } => assert_eq!(wanted, "vmetal:policy/cost@0.1.0"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_truncation_is_refused_and_named() {
+    let whole = std::fs::read(support::components().join("cost-vcluster.wasm")).unwrap();
+    // A component cut at a section's end is whole but lacks exports; cut elsewhere it is malformed.
+    for length in (0..whole.len()).step_by(whole.len() / 40) {
+        let error = refusal(whole[..length].to_vec());
+        let named = matches!(error, LoadError::Malformed { .. } | LoadError::MissingExport { .. });
+        assert!(named, "{length} of {} bytes: {error:?}", whole.len());
+    }
+    assert!(matches!(refusal(b"#!/bin/sh\n".to_vec()), LoadError::Malformed { .. }));
+}
+
+#[test]
+fn a_core_module_and_forbidden_features_are_refused() {
+    assert!(matches!(refusal(component("(module)")), LoadError::NotAComponent { .. }));
+    for text in [
+        "(component (core module (memory i64 1)))",
+        "(component (core module (memory 1 1 shared)))",
+        "(component (core module (func (param v128 v128 v128) (result v128)
+            (f32x4.relaxed_madd (local.get 0) (local.get 1) (local.get 2)))))",
+    ] {
+        assert!(matches!(refusal(component(text)), LoadError::ForbiddenFeature { .. }), "{text}");
+    }
+}
+
+#[test]
+fn size_and_digest_are_checked_before_anything_else() {
+    let mut config = Config::native();
+    config.limits.component_bytes = 100;
+    let path = support::components().join("cost-vcluster.wasm");
+    assert!(matches!(refuse(&Binding::file(&path), config), LoadError::TooLarge { limit: 100, .. }));
+
+    let pinned = |sha256: &str| Binding {
+        source: Source::File { path: path.clone(), sha256: Some(sha256.to_owned()) },
+        ..Binding::native()
+    };
+    let seen = match refuse(&pinned(&"0".repeat(64)), Config::native()) {
+        LoadError::DigestMismatch { seen, .. } => seen,
+        other => panic!("{other:?}"),
+    };
+    let engine = PolicyEngine::new(Config::native()).unwrap();
+    let identity = engine.install_cost(&pinned(&seen.to_uppercase())).unwrap();
+    assert_eq!((identity.sha256, identity.generation), (Some(seen), 2));
+}
+
+#[test]
+fn a_missing_file_says_how_to_get_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = PolicyEngine::new(Config::shipped(directory.path())).err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains("cost-vcluster.wasm") && text.contains("make policies"), "{text}");
+}
+
+#[test]
+fn what_a_policy_says_of_itself_is_checked() {
+    let placement = Fixture { kind: r"\01", ..GOOD };
+    assert!(matches!(refusal(placement.bytes()), LoadError::WrongKind { .. }));
+    // A memory larger than the limit cannot even be made.
+    let huge = Fixture { pages: 4096, ..GOOD };
+    match refusal(huge.bytes()) {
+        LoadError::Probe { call: "describe", source: RunError::OutOfMemory { wanted, .. }, .. } => {
+            assert_eq!(wanted, 4096 * 65536);
+        }
+        LoadError::Compile { .. } => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn settings_are_validated_at_load_by_component_and_twin_alike() {
+    let bytes: Arc<[u8]> = std::fs::read(support::components().join("cost-vcluster.wasm")).unwrap().into();
+    let component = Source::Bytes { name: "cost-vcluster".to_owned(), bytes, sha256: None };
+    for source in [component, Source::Native] {
+        let binding =
+            |settings: &str| Binding { source: source.clone(), settings: settings.to_owned(), ..Binding::native() };
+        match refuse(&binding(r#"{"colour":"red"}"#), Config::native()) {
+            LoadError::Settings { messages, .. } => assert!(messages[0].contains("no settings"), "{messages:?}"),
+            other => panic!("{other:?}"),
+        }
+        PolicyEngine::new(Config { cost: binding("{}"), ..Config::native() }).unwrap();
+    }
+}
