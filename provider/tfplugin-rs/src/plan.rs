@@ -58,6 +58,12 @@ impl Plan {
     pub fn mark_unknown(&mut self, name: &str) {
         self.planned.set(name, Value::unknown());
     }
+
+    /// Leaves everything computed to the apply, as if something had changed: for an object whose last apply is not
+    /// finished.
+    pub fn reopen(&mut self, schema: &Schema) {
+        mark_computed(schema.attributes(), &self.config, &self.prior, &mut self.planned);
+    }
 }
 
 /// Makes the plan that follows from the schema alone.

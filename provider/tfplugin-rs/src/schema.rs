@@ -229,6 +229,22 @@ impl Attribute {
         }
     }
 
+    /// The attributes of the objects it holds, if it holds objects.
+    pub fn children(&self) -> Option<&BTreeMap<String, Attribute>> {
+        match &self.shape {
+            Shape::Plain(_) => None,
+            Shape::Nested(_, children) => Some(children),
+        }
+    }
+
+    /// How the objects it holds are repeated, if it holds objects.
+    pub fn nesting(&self) -> Option<Nesting> {
+        match &self.shape {
+            Shape::Plain(_) => None,
+            Shape::Nested(nesting, _) => Some(*nesting),
+        }
+    }
+
     pub(crate) fn is_computed(&self) -> bool {
         matches!(self.usage, Usage::Computed | Usage::OptionalComputed)
     }

@@ -1,0 +1,100 @@
+//! What one resource type has to say for itself; [`crate::managed`] does the rest.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tfplugin::{Diagnostic, Diagnostics, Schema, Value, plan::Plan};
+use vmetal_api::{Resource, Secrets};
+use vmetal_model::{Failure, Validate};
+
+use crate::timeouts::Timeouts;
+
+/// How a Terraform resource type maps to a kind of the model.
+pub(crate) trait Kind: Send + Sync + 'static {
+    /// The model's object.
+    type Object: Resource<Spec: Validate>;
+
+    /// The resource type, `vmetal_host`.
+    const TYPE: &'static str;
+    /// What users call it, `host`.
+    const NOUN: &'static str;
+    /// How long operations wait unless the user says otherwise.
+    const TIMEOUTS: Timeouts;
+    /// The default of `wait_for`; what it means is up to [`Kind::judge`]. `None` where there is nothing to choose.
+    const WAIT_FOR: Option<&'static str>;
+
+    /// The attributes.
+    fn schema() -> Schema;
+
+    /// Checks that need more than one attribute, beyond the model's own.
+    fn validate(config: &Value) -> Diagnostics {
+        let _ = config;
+        Diagnostics::new()
+    }
+
+    /// The declaration, from a wholly known plan (or configuration).
+    fn declare(planned: &Value) -> Result<Declaration<<Self::Object as Resource>::Spec>, Diagnostic>;
+
+    /// The write-only values, by the engine's names.
+    fn secrets(config: &Value) -> Secrets {
+        let _ = config;
+        Secrets::new()
+    }
+
+    /// Writes what the engine found into the computed attributes.
+    fn observe(state: &mut Value, object: &Self::Object);
+
+    /// Writes what the engine was told into the configurable attributes, keeping spellings that mean the same.
+    fn recall(state: &mut Value, object: &Self::Object);
+
+    /// How far the object is on the way to what `wait_for` asks for.
+    fn judge(object: &Self::Object, wait_for: &str) -> Verdict;
+
+    /// What the engine is doing with it, in a few words.
+    fn doing(object: &Self::Object) -> String;
+
+    /// The failure the engine shows, if any.
+    fn failure(object: &Self::Object) -> Option<&Failure>;
+
+    /// What the user should be told before a plan is carried out.
+    fn warn(plan: &Plan) -> Diagnostics {
+        let _ = plan;
+        Diagnostics::new()
+    }
+
+    /// What the user should be told before a destruction.
+    fn warn_destroy(state: &Value) -> Diagnostics {
+        let _ = state;
+        Diagnostics::new()
+    }
+
+    /// Facts that help to find the thing: `BMC redfish://...`.
+    fn whereabouts(object: &Self::Object) -> Vec<String> {
+        let _ = object;
+        Vec::new()
+    }
+
+    /// The attribute that a field of the model is set by, where the names differ.
+    fn attribute_of(field: &str) -> Option<&'static str> {
+        let _ = field;
+        None
+    }
+}
+
+/// What the user wants.
+pub(crate) struct Declaration<S> {
+    pub(crate) spec: S,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// How far an object is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// There.
+    Done,
+    /// On its way; in a few words, what is going on.
+    Going(String),
+    /// Not on its way, and unless that changes within the time given it counts as [`Verdict::Stuck`].
+    Doubtful(Failure, Duration),
+    /// The engine has given up until somebody helps.
+    Stuck(Failure),
+}

@@ -1,0 +1,203 @@
+//! The provider's own configuration: where the engine is and who is asking.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tfplugin::{Attribute, Diagnostic, Diagnostics, Path, Provider, Resource, Schema, Type, Value};
+use vmetal_api::{ApiError, Client, ClientConfig, Secret, TokenSource};
+
+use crate::{
+    convert::sentence, host::Hosts, image::Images, managed::Managed, node_type::NodeTypes,
+    tenant_cluster::TenantClusters, tenant_node::TenantNodes,
+};
+
+/// The provider's source address on the public registry.
+pub const ADDRESS: &str = "registry.terraform.io/vmetal/vmetal";
+
+const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7600";
+
+/// The provider.
+#[derive(Debug, Default)]
+pub struct Vmetal(());
+
+impl Vmetal {
+    /// The provider.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// The configured engine.
+#[derive(Debug)]
+pub enum Engine {
+    /// Connects on first use.
+    Known(Box<Client>),
+    /// The configuration depends on something that is not known before apply.
+    NotYetKnown,
+}
+
+impl Engine {
+    /// The client.
+    ///
+    /// # Errors
+    /// A diagnostic while the configuration is not known.
+    pub fn client(&self) -> Result<&Client, Diagnostic> {
+        match self {
+            Self::Known(client) => Ok(client),
+            Self::NotYetKnown => Err(Diagnostic::error(
+                "The provider's configuration is not known yet",
+                "The vmetal provider's endpoint or token comes from a resource that is not applied yet. Apply that one \
+                 first (terraform apply -target=...).",
+            )),
+        }
+    }
+}
+
+impl Provider for Vmetal {
+    type Client = Engine;
+
+    fn name(&self) -> &str {
+        "vmetal"
+    }
+
+    fn schema(&self) -> Schema {
+        Schema::new(
+            "Bare metal as Terraform resources: declare servers and classes of servers, and get Ready nodes of your \
+             Kubernetes clusters.",
+            [
+                (
+                    "endpoint",
+                    Attribute::optional(Type::String).describe(format!(
+                        "Where the engine (vmetald) is: `http://host:port` or `https://host:port`. Also `VMETAL_ENDPOINT`; default `{DEFAULT_ENDPOINT}`."
+                    )),
+                ),
+                (
+                    "token",
+                    Attribute::optional(Type::String)
+                        .sensitive()
+                        .describe("The engine's bearer token. Also `VMETAL_TOKEN`. Prefer `token_file`."),
+                ),
+                (
+                    "token_file",
+                    Attribute::optional(Type::String).describe(
+                        "A file that holds the token; read for every call, so that it can be rotated during a long apply. Also `VMETAL_TOKEN_FILE`.",
+                    ),
+                ),
+                (
+                    "ca_file",
+                    Attribute::optional(Type::String)
+                        .describe("For `https`: the PEM file of the certificate authority to trust. Also `VMETAL_CA_FILE`."),
+                ),
+            ],
+        )
+    }
+
+    fn validate(&self, config: &Value) -> Diagnostics {
+        if !config.attr("token").is_null() && !config.attr("token_file").is_null() {
+            return Diagnostic::error("Two tokens", "Set token or token_file, not both.")
+                .at(Path::attr("token_file"))
+                .into();
+        }
+        Diagnostics::new()
+    }
+
+    fn configure(&self, config: &Value) -> Result<Engine, Diagnostics> {
+        settings(config, |name| std::env::var(name).ok())
+    }
+
+    fn resources(&self) -> Vec<(&'static str, Arc<dyn Resource<Engine>>)> {
+        vec![
+            Managed::<Hosts>::register(),
+            Managed::<NodeTypes>::register(),
+            Managed::<TenantNodes>::register(),
+            Managed::<TenantClusters>::register(),
+            Managed::<Images>::register(),
+        ]
+    }
+}
+
+/// The configuration, completed from the environment. What the configuration says wins over any variable.
+fn settings(config: &Value, var: impl Fn(&str) -> Option<String>) -> Result<Engine, Diagnostics> {
+    const NAMES: [&str; 4] = ["endpoint", "token", "token_file", "ca_file"];
+    if NAMES.iter().any(|name| config.attr(name).is_unknown()) {
+        return Ok(Engine::NotYetKnown);
+    }
+    let set = |name: &str| config.attr(name).as_str().map(str::to_owned).filter(|text| !text.is_empty());
+    let variable = |name: &str| var(name).filter(|text| !text.is_empty());
+    let token = (set("token").map(token_literal))
+        .or_else(|| set("token_file").map(token_file))
+        .or_else(|| variable("VMETAL_TOKEN").map(token_literal))
+        .or_else(|| variable("VMETAL_TOKEN_FILE").map(token_file));
+    let Some(token) = token else {
+        return Err(Diagnostic::error(
+            "No token for the vmetal engine",
+            "The engine serves only callers with its token, which it wrote to a file at its first start. Set token_file in \
+             the provider block or VMETAL_TOKEN_FILE to that file, or VMETAL_TOKEN to the token itself.",
+        )
+        .into());
+    };
+    let endpoint =
+        set("endpoint").or_else(|| variable("VMETAL_ENDPOINT")).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+    let mut client = ClientConfig::new(endpoint, token);
+    if let Some(file) = set("ca_file").or_else(|| variable("VMETAL_CA_FILE")) {
+        let pem = std::fs::read(&file).map_err(|e| {
+            Diagnostic::error("The certificate authority cannot be read", format!("{file}: {e}."))
+                .at(Path::attr("ca_file"))
+        })?;
+        client.ca_pem = Some(pem);
+    }
+    let client = Client::connect_lazy(client).map_err(|error: ApiError| {
+        let detail = format!("{} {}", sentence(&error.to_string()), sentence(&error.advice()));
+        Diagnostic::error("The vmetal provider is not set up correctly", detail).at(Path::attr("endpoint"))
+    })?;
+    Ok(Engine::Known(Box::new(client)))
+}
+
+fn token_literal(token: String) -> TokenSource {
+    TokenSource::Literal(Secret::new(token))
+}
+
+fn token_file(path: String) -> TokenSource {
+    TokenSource::File(PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn summary(result: Result<Engine, Diagnostics>) -> String {
+        result.unwrap_err().into_iter().next().unwrap().summary
+    }
+
+    #[tokio::test]
+    async fn the_configuration_wins_over_the_environment() {
+        let env = |name: &str| match name {
+            "VMETAL_ENDPOINT" => Some("http://from-env:1".to_owned()),
+            "VMETAL_TOKEN" => Some("t".to_owned()),
+            _ => None,
+        };
+        let endpoint = |config: &Value| match settings(config, env).unwrap() {
+            Engine::Known(client) => client.endpoint().to_owned(),
+            Engine::NotYetKnown => "unknown".to_owned(),
+        };
+        assert_eq!(endpoint(&Value::Null), "http://from-env:1");
+        assert_eq!(endpoint(&Value::object([("endpoint", "http://set:2")])), "http://set:2");
+        assert_eq!(endpoint(&Value::object([("endpoint", Value::unknown())])), "unknown");
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_or_wrong_is_said() {
+        assert_eq!(summary(settings(&Value::Null, |_| None)), "No token for the vmetal engine");
+        let bad = Value::object([("endpoint", "ftp://x"), ("token", "t")]);
+        assert_eq!(summary(settings(&bad, |_| None)), "The vmetal provider is not set up correctly");
+    }
+
+    #[test]
+    fn every_schema_is_sound() {
+        let provider = Vmetal::new();
+        assert_eq!(provider.schema().faults(), Vec::<String>::new());
+        for (name, resource) in provider.resources() {
+            assert_eq!(resource.schema().faults(), Vec::<String>::new(), "{name}");
+        }
+    }
+}
