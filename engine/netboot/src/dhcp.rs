@@ -42,6 +42,8 @@ const MIN_MESSAGE: usize = 300;
 /// The longest message a client must take unless it says otherwise (RFC 2131 section 2), less IP and UDP headers.
 const MAX_MESSAGE: usize = 576 - 28;
 
+const RELAY_OPTION: u8 = 82;
+
 /// What is the same for every client.
 #[derive(Debug, Clone)]
 pub struct DhcpConfig {
@@ -82,8 +84,10 @@ pub struct Answer {
 /// A message and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// The message.
+    /// The message, without the relay's option.
     pub message: v4::Message,
+    /// Option 82 as the relay sent it; goes back as the last option (RFC 3046 section 2.2).
+    pub relay: Option<Vec<u8>>,
     /// Address and port.
     pub to: (Ipv4Addr, u16),
 }
@@ -96,6 +100,15 @@ impl Reply {
     pub fn encode(&self) -> Result<Vec<u8>, dhcproto::error::EncodeError> {
         let mut bytes = Vec::with_capacity(512);
         self.message.encode(&mut Encoder::new(&mut bytes))?;
+        if let Some(relay) = &self.relay
+            && let Some(end) = bytes.pop()
+        {
+            for part in relay.chunks(usize::from(u8::MAX)) {
+                bytes.extend([RELAY_OPTION, u8::try_from(part.len()).unwrap_or(u8::MAX)]);
+                bytes.extend_from_slice(part);
+            }
+            bytes.push(end);
+        }
         if bytes.len() < MIN_MESSAGE {
             bytes.resize(MIN_MESSAGE, 0);
         }
@@ -158,7 +171,11 @@ pub fn answer(request: &Request, table: &Table, sessions: &mut Sessions, config:
         notes.extend(advance(request, entry, &decision, sessions, now).map(&note));
     }
     notes.push(note(describe(request, entry, kind, &decision)));
-    let reply = Reply { message: build(request, entry, kind, &decision.file, config), to: destination(request, kind) };
+    let reply = Reply {
+        message: build(request, entry, kind, &decision.file, config),
+        relay: request.relay.clone(),
+        to: destination(request, kind),
+    };
     Answer { reply: Some(reply), notes }
 }
 
@@ -238,9 +255,6 @@ fn build(request: &Request, entry: &BootEntry, kind: MessageType, file: &BootFil
     if let Some(id) = &request.client_id {
         options.insert(DhcpOption::ClientIdentifier(id.clone()));
     }
-    if let Some(relay) = &request.relay {
-        options.insert(unknown_option(82, relay.clone()));
-    }
     if kind == MessageType::Nak {
         // A relay must broadcast it: the client may hold an address of another network.
         message.set_flags((request.flags | 0x8000).into());
@@ -262,7 +276,7 @@ fn build(request: &Request, entry: &BootEntry, kind: MessageType, file: &BootFil
         message.opts_mut().insert(DhcpOption::AddressLeaseTime(seconds));
     }
     boot_options(&mut message, request, file, config);
-    shorten(&mut message, request.max_size);
+    shorten(&mut message, request);
     message
 }
 
@@ -306,8 +320,9 @@ fn unknown_option(number: u8, data: Vec<u8>) -> DhcpOption {
 }
 
 /// Leaves out what a client can do without when the message would be longer than it takes.
-fn shorten(message: &mut v4::Message, max_size: Option<u16>) {
-    let limit = max_size.map_or(MAX_MESSAGE, |size| usize::from(size).saturating_sub(28).max(MAX_MESSAGE));
+fn shorten(message: &mut v4::Message, request: &Request) {
+    let limit = request.max_size.map_or(MAX_MESSAGE, |size| usize::from(size).saturating_sub(28).max(MAX_MESSAGE));
+    let limit = limit.saturating_sub(request.relay.as_ref().map_or(0, |relay| relay.len() + 2));
     let dispensable = [
         OptionCode::DomainNameServer,
         OptionCode::Hostname,

@@ -42,8 +42,6 @@ use script::Script;
 
 pub mod files;
 pub mod script;
-#[cfg(test)]
-mod tests;
 
 /// The largest body an installer may send: an inventory of a large server is some hundred KiB.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;

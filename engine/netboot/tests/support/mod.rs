@@ -87,3 +87,21 @@ pub(crate) fn host(name: &str, number: u8, target: BootTarget) -> BootEntry {
 pub(crate) fn agent(attempt: &str, token: &str) -> BootTarget {
     BootTarget::Agent { attempt: attempt.to_owned(), token: token.to_owned() }
 }
+
+/// An assets directory with recognisable contents.
+pub(crate) fn assets(dir: &Path) {
+    use vmetal_netboot::assets::{FileEntry, INITRD, KERNEL, LOADERS, MANIFEST, Manifest, sha256};
+    let mut files = std::collections::BTreeMap::new();
+    for name in [KERNEL, INITRD].into_iter().chain(LOADERS) {
+        let contents = contents(name);
+        std::fs::write(dir.join(name), &contents).unwrap();
+        files.insert(name.to_owned(), FileEntry { sha256: sha256(&contents), size: contents.len() as u64 });
+    }
+    let manifest = Manifest { inputs: "x".into(), kernel_release: "6.1-test".into(), modules: vec![], files };
+    std::fs::write(dir.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
+}
+
+/// What [`assets`] writes: 700,000 bytes that differ by name and place.
+pub(crate) fn contents(name: &str) -> Vec<u8> {
+    (0..700_000usize).map(|i| (i % 251) as u8 ^ name.as_bytes()[i % name.len()]).collect()
+}
