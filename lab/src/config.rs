@@ -64,8 +64,10 @@ pub struct QemuConfig {
     pub ovmf_code: PathBuf,
     /// Template of the OVMF variable store; each `uefi` host gets its own copy in the state directory.
     pub ovmf_vars: PathBuf,
-    /// PXE option ROM of the network card of `bios` hosts.
-    pub bios_pxe_rom: PathBuf,
+    /// PXE option ROM of the network card of `bios` hosts. Default: the iPXE ROM that QEMU finds by itself (package ipxe-qemu). One
+    /// named here must be made for PCI id 1af4:1000: QEMU fits the id of its own default, but not of a ROM it is given, and SeaBIOS
+    /// silently ignores a ROM with another id.
+    pub bios_pxe_rom: Option<PathBuf>,
 }
 
 /// One host.
@@ -294,7 +296,7 @@ impl Default for QemuConfig {
             binary: "qemu-system-x86_64".into(),
             ovmf_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
             ovmf_vars: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
-            bios_pxe_rom: "/usr/lib/ipxe/qemu/pxe-virtio.rom".into(),
+            bios_pxe_rom: None,
         }
     }
 }

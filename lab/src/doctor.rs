@@ -7,6 +7,9 @@ use std::process::Command;
 use crate::config::QemuConfig;
 use crate::qemu::Accel;
 
+/// The ROM that QEMU gives a virtio network card by itself, where Debian installs it.
+const DEFAULT_PXE_ROM: &str = "/usr/lib/ipxe/qemu/efi-virtio.rom";
+
 /// How one check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -47,7 +50,7 @@ pub fn examine(config: &QemuConfig) -> Vec<Check> {
     checks.extend([
         file("UEFI firmware", &config.ovmf_code, "ovmf"),
         file("UEFI variables", &config.ovmf_vars, "ovmf"),
-        file("BIOS PXE ROM", &config.bios_pxe_rom, "ipxe-qemu"),
+        file("BIOS PXE ROM", config.bios_pxe_rom.as_deref().unwrap_or(Path::new(DEFAULT_PXE_ROM)), "ipxe-qemu"),
         seabios(),
         tun(),
         namespaces(),

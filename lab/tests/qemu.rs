@@ -101,7 +101,7 @@ fn pxe_once_then_a_guest_reset_boots_from_disk() {
     let server = std::thread::spawn(move || {
         let namespace = std::fs::File::open(format!("/proc/{holder}/ns/net")).unwrap();
         setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        netboot::serve_once(&real_mode("BOOTED FROM NETWORK\r\n", &RESET), Duration::from_secs(240))
+        netboot::serve_once(&real_mode("BOOTED FROM NETWORK\r\n", &RESET), Duration::from_secs(60))
     });
     let once = r#"{"Boot":{"BootSourceOverrideEnabled":"Once","BootSourceOverrideTarget":"Pxe"}}"#;
     curl(PORT, &["-X", "PATCH", "-d", once], "/redfish/v1/Systems/1");
@@ -109,9 +109,8 @@ fn pxe_once_then_a_guest_reset_boots_from_disk() {
     curl(PORT, &["-f", "-d", r#"{"ResetType":"On"}"#], reset);
     assert_eq!(power(&lab), "On");
     lab.wait_for("a", "the machine switches itself off after its disk boot", 240, |lab| power(lab) == "Off");
-    server.join().unwrap().unwrap();
-
     let console = lab.console("a");
+    server.join().unwrap().unwrap_or_else(|e| panic!("{e}:\n{console}"));
     let network = console.find("BOOTED FROM NETWORK").unwrap_or_else(|| panic!("no network boot:\n{console}"));
     let disk = console.find("BOOTED FROM DISK").unwrap_or_else(|| panic!("no disk boot:\n{console}"));
     assert!(network < disk, "{console}");

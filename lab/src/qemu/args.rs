@@ -97,13 +97,14 @@ pub(super) fn build(host: &QemuHost, order: &[BootDevice]) -> Vec<OsString> {
     for (index, (mac, tap)) in config.macs().zip(&host.taps).enumerate() {
         option("-netdev", format!("tap,id=net{index},ifname={tap},script=no,downscript=no"));
         // UEFI boots over the network with OVMF's own driver, not with an option ROM. Only the first card of a BIOS host has one.
-        let rom = match (config.firmware, index) {
-            (Firmware::Bios, 0) => value(&host.qemu.bios_pxe_rom),
-            _ => String::new(),
+        let rom = match (config.firmware, index, &host.qemu.bios_pxe_rom) {
+            (Firmware::Bios, 0, None) => String::new(),
+            (Firmware::Bios, 0, Some(path)) => format!(",romfile={}", value(path)),
+            _ => ",romfile=".to_owned(),
         };
         // A fixed slot gives the guest a fixed interface name.
         let slot = 0x10 + index;
-        let device = format!("virtio-net-pci,netdev=net{index},mac={mac},addr={slot:#x},romfile={rom}");
+        let device = format!("virtio-net-pci,netdev=net{index},mac={mac},addr={slot:#x}{rom}");
         option("-device", with_bootindex(device, if index == 0 { nic_index } else { None }));
     }
     // Paused until QMP is ready, so that no event is missed.
