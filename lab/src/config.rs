@@ -4,16 +4,18 @@
 //! typing error cannot silently change a lab. What can be derived from a host's name (MAC, UUID, serial number) is, and the same
 //! name always gives the same value.
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod address;
+mod validate;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::fault::FaultSpec;
+
+pub use address::{Ipv4Net, Mac};
 
 /// A whole lab.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,15 +45,6 @@ pub struct NetworkConfig {
     /// Name of the bridge interface inside the namespace.
     #[serde(default = "default_bridge_name")]
     pub bridge_name: String,
-}
-
-/// An IPv4 address with the length of its network prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ipv4Net {
-    /// The address itself.
-    pub address: Ipv4Addr,
-    /// Bits of the network part, 8 to 30.
-    pub prefix: u8,
 }
 
 /// How QEMU is run, and which firmware files it gets.
@@ -327,10 +320,6 @@ pub enum ConfigError {
     Invalid(String),
 }
 
-fn invalid<T>(message: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError::Invalid(message.into()))
-}
-
 impl LabConfig {
     /// Reads and validates a configuration file.
     ///
@@ -342,76 +331,6 @@ impl LabConfig {
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
         config.validate()?;
         Ok(config)
-    }
-
-    /// Checks what the types cannot: uniqueness, ranges, and that nothing listens outside loopback.
-    ///
-    /// # Errors
-    /// The first thing found wrong, with the names of the hosts concerned.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        if self.hosts.is_empty() {
-            return invalid("a lab needs at least one [[hosts]] entry");
-        }
-        let mut names = BTreeSet::new();
-        let mut macs = BTreeSet::new();
-        let mut serials = BTreeSet::new();
-        let mut listens = BTreeSet::new();
-        for host in &self.hosts {
-            host.validate()?;
-            let name = &host.name;
-            if !names.insert(name.clone()) {
-                return invalid(format!("two hosts are named {name}"));
-            }
-            for mac in host.macs() {
-                if !macs.insert(mac.to_string()) {
-                    return invalid(format!("host {name}: another host already has the MAC address {mac}"));
-                }
-            }
-            if !serials.insert(host.serial()) {
-                return invalid(format!("host {name}: another host already has the serial number {}", host.serial()));
-            }
-            if host.bmc.listen.port() != 0 && !listens.insert(host.bmc.listen) {
-                return invalid(format!("host {name}: another BMC already listens on {}", host.bmc.listen));
-            }
-            if host.backend == BackendKind::Qemu && self.network.is_none() {
-                return invalid(format!("host {name} is a qemu host, which needs a [network] section"));
-            }
-        }
-        self.validate_network()?;
-        for fault in &self.faults {
-            fault.validate().map_err(ConfigError::Invalid)?;
-        }
-        Ok(())
-    }
-
-    fn validate_network(&self) -> Result<(), ConfigError> {
-        if let Some(network) = &self.network {
-            let name = &network.bridge_name;
-            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-            if name.is_empty() || name.len() > 15 || !name.chars().all(plain) {
-                return invalid(format!(
-                    "network.bridge_name {name:?}: 1 to 15 lower-case letters, digits and dashes are allowed"
-                ));
-            }
-        }
-        for forward in &self.forwards {
-            let Some(network) = &self.network else {
-                return invalid("[[forwards]] needs a [network] section");
-            };
-            if forward.listen.ip() != IpAddr::V4(network.bridge.address) {
-                return invalid(format!(
-                    "forwards.listen {} is not the bridge address {}; the lab has no other address in its network",
-                    forward.listen, network.bridge.address
-                ));
-            }
-            if !forward.to.ip().is_loopback() {
-                return invalid(format!(
-                    "forwards.to {} is not a loopback address; the lab reaches nothing else",
-                    forward.to
-                ));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -444,61 +363,6 @@ impl HostConfig {
                 if_match: IfMatch::Optional,
             },
         }
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        let name = &self.name;
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
-            return invalid(format!("host name {name:?}: 1 to 63 lower-case letters, digits and dashes are allowed"));
-        }
-        if self.cpus == 0 || self.memory_mib < 64 {
-            return invalid(format!("host {name}: at least 1 CPU and 64 MiB of memory are needed"));
-        }
-        if !self.bmc.listen.ip().is_loopback() {
-            return invalid(format!(
-                "host {name}: bmc.listen {} is not a loopback address; lab BMCs are for this machine only",
-                self.bmc.listen
-            ));
-        }
-        let system_id = &self.bmc.system_id;
-        let id_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if system_id.is_empty() || !system_id.chars().all(id_char) {
-            return invalid(format!(
-                "host {name}: bmc.system_id {system_id:?} must be letters, digits, '.', '-' or '_'"
-            ));
-        }
-        if self.bmc.username.is_empty() || self.bmc.username.contains(':') {
-            return invalid(format!("host {name}: bmc.username must not be empty and must not contain a colon"));
-        }
-        if let Some(uuid) = &self.uuid
-            && !is_uuid(uuid)
-        {
-            return invalid(format!("host {name}: {uuid:?} is not a UUID"));
-        }
-        if self.disks.iter().filter(|d| d.bus == DiskBus::Sata).count() > 6 {
-            return invalid(format!("host {name}: the AHCI controller has six ports, more sata disks do not fit"));
-        }
-        for (index, disk) in self.disks.iter().enumerate() {
-            let serial = self.disk_serial(index);
-            if disk.size_gib == 0 {
-                return invalid(format!("host {name}: disk {serial} has no size"));
-            }
-            let serial_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-            if serial.is_empty() || serial.len() > 20 || !serial.chars().all(serial_char) {
-                return invalid(format!(
-                    "host {name}: disk serial {serial:?} must be 1 to 20 letters, digits, '-' or '_'"
-                ));
-            }
-        }
-        for (what, text) in
-            [("serial_number", &self.serial()), ("manufacturer", &self.manufacturer), ("model", &self.model)]
-        {
-            if text.is_empty() || text.contains(',') || text.chars().any(char::is_control) {
-                return invalid(format!("host {name}: {what} {text:?} must not be empty nor contain commas"));
-            }
-        }
-        Ok(())
     }
 
     fn digest(&self, purpose: &str) -> [u8; 32] {
@@ -549,95 +413,6 @@ impl HostConfig {
             .unwrap_or_else(|| format!("{}-{index}", hex::encode_upper(&self.digest("disk")[..6])))
     }
 }
-
-fn is_uuid(text: &str) -> bool {
-    text.len() == 36
-        && text.char_indices().all(|(i, c)| match i {
-            8 | 13 | 18 | 23 => c == '-',
-            _ => c.is_ascii_hexdigit(),
-        })
-}
-
-impl Ipv4Net {
-    /// The network mask.
-    #[must_use]
-    pub fn mask(self) -> u32 {
-        u32::MAX << (32 - u32::from(self.prefix))
-    }
-}
-
-impl fmt::Display for Ipv4Net {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
-impl FromStr for Ipv4Net {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not an IPv4 address with a prefix length, such as 172.22.0.1/24");
-        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
-        let net = Self { address: address.parse().map_err(|_| wrong())?, prefix: prefix.parse().map_err(|_| wrong())? };
-        if !(8..=30).contains(&net.prefix) {
-            return Err(format!("{text:?}: the prefix length must be 8 to 30"));
-        }
-        let host_bits = u32::from(net.address) & !net.mask();
-        if host_bits == 0 || host_bits == !net.mask() {
-            return Err(format!("{text:?} is the network or broadcast address, the bridge needs a host address"));
-        }
-        Ok(net)
-    }
-}
-
-/// An Ethernet address. Written in lower case with colons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl FromStr for Mac {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a MAC address such as 52:54:00:12:34:56");
-        let mut bytes = [0_u8; 6];
-        let mut parts = text.split([':', '-']);
-        for byte in &mut bytes {
-            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(wrong)?;
-            *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
-        }
-        if parts.next().is_some() {
-            return Err(wrong());
-        }
-        if bytes[0] & 1 == 1 || bytes == [0; 6] {
-            return Err(format!("{text:?} is a group or null address, a network card needs a unicast one"));
-        }
-        Ok(Self(bytes))
-    }
-}
-
-macro_rules! serde_as_text {
-    ($type:ty) => {
-        impl Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-serde_as_text!(Mac);
-serde_as_text!(Ipv4Net);
 
 #[cfg(test)]
 mod tests;

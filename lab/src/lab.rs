@@ -27,7 +27,7 @@ pub struct Lab {
     stop_asked: Arc<Notify>,
     tasks: JoinSet<()>,
     /// Last: when it goes, everything inside the namespace is killed.
-    _namespace: Option<Arc<Namespace>>,
+    namespace: Option<Arc<Namespace>>,
 }
 
 /// The BMCs of a lab by host, and the faults they share.
@@ -87,7 +87,7 @@ impl Lab {
         let bmcs = Arc::new(Bmcs { running, faults });
         let stop_asked = Arc::new(Notify::new());
         control::serve(&report.control_socket, bmcs.clone(), stop_asked.clone(), &mut tasks)?;
-        let lab = Self { state_dir, report, bmcs, stop_asked, tasks, _namespace: namespace };
+        let lab = Self { state_dir, report, bmcs, stop_asked, tasks, namespace };
         lab.switch_on_as_configured().await?;
         let text = serde_json::to_vec_pretty(&lab.report).map_err(|e| LabError::Refused(e.to_string()))?;
         let path = Report::path(&lab.state_dir);
@@ -121,13 +121,16 @@ impl Lab {
         self.stop_asked.notified().await;
     }
 
-    /// Ends every machine, closes every listener, removes `lab.json` and the control socket. Disks, variable stores, certificates,
+    /// Ends every machine and everything that `exec` started inside the network, closes every listener, removes `lab.json` and the control socket. Disks, variable stores, certificates,
     /// logs and journals stay, for the next start or for reading.
     pub async fn stop(mut self) {
         for running in &self.bmcs.running {
             running.bmc.machine.stop().await;
         }
         self.tasks.shutdown().await;
+        if let Some(namespace) = &self.namespace {
+            namespace.evict().await;
+        }
         for path in [Report::path(&self.state_dir), self.report.control_socket.clone()] {
             if let Err(error) = std::fs::remove_file(&path) {
                 tracing::warn!(path = %path.display(), %error, "cannot remove");

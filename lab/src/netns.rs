@@ -17,8 +17,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
 use crate::LabError;
@@ -70,6 +73,37 @@ impl Namespace {
     #[must_use]
     pub fn holder(&self) -> i32 {
         self.holder
+    }
+
+    /// Processes inside the namespace: what was started by `exec` and still runs, and QEMU.
+    fn occupants(&self) -> Vec<Pid> {
+        let namespace = |id: &str| std::fs::read_link(format!("/proc/{id}/ns/net")).ok();
+        let Some(own) = namespace(&self.holder.to_string()) else { return Vec::new() };
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        processes
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+            .filter(|pid| namespace(&pid.to_string()).as_ref() == Some(&own))
+            .map(Pid::from_raw)
+            .collect()
+    }
+
+    /// Ends every process inside the namespace: asks first, then insists. They could do nothing useful in a network that is going
+    /// away, and would keep it alive.
+    pub(crate) async fn evict(&self) {
+        for (signal, rounds) in [(Signal::SIGTERM, 30), (Signal::SIGKILL, 10)] {
+            for pid in self.occupants() {
+                tracing::info!(%pid, %signal, "ending a process inside the lab network");
+                if let Err(error) = nix::sys::signal::kill(pid, signal) {
+                    tracing::debug!(%pid, %error, "it has ended by itself");
+                }
+            }
+            for _ in 0..rounds {
+                if self.occupants().is_empty() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 
     async fn run<T: Send + 'static>(

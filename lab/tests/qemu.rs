@@ -128,7 +128,16 @@ fn pxe_once_then_a_guest_reset_boots_from_disk() {
         lab.console("a").matches("BOOTED FROM DISK").count() == 2 && power(lab) == "Off"
     });
     assert_eq!(lab.console("a").matches("BOOTED FROM NETWORK").count(), 1);
+    // An orderly end takes along what still runs inside the network.
+    let mut inside = std::process::Command::new(env!("CARGO_BIN_EXE_vmetal-lab"));
+    inside.args(["exec", "--state-dir"]).arg(lab.dir.path()).args(["--", "sleep", "600"]);
+    let mut inside = inside.spawn().unwrap();
+    lab.wait_for("a", "exec reaches the network", 20, |_| {
+        let namespace = |id: i64| std::fs::read_link(format!("/proc/{id}/ns/net")).ok();
+        namespace(inside.id().into()) == namespace(holder)
+    });
     assert!(lab.run(&["down"]).status.success());
+    assert!(!inside.wait().unwrap().success());
     assert!(!lab.dir.path().join("lab.json").exists());
 }
 

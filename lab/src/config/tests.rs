@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::validate::is_uuid;
 use super::*;
 
 fn parse(text: &str) -> Result<LabConfig, String> {
