@@ -408,12 +408,12 @@ fn message(body: &Value) -> String {
 
 /// Text of a stranger, fit for a log line: no control characters, not long.
 fn plain(text: &str) -> String {
-    let mut short: String =
-        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID_CHARS).collect();
-    if text.trim().chars().nth(SAID_CHARS).is_some() {
-        short.push('…');
+    let tame: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let tame = tame.trim();
+    match tame.char_indices().nth(SAID_CHARS) {
+        Some((end, _)) => format!("{}…", &tame[..end]),
+        None => tame.to_owned(),
     }
-    short
 }
 
 /// A uniform value in 0..=1; 0 without randomness, which only makes the pause longer.

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -285,21 +285,20 @@ async fn a_changing_call_runs_to_its_end_though_nobody_waits() {
 
 #[tokio::test]
 async fn one_change_and_two_reads_at_a_time_over_all_systems_of_a_bmc() {
-    let changing = Arc::new(AtomicUsize::new(0));
-    let most = Arc::new(AtomicUsize::new(0));
+    const TAKES: Duration = Duration::from_millis(20);
+    let changes = Arc::new(Mutex::new(Vec::new()));
     let script = {
-        let most = most.clone();
+        let changes = changes.clone();
         move |seen: &Seen| {
             if seen.method == "POST" {
-                most.fetch_max(changing.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                changing.fetch_sub(1, Ordering::SeqCst);
-                return empty(204).after(Duration::from_millis(20));
+                changes.lock().unwrap().push(std::time::Instant::now());
+                return empty(204).after(TAKES);
             }
             match seen.path.as_str() {
                 "/redfish/v1/" => json_reply(root()),
                 path => json_reply(json!({"PowerState": "On", "Actions": {"#ComputerSystem.Reset": {"target": format!("{path}/Reset")}}})),
             }
-            .after(Duration::from_millis(20))
+            .after(TAKES)
         }
     };
     let bmc = Fake::start(script).await;
@@ -317,7 +316,9 @@ async fn one_change_and_two_reads_at_a_time_over_all_systems_of_a_bmc() {
         });
     }
     tasks.join_all().await;
-    assert_eq!(most.load(Ordering::SeqCst), 1);
+    let changes = changes.lock().unwrap();
+    assert_eq!(changes.len(), 3);
+    assert!(changes.windows(2).all(|pair| pair[1] - pair[0] >= TAKES), "two changes overlapped: {changes:?}");
     assert!(bmc.most_at_once.load(Ordering::SeqCst) <= 3, "two reads and one change");
 }
 

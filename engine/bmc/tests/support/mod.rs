@@ -1,5 +1,5 @@
 //! A BMC that does what a test scripts, over clear text or TLS, and remembers what it was asked.
-#![allow(clippy::unwrap_used, dead_code, reason = "tests; not every test file uses everything")]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "tests; not every test file uses everything")]
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
