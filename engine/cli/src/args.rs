@@ -1,0 +1,141 @@
+//! The command line as data.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use vmetal_model::Kind;
+
+/// Bare metal as declared objects: look at them, follow them, change them.
+#[derive(Debug, Parser)]
+#[command(name = "vmetal", version, propagate_version = true)]
+pub struct Cli {
+    /// How to reach the engine.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to reach the engine.
+#[derive(Debug, Args)]
+pub struct Connection {
+    /// Where the engine is
+    #[arg(long, global = true, env = "VMETAL_ENDPOINT", default_value = "http://127.0.0.1:7600", value_name = "URL")]
+    pub endpoint: String,
+    /// The bearer token; prefer a file, other users of this machine can see command lines
+    #[arg(long, global = true, env = "VMETAL_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// A file with the bearer token, as the engine wrote it at its first start
+    #[arg(long, global = true, env = "VMETAL_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// For https: the certificates of the authorities to trust, in PEM
+    #[arg(long, global = true, env = "VMETAL_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the objects of a kind, or show one
+    Get {
+        /// host, node-type, tenant-node, tenant-cluster or image
+        kind: Kind,
+        /// One object instead of all
+        name: Option<String>,
+        /// How to show it
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        /// Only objects with this label; may be given several times
+        #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", value_parser = label)]
+        labels: Vec<(String, String)>,
+        /// Go on and show every change
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// Show everything about one object: what it waits for, what failed, what to do, what happened
+    Describe {
+        /// host, node-type, tenant-node, tenant-cluster or image
+        kind: Kind,
+        /// The object
+        name: String,
+        /// For a host: the timeline of its network boots instead of the last events
+        #[arg(long)]
+        boot: bool,
+    },
+    /// Show what happened, oldest first
+    Events {
+        /// Only events of this kind
+        kind: Option<Kind>,
+        /// Only events of this object
+        name: Option<String>,
+        /// Go on with new events as they happen
+        #[arg(short, long)]
+        follow: bool,
+        /// At most this many of the newest; 0 for all
+        #[arg(short = 'n', long, default_value_t = 100)]
+        limit: u32,
+    },
+    /// Create or replace the objects in a YAML or JSON file
+    Apply {
+        /// The file; `-` for standard input
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Delete one object. A tenant node is drained and its host erased before it is gone
+    Delete {
+        /// host, node-type, tenant-node, tenant-cluster or image
+        kind: Kind,
+        /// The object
+        name: String,
+        /// Wait until it is gone, at most this many seconds
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Show the versions of this program and of the engine
+    Version,
+}
+
+/// How objects are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// One line each
+    Table,
+    /// One longer line each
+    Wide,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kinds_are_read_forgivingly_and_labels_strictly() {
+        let cli = Cli::try_parse_from(["vmetal", "get", "tenant-nodes", "-l", "rack=1", "-o", "wide"]).unwrap();
+        let Command::Get { kind, labels, output, .. } = cli.command else { panic!("{:?}", cli.command) };
+        assert_eq!((kind, output), (Kind::TenantNode, Output::Wide));
+        assert_eq!(labels, [("rack".to_owned(), "1".to_owned())]);
+        assert!(Cli::try_parse_from(["vmetal", "get", "hosts", "-l", "rack"]).is_err());
+        let error = Cli::try_parse_from(["vmetal", "get", "machines"]).unwrap_err().to_string();
+        assert!(error.contains("expected host, node_type"), "{error}");
+    }
+}

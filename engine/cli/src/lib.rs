@@ -1,0 +1,16 @@
+//! `vmetal`: the command line of the engine.
+//!
+//! The commands only ask the API and render the answers; they decide nothing. Rendering is pure: objects, events and the
+//! present time go in, text comes out, so that what an operator reads is tested word for word.
+//!
+//! Exit codes: 0 done, 1 the engine refused or the object does not exist, 2 the command line or a file is wrong.
+
+pub mod args;
+mod commands;
+mod error;
+mod manifest;
+mod render;
+mod text;
+
+pub use commands::run;
+pub use error::CliError;
