@@ -5,7 +5,7 @@ use std::io::{Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -134,6 +134,7 @@ enum FaultCommand {
 
 /// How long `down` waits for the lab to end.
 const DOWN_PATIENCE: Duration = Duration::from_secs(30);
+const DOWN_STEP: Duration = Duration::from_millis(50);
 
 /// Runs the command line. Must be called before any thread is started.
 ///
@@ -214,12 +215,13 @@ fn down(state_dir: &Path, purge: bool) -> anyhow::Result<ExitCode> {
     match Report::read(state_dir) {
         Ok(report) => {
             runtime()?.block_on(control::send(&report.control_socket, &Command::Stop))?;
-            let deadline = Instant::now() + DOWN_PATIENCE;
+            let mut waited = Duration::ZERO;
             while process_start(report.pid) == Some(report.pid_start) {
-                if Instant::now() > deadline {
+                if waited > DOWN_PATIENCE {
                     bail!("process {} did not end within {} s", report.pid, DOWN_PATIENCE.as_secs());
                 }
-                std::thread::sleep(Duration::from_millis(50));
+                std::thread::sleep(DOWN_STEP);
+                waited += DOWN_STEP;
             }
         }
         // Nothing runs: what a killed lab left is removed below, and asking twice is no mistake.

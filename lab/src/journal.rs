@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::LabError;
+use crate::{LabError, clock};
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,7 +110,7 @@ impl Journal {
 
     pub(crate) fn record(&self, what: Record) {
         let mut inner = self.lock();
-        let entry = Entry { seq: inner.next, time: Timestamp::now(), what };
+        let entry = Entry { seq: inner.next, time: clock::now(), what };
         inner.next += 1;
         if let Some(file) = &mut inner.file {
             let written = serde_json::to_string(&entry)

@@ -27,6 +27,7 @@
 //! ```
 
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod control;
 pub mod doctor;

@@ -16,11 +16,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::LabError;
 use crate::config::{Acpi, BootDevice, HostConfig};
 use crate::fault::FaultSet;
 use crate::journal::{Journal, Record};
 use crate::qemu::{Process, QemuHost};
+use crate::{LabError, clock};
 
 /// Power state as a BMC reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -364,7 +364,7 @@ impl Machine {
                 self.change(|v| {
                     v.power = PowerState::On;
                     v.qemu_pid = pid;
-                    v.last_reset = Some(Timestamp::now());
+                    v.last_reset = Some(clock::now());
                 });
                 self.journal.record(Record::Boot { boot, order, cause: cause.to_owned() });
                 Ok(())
@@ -399,7 +399,7 @@ impl Machine {
         self.change(|v| {
             v.power = PowerState::Off;
             v.qemu_pid = None;
-            v.last_reset = Some(Timestamp::now());
+            v.last_reset = Some(clock::now());
         });
         self.journal.record(Record::PowerOff { cause: cause.to_owned() });
     }

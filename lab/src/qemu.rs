@@ -12,13 +12,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use crate::LabError;
 use crate::config::{BootDevice, DiskConfig, Firmware, HostConfig, QemuConfig};
 use crate::machine::GuestEvent;
 use crate::netns::Namespace;
+use crate::{LabError, clock};
 
 pub(crate) use process::Process;
 
@@ -156,7 +155,7 @@ impl QemuHost {
                 BootDevice::Pxe => "pxe",
             })
             .collect();
-        let now = Timestamp::now();
+        let now = clock::now();
         let line = format!("\r\n--- vmetal-lab: boot {boot} at {now:.0}, order {} ---\r\n", words.join(","));
         std::fs::File::options()
             .create(true)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::LabError;
 use crate::config::{BackendKind, Firmware};
@@ -107,25 +107,31 @@ impl Report {
         }
     }
 
-    /// Variables for the quickstart configuration: one object per host under `hosts`.
+    /// Variables for Terraform: `hosts`, an object per host in the shape of `vmetal_host`, and `bmc_passwords` apart from it, so that
+    /// the passwords can be an ephemeral variable while `for_each` goes over the hosts.
     #[must_use]
     pub fn tfvars(&self) -> Value {
-        let hosts = self.hosts.iter().map(|host| {
+        let host = |host: &HostReport| {
             let address = host.bmc_url.replacen("https://", "redfish://", 1).replacen("http://", "redfish+http://", 1);
             let value = json!({
-                "bmc_address": format!("{address}{}", host.system_path),
-                "bmc_username": host.username,
-                "bmc_password": host.password,
-                "bmc_certificate_sha256": host.certificate_sha256,
+                "bmc": {
+                    "address": format!("{address}{}", host.system_path),
+                    "username": host.username,
+                    "tls_fingerprint": host.certificate_sha256,
+                },
                 "boot_mac": host.mac,
+                "boot_mode": host.firmware,
                 "serial_number": host.serial_number,
-                "firmware": host.firmware,
                 "cpus": host.cpus,
                 "memory_mib": host.memory_mib,
             });
             (host.name.clone(), value)
-        });
-        json!({"hosts": hosts.collect::<serde_json::Map<_, _>>()})
+        };
+        let password = |host: &HostReport| (host.name.clone(), Value::from(host.password.clone()));
+        json!({
+            "hosts": self.hosts.iter().map(host).collect::<Map<_, _>>(),
+            "bmc_passwords": self.hosts.iter().map(password).collect::<Map<_, _>>(),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Real firmware: network boot once, then disk; and nothing left behind by a lab that is killed.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which measure real time")]
 
 mod common;
 mod netboot;
@@ -213,4 +213,54 @@ fn a_killed_lab_leaves_nothing_behind() {
     assert!(String::from_utf8_lossy(&lab.run(&["status"]).stderr).contains("no lab is running"));
     assert!(lab.run(&["down", "--purge"]).status.success());
     assert!(!lab.dir.path().exists());
+}
+
+/// A lab of simulated hosts alone needs neither network nor root; the command line drives it.
+#[test]
+fn the_command_line_drives_a_lab_without_a_network() {
+    let config = r#"
+        [[hosts]]
+        name = "a"
+        backend = "sim"
+        bmc = { listen = "127.77.9.2:18446", password = "p" }
+        [[hosts]]
+        name = "b"
+        backend = "sim"
+        firmware = "bios"
+        bmc = { listen = "127.77.9.2:18447", password = "q", tls = "off" }
+        [[faults]]
+        host = "b"
+        remaining = 0
+        action = { kind = "drop" }
+        "#;
+    let lab = LabProcess::start(config, |_| {});
+    assert_eq!(power(&lab), "Off");
+    assert_eq!(lab.json(&["power", "a", "on"])["power"], "On");
+    let id = lab.json(&["fault", "add"].into_iter().chain(["--host", "a", "status", "503"]).collect::<Vec<_>>()[..]);
+    assert_eq!(id, 2);
+    assert_eq!(lab.json(&["fault", "list"]).as_array().unwrap().len(), 2);
+    assert_eq!(lab.json(&["fault", "clear", "2"]), 1);
+    assert!(!lab.run(&["fault", "clear", "2"]).status.success());
+    assert!(String::from_utf8_lossy(&lab.run(&["power", "c", "on"]).stderr).contains("no host is named c"));
+    assert!(String::from_utf8_lossy(&lab.run(&["exec", "--", "true"]).stderr).contains("has no network"));
+    let variables = lab.json(&["tfvars"]);
+    let (a, b) = (&variables["hosts"]["a"], &variables["hosts"]["b"]);
+    assert_eq!(a["bmc"]["address"], "redfish://127.77.9.2:18446/redfish/v1/Systems/1");
+    assert_eq!(a["bmc"]["tls_fingerprint"].as_str().unwrap().len(), 64);
+    assert_eq!(b["bmc"]["address"], "redfish+http://127.77.9.2:18447/redfish/v1/Systems/1");
+    assert_eq!((&b["boot_mode"], &variables["bmc_passwords"]["b"]), (&Value::from("bios"), &Value::from("q")));
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&lab.dir.path().join("lab.json").metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "lab.json holds passwords");
+
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_vmetal-lab"))
+        .args(["up", "--config"])
+        .arg(lab.dir.path().join("lab.toml"))
+        .arg("--state-dir")
+        .arg(lab.dir.path())
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another lab runs"), "{second:?}");
+    assert!(lab.run(&["down"]).status.success());
+    assert!(lab.run(&["down"]).status.success(), "asking twice is no mistake");
 }

@@ -12,6 +12,12 @@ pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     /// Methods for the `Allow` header of 405.
     pub(crate) allow: Option<&'static str>,
+    details: Box<Details>,
+}
+
+/// What the body says.
+#[derive(Debug)]
+struct Details {
     message_id: &'static str,
     message: String,
     args: Vec<String>,
@@ -22,30 +28,32 @@ pub(crate) struct ApiError {
 impl ApiError {
     fn new(status: StatusCode, id: &'static str, message: String, args: &[&str], resolution: &'static str) -> Self {
         let args = args.iter().map(|&a| a.to_owned()).collect();
-        Self { status, allow: None, message_id: id, message, args, related: None, resolution }
+        let details = Details { message_id: id, message, args, related: None, resolution };
+        Self { status, allow: None, details: Box::new(details) }
     }
 
     fn about(mut self, property: &str) -> Self {
-        self.related = Some(format!("#/{}", property.replace('.', "/")));
+        self.details.related = Some(format!("#/{}", property.replace('.', "/")));
         self
     }
 
     /// The body: `error` with one extended message.
     pub(crate) fn body(&self) -> Value {
+        let Details { message_id, message, args, related, resolution } = &*self.details;
         let mut info = json!({
             "@odata.type": "#Message.v1_2_1.Message",
-            "MessageId": format!("{REGISTRY}.{}", self.message_id),
-            "Message": self.message,
-            "MessageArgs": self.args,
+            "MessageId": format!("{REGISTRY}.{}", message_id),
+            "Message": message,
+            "MessageArgs": args,
             "MessageSeverity": if self.status.is_server_error() { "Critical" } else { "Warning" },
-            "Resolution": self.resolution,
+            "Resolution": resolution,
         });
-        if let Some(related) = &self.related {
+        if let Some(related) = related {
             info["RelatedProperties"] = json!([related]);
         }
         json!({"error": {
-            "code": format!("{REGISTRY}.{}", self.message_id),
-            "message": self.message,
+            "code": format!("{REGISTRY}.{}", message_id),
+            "message": message,
             "@Message.ExtendedInfo": [info],
         }})
     }

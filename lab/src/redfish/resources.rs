@@ -218,7 +218,7 @@ fn manager(config: &HostConfig) -> Value {
         "Manufacturer": config.manufacturer,
         "Model": "vmetal-lab BMC",
         "FirmwareVersion": env!("CARGO_PKG_VERSION"),
-        "DateTime": format!("{:.0}", jiff::Timestamp::now()),
+        "DateTime": format!("{:.0}", crate::clock::now()),
         "DateTimeLocalOffset": "+00:00",
         "PowerState": "On",
         "Status": status_ok(),
