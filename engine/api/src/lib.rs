@@ -26,10 +26,10 @@ pub mod types;
 pub use client::{Client, ClientConfig, TokenSource};
 pub use error::{ApiError, BackendError, ObjectRef};
 pub use resource::{AnyObject, DecodeError, Resource};
-pub use server::{Backend, Caller, ServeError, ServerConfig, serve};
+pub use server::{Backend, Caller, ServeError, ServerConfig, TlsIdentity, serve};
 pub use token::{TokenError, TokenStore};
 pub use types::{
-    Apply, EventEntry, EventsQuery, Listing, Precondition, Secret, Secrets, VersionInfo, WatchItem, WatchQuery,
+    Apply, EventEntry, EventsQuery, Follow, Listing, Precondition, Secret, Secrets, VersionInfo, WatchItem, WatchQuery,
 };
 
 /// The protocol level of this crate. It grows when a client may need something that older engines lack.

@@ -16,8 +16,8 @@ use futures::stream::{BoxStream, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 use vmetal_model::{Kind, Uid};
 
@@ -94,6 +94,23 @@ pub struct ServerConfig {
     pub keepalive: Duration,
     /// The most streams and calls at one time on one connection.
     pub max_concurrent_per_connection: u32,
+    /// Certificate and key for TLS; `None` serves clear text, which belongs on loopback only.
+    pub tls: Option<TlsIdentity>,
+}
+
+/// A certificate with its chain, and its private key, both in PEM.
+#[derive(Clone)]
+pub struct TlsIdentity {
+    /// The certificate, then the issuers up to, but not with, the root.
+    pub certificate_pem: Vec<u8>,
+    /// The private key.
+    pub key_pem: Vec<u8>,
+}
+
+impl std::fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsIdentity(key redacted)")
+    }
 }
 
 impl Default for ServerConfig {
@@ -102,6 +119,7 @@ impl Default for ServerConfig {
             grace: Duration::from_secs(10),
             keepalive: Duration::from_secs(30),
             max_concurrent_per_connection: 1024,
+            tls: None,
         }
     }
 }
@@ -146,7 +164,12 @@ pub async fn serve<B: Backend>(
     let service = VmetalServer::new(Service { backend, stopping: stopping.clone() })
         .max_decoding_message_size(crate::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(crate::MAX_MESSAGE_BYTES);
-    let server = Server::builder()
+    let mut server = Server::builder();
+    if let Some(tls) = &config.tls {
+        let identity = Identity::from_pem(&tls.certificate_pem, &tls.key_pem);
+        server = server.tls_config(ServerTlsConfig::new().identity(identity)).map_err(ServeError::Transport)?;
+    }
+    let server = server
         .http2_keepalive_interval(Some(config.keepalive))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(config.max_concurrent_per_connection)

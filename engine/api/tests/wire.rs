@@ -12,8 +12,8 @@ use tokio::sync::{broadcast, oneshot};
 use vmetal_api::types::Follow;
 use vmetal_api::{
     AnyObject, ApiError, Apply, Backend, BackendError, Caller, Client, ClientConfig, EventEntry, EventsQuery, Listing,
-    ObjectRef, Precondition, Secret, Secrets, ServerConfig, TokenSource, TokenStore, WatchItem, WatchQuery, client,
-    serve, token,
+    ObjectRef, Precondition, Secret, Secrets, ServerConfig, TlsIdentity, TokenSource, TokenStore, WatchItem,
+    WatchQuery, client, serve, token,
 };
 use vmetal_model::{Event, FieldError, Kind, Metadata, NodeType, Severity, Timestamp, Uid, node_type::NodeTypeSpec};
 
@@ -361,6 +361,32 @@ async fn an_engine_that_is_away_is_named_with_its_endpoint() {
     let ApiError::EngineUnreachable { endpoint, reason } = &error else { panic!("{error:?}") };
     assert_eq!(*endpoint, format!("http://{address}"));
     assert!(reason.contains("refused"), "{reason}");
+}
+
+#[tokio::test]
+async fn over_tls_only_the_given_authority_is_trusted() {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let tls = TlsIdentity { certificate_pem: cert.pem().into(), key_pem: signing_key.serialize_pem().into() };
+    let config = ServerConfig { tls: Some(tls), ..ServerConfig::default() };
+    let tokens = TokenStore::new([("admin", token::hash(TOKEN))]);
+    let task = tokio::spawn(serve(listener, Memory::new(), tokens, config, std::future::pending()));
+    let client = |ca_pem: String| {
+        let mut config = ClientConfig::new(endpoint.as_str(), TokenSource::Literal(Secret::new(TOKEN)));
+        config.ca_pem = Some(ca_pem.into());
+        config.patience = Duration::ZERO;
+        Client::connect_lazy(config).unwrap()
+    };
+    assert_eq!(client(cert.pem()).version().await.unwrap().version, "1.2.3");
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let error = client(other.cert.pem()).version().await.unwrap_err();
+    assert!(
+        matches!(&error, ApiError::EngineUnreachable { reason, .. } if reason.contains("certificate")),
+        "{error:?}"
+    );
+    task.abort();
 }
 
 #[tokio::test]
