@@ -128,10 +128,9 @@ impl<K: Clone + Eq + Hash + Debug> Scheduler<K> {
     /// Waits for the next key that is due and takes it. Several may wait; dropping the future loses nothing.
     pub async fn next(&self) -> Lease<K> {
         loop {
+            // From here on no ring is missed (`notify_waiters` promises it), so a wake between the look and the wait
+            // counts.
             let bell = self.shared.bell.notified();
-            tokio::pin!(bell);
-            // From here on no ring is missed, so a wake between the look and the wait counts.
-            bell.as_mut().enable();
             let taken = self.shared.state().take(Instant::now());
             match taken {
                 Ok(key) => return Lease { key, shared: Arc::clone(&self.shared) },
