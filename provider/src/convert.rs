@@ -234,7 +234,7 @@ mod tests {
         ]);
         let before = state.clone();
         refresh(&mut state, "mac", "52:54:00:aa:bb:cc", same_mac);
-        refresh(&mut state, "labels", BTreeMap::new(), equal);
+        refresh(&mut state, "labels", BTreeMap::<String, String>::new(), equal);
         refresh(&mut state, "empty", Value::Null, equal);
         refresh(&mut state, "resources", Value::object([("memory", "1Gi")]), same_resources);
         assert_eq!(state, before);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tfplugin::{Diagnostic, Diagnostics};
 use vmetal_api::{ApiError, Client, EventsQuery, Resource};
-use vmetal_model::Failure;
+use vmetal_model::{Failure, FieldError};
 
 use crate::{convert::sentence, fields::path_of, kind::Kind};
 
@@ -22,11 +22,7 @@ pub(crate) fn title<K: Kind>(name: &str) -> String {
 /// A call to the engine failed while `doing` something.
 pub(crate) fn refused<K: Kind>(doing: &str, error: ApiError) -> Diagnostics {
     if let ApiError::Invalid(errors) = &error {
-        let one = |e: &vmetal_model::FieldError| {
-            let diagnostic =
-                Diagnostic::error("The engine does not accept this value", field_sentence(&e.path, &e.message));
-            at_field::<K>(diagnostic, &e.path)
-        };
+        let one = |error| located::<K>("The engine does not accept this value", error);
         if !errors.is_empty() {
             return errors.iter().map(one).collect();
         }
@@ -53,26 +49,27 @@ pub(crate) fn refused<K: Kind>(doing: &str, error: ApiError) -> Diagnostics {
     );
     let diagnostic = Diagnostic::error(summary, detail);
     match &error {
-        ApiError::Unique { field, .. } => at_field::<K>(diagnostic, field).into(),
+        ApiError::Unique { field, .. } => match path_of(&K::schema(), field, K::attribute_of) {
+            Some(path) => diagnostic.at(path).into(),
+            None => diagnostic.into(),
+        },
         _ => diagnostic.into(),
     }
 }
 
-fn at_field<K: Kind>(diagnostic: Diagnostic, field: &str) -> Diagnostic {
-    match path_of(&K::schema(), field, K::attribute_of) {
-        Some(path) => diagnostic.at(path),
-        None => diagnostic,
-    }
-}
-
-/// `bmc.address is empty; expected ...`, with the field as users know it.
-pub(crate) fn field_sentence(path: &str, message: &str) -> String {
-    format!("{} {}", path.trim_start_matches("spec."), sentence(message))
-}
-
 /// A field error of the model, at its attribute.
-pub(crate) fn invalid<K: Kind>(error: &vmetal_model::FieldError) -> Diagnostic {
-    at_field::<K>(Diagnostic::error("Invalid value", field_sentence(&error.path, &error.message)), &error.path)
+pub(crate) fn invalid<K: Kind>(error: &FieldError) -> Diagnostic {
+    located::<K>("Invalid value", error)
+}
+
+/// `cluster: is empty; expected ...`. A longer path is put in front of the detail by the diagnostic itself.
+fn located<K: Kind>(summary: &str, error: &FieldError) -> Diagnostic {
+    let message = format!("{}.", error.message.trim_end_matches('.'));
+    match path_of(&K::schema(), &error.path, K::attribute_of) {
+        Some(path) if path.steps().len() > 1 => Diagnostic::error(summary, message).at(path),
+        Some(path) => Diagnostic::error(summary, format!("{path}: {message}")).at(path),
+        None => Diagnostic::error(summary, format!("{}: {message}", error.path)),
+    }
 }
 
 /// The object is there, and it is not ours.

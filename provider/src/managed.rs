@@ -171,7 +171,9 @@ impl<K: Kind> Managed<K> {
         match ended {
             Ended::Done(object) => {
                 private.remove(WAITING);
-                Self::release_claim(client, &object).await;
+                if object.object().metadata.annotations.contains_key(CLAIM) {
+                    Self::release_claim(ctx, client, &name, &uid).await;
+                }
                 Outcome::new(state_of(&object), private)
             }
             Ended::Gone => Outcome::gone().with(Diagnostic::error(
@@ -186,7 +188,7 @@ impl<K: Kind> Managed<K> {
                 let last = last.map_or_else(|| planned.without_unknowns(), |object| state_of(&object));
                 let why = "You asked Terraform to stop. The engine goes on with it by itself, and the object is saved. Run \
                            terraform apply again to go on waiting, or terraform destroy to give it up.";
-                Self::release_claim_by_name(client, &name, &uid).await;
+                Self::release_claim(ctx, client, &name, &uid).await;
                 Outcome::new(last, private).with(unfinished(why.to_owned()))
             }
             Ended::Deadline(last) => {
@@ -200,7 +202,7 @@ impl<K: Kind> Managed<K> {
                      terraform apply again to go on waiting (raise timeouts if this is normal here).\n\n{said}",
                     span(within)
                 );
-                Self::release_claim_by_name(client, &name, &uid).await;
+                Self::release_claim(ctx, client, &name, &uid).await;
                 Outcome::new(state, private).with(unfinished(why))
             }
             Ended::Refused(last, error) => {
@@ -212,15 +214,12 @@ impl<K: Kind> Managed<K> {
         }
     }
 
-    /// The create has come to its end: from now on the object can only be had by import.
-    async fn release_claim(client: &Client, object: &K::Object) {
-        let metadata = &object.object().metadata;
-        if metadata.annotations.contains_key(CLAIM) {
-            Self::release_claim_by_name(client, &metadata.name, &metadata.uid).await;
+    /// The create has come to its end: from now on the object can only be had by import. Not so when Terraform is gone:
+    /// then nobody will store what was made, and the next create must find it.
+    async fn release_claim(ctx: &Ctx<Engine>, client: &Client, name: &str, uid: &Uid) {
+        if ctx.is_abandoned() {
+            return;
         }
-    }
-
-    async fn release_claim_by_name(client: &Client, name: &str, uid: &Uid) {
         for _ in 0..TRIES {
             let Ok(Some(AnyObject { metadata, spec, .. })) = client.get(K::Object::KIND, name).await else { return };
             if metadata.uid != *uid || !metadata.annotations.contains_key(CLAIM) {

@@ -2,7 +2,7 @@
 //!
 //! It shows every part an author touches: a provider configuration, a schema with rules, a plan hook, idempotent create,
 //! read, update, delete, import, a wait that Ctrl-C ends, and private notes. The crate's acceptance tests run it under the
-//! real terraform; `fault = "panic"` is there for them.
+//! real terraform; the attribute `fault` is there for them (`panic`; `tell`, which notes that the caller is gone).
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -108,6 +108,10 @@ impl Note {
         let outcome = Outcome::new(state, private);
         if Self::wait(ctx, &request.planned).await {
             return Ok(outcome);
+        }
+        if ctx.is_abandoned() && request.planned.attr("fault").as_str() == Some("tell") {
+            let trace = Self::path(ctx, &title)?.with_extension("abandoned");
+            fs::write(trace, "").map_err(|e| Diagnostic::error("Cannot leave a trace", e.to_string()))?;
         }
         Ok(outcome.with(Diagnostic::warning("Stopped waiting", "The note is written; it only did not get its rest.")))
     }

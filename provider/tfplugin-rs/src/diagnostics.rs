@@ -46,16 +46,26 @@ impl Diagnostic {
     }
 
     /// The form that travels.
+    ///
+    /// Cores find the source line of a path by looking its last step up among the attributes of the innermost *block* the
+    /// path leads through (measured with Terraform 1.11). Nested attributes are no blocks, so `bmc.address` would be shown
+    /// at a top-level `address`, if there is one, and at no attribute otherwise. Only the first step is sent; the rest goes
+    /// into the detail.
     pub fn to_wire(&self) -> wire::Diagnostic {
         let severity = match self.severity {
             Severity::Error => wire::diagnostic::Severity::Error,
             Severity::Warning => wire::diagnostic::Severity::Warning,
         };
+        let (attribute, detail) = match &self.path {
+            Some(path) if path.steps().len() > 1 => (Some(path.first()), format!("{path}: {}", self.detail)),
+            Some(path) if !path.is_root() => (Some(path.clone()), self.detail.clone()),
+            _ => (None, self.detail.clone()),
+        };
         wire::Diagnostic {
             severity: severity.into(),
             summary: self.summary.clone(),
-            detail: self.detail.clone(),
-            attribute: self.path.as_ref().filter(|path| !path.is_root()).map(Path::to_wire),
+            detail,
+            attribute: attribute.as_ref().map(Path::to_wire),
         }
     }
 }
@@ -119,5 +129,20 @@ impl IntoIterator for Diagnostics {
     type IntoIter = std::vec::IntoIter<Diagnostic>;
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nested_path_is_named_and_shown_at_its_attribute() {
+        let nested = Diagnostic::error("s", "Bad.").at(Path::attr("bmc").attribute("address")).to_wire();
+        assert_eq!(nested.detail, "bmc.address: Bad.");
+        assert_eq!(nested.attribute, Some(Path::attr("bmc").to_wire()));
+        let plain = Diagnostic::error("s", "Bad.").at(Path::attr("mac")).to_wire();
+        assert_eq!((plain.detail.as_str(), plain.attribute), ("Bad.", Some(Path::attr("mac").to_wire())));
+        assert_eq!(Diagnostic::error("s", "d").at(Path::root()).to_wire().attribute, None);
     }
 }

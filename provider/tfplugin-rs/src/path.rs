@@ -60,6 +60,12 @@ impl Path {
         &self.0
     }
 
+    /// The first step alone: the top-level attribute that this path is in.
+    #[must_use]
+    pub fn first(&self) -> Self {
+        Self(self.0.iter().take(1).cloned().collect())
+    }
+
     /// Whether this is the root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()

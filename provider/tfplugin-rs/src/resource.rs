@@ -207,6 +207,7 @@ impl Private {
 pub struct Ctx<C> {
     client: Option<Arc<C>>,
     cancelled: CancellationToken,
+    abandoned: CancellationToken,
     best_known: Arc<Mutex<Option<(Value, Private)>>>,
 }
 
@@ -215,6 +216,7 @@ impl<C> Clone for Ctx<C> {
         Self {
             client: self.client.clone(),
             cancelled: self.cancelled.clone(),
+            abandoned: self.abandoned.clone(),
             best_known: Arc::clone(&self.best_known),
         }
     }
@@ -223,7 +225,7 @@ impl<C> Clone for Ctx<C> {
 impl<C> Ctx<C> {
     /// For the server, and for tests that call a resource directly.
     pub fn new(client: Option<Arc<C>>, cancelled: CancellationToken) -> Self {
-        Self { client, cancelled, best_known: Arc::default() }
+        Self { client, cancelled, abandoned: CancellationToken::new(), best_known: Arc::default() }
     }
 
     /// The configured client.
@@ -239,9 +241,21 @@ impl<C> Ctx<C> {
         })
     }
 
-    /// Fires when the user asks to stop. Waiting should end then; what is known should be returned.
+    /// Fires when the user asks to stop, or when nobody listens any more. Waiting should end then; what is known should be
+    /// returned.
     pub fn cancelled(&self) -> &CancellationToken {
         &self.cancelled
+    }
+
+    /// Whether the caller went away (Terraform was killed): the answer will not be stored. What the operation has made must
+    /// then stay recognisable for the next one.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned.is_cancelled()
+    }
+
+    pub(crate) fn abandon(&self) {
+        self.abandoned.cancel();
+        self.cancelled.cancel();
     }
 
     /// Remembers the best known state. If the operation never returns because of a bug, this is what is saved.

@@ -197,3 +197,22 @@ async fn old_states_are_upgraded() {
     let newer = client.upgrade_resource_state(upgrade(2, "{}")).await.unwrap().into_inner();
     assert!(newer.diagnostics[0].detail.contains("newer version"), "{:?}", newer.diagnostics);
 }
+
+#[tokio::test]
+async fn a_caller_that_goes_away_ends_the_wait_but_not_the_operation() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut client = client(dir.path()).await;
+    let mut other = client.clone();
+    let slow = note(&[("title", "left".into()), ("delay", Value::from(600i64)), ("fault", "tell".into())]);
+    let waiting = tokio::spawn(async move { create(&mut other, &slow).await });
+    let (file, told) = (dir.path().join("left.json"), dir.path().join("left.abandoned"));
+    while !file.exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    waiting.abort();
+    while !told.exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let after = create(&mut client, &note(&[("title", "next".into())])).await;
+    assert!(after.diagnostics.is_empty(), "{:?}", after.diagnostics);
+}

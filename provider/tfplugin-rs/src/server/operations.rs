@@ -39,6 +39,28 @@ pub(super) async fn guarded<T: Send + 'static>(
     })
 }
 
+/// Tells an operation that its caller is gone. A connection that breaks drops the call's future and with it this; an
+/// operation that ends in time is [`Listening::heard`].
+pub(super) struct Listening<C>(Option<Ctx<C>>);
+
+impl<C> Listening<C> {
+    pub(super) fn to(ctx: &Ctx<C>) -> Self {
+        Self(Some(ctx.clone()))
+    }
+
+    pub(super) fn heard(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<C> Drop for Listening<C> {
+    fn drop(&mut self) {
+        if let Some(ctx) = self.0.take() {
+            ctx.abandon();
+        }
+    }
+}
+
 /// The state to save after an operation that was given `prior`.
 ///
 /// An error never makes an object vanish: where an operation fails without knowing the object, the last known state

@@ -7,7 +7,7 @@ use std::{
 
 use tonic::{Request, Response, Status};
 
-use super::operations::{StopSwitch, guarded, salvage, settle};
+use super::operations::{Listening, StopSwitch, guarded, salvage, settle};
 use crate::{
     codec::{self, CodecError, Type},
     diagnostics::{Diagnostic, Diagnostics},
@@ -190,6 +190,7 @@ impl<P: Provider> ProviderService<P> {
         let private = Private::from_bytes(&request.planned_private);
         let ctx = self.ctx();
         let (task_ctx, resource) = (ctx.clone(), Arc::clone(&found.resource));
+        let listening = Listening::to(&ctx);
         let outcome = if planned.is_null() {
             let delete = Read { state: prior.clone(), private: private.clone() };
             guarded("a destroy", async move { resource.delete(&task_ctx, delete).await }).await
@@ -201,6 +202,7 @@ impl<P: Provider> ProviderService<P> {
                 guarded("an update", async move { resource.update(&task_ctx, apply).await }).await
             }
         };
+        listening.heard();
         let mut outcome = outcome.unwrap_or_else(|failure| salvage(&ctx, prior.clone(), private, failure));
         if planned.is_null() && !outcome.state.is_null() && !outcome.diagnostics.has_errors() {
             outcome = outcome.with(Diagnostic::error(

@@ -1,0 +1,435 @@
+//! The provider under the real `terraform`, against the real API server over a world in memory.
+//!
+//! What users fear is tried here: time running out, Ctrl-C, kill -9, a restarted engine, objects of other people.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "support/engine.rs"]
+mod engine;
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use engine::{Engine, PASSWORD, TOKEN};
+use serde_json::Value as Json;
+use tfplugin::testing::{Planned, Provider, Terraform};
+use vmetal_model::Kind;
+
+const ADDRESS: &str = "registry.terraform.io/vmetal/vmetal";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct Bench {
+    engine: Engine,
+    tf: Terraform,
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let engine = Engine::start();
+        let dir = tempfile::tempdir().unwrap();
+        let binary = PathBuf::from(env!("CARGO_BIN_EXE_terraform-provider-vmetal"));
+        let mut tf = Terraform::new(dir.path(), &Provider::mirror(ADDRESS, binary)).unwrap();
+        tf.env("VMETAL_ENDPOINT", &engine.endpoint());
+        tf.env("VMETAL_TOKEN", TOKEN);
+        let bench = Self { engine, tf, dir };
+        bench.config("");
+        bench.tf.init().unwrap();
+        bench
+    }
+
+    fn config(&self, body: &str) {
+        let head = "terraform {\n  required_providers {\n    vmetal = { source = \"vmetal/vmetal\" }\n  }\n}\n";
+        self.tf.config(&format!("{head}{body}")).unwrap();
+    }
+
+    fn uid(&self, kind: Kind, name: &str) -> String {
+        self.engine.world.get(kind, name).unwrap().metadata.uid.0
+    }
+
+    fn state(&self, address: &str) -> Json {
+        self.tf.state(address).unwrap().unwrap()
+    }
+
+    /// Starts an apply and waits until the engine has the object.
+    fn apply_until_made(&self, kind: Kind, name: &str) -> Child {
+        let apply = self.tf.spawn(&["apply", "-auto-approve", "-no-color"]).unwrap();
+        self.until(|| self.engine.world.get(kind, name).is_some());
+        apply
+    }
+
+    fn until(&self, done: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !done() {
+            let log = std::fs::read_to_string(self.dir.path().join("output.log")).unwrap_or_default();
+            assert!(started.elapsed() < PATIENCE, "it never happened; terraform said: {log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn host(name: &str, extra: &str) -> String {
+    host_with(name, PASSWORD, "1", "52:54:00:AA:00:01", extra)
+}
+
+fn host_with(name: &str, password: &str, version: &str, mac: &str, extra: &str) -> String {
+    format!(
+        r#"
+resource "vmetal_host" "{name}" {{
+  name = "{name}"
+  bmc = {{
+    address             = "redfish+http://127.0.0.1:8000/redfish/v1/Systems/{name}"
+    username            = "root"
+    password_wo         = "{password}"
+    password_wo_version = {version}
+  }}
+  boot_mac = "{mac}"
+  labels   = {{ class = "small" }}
+  {extra}
+}}
+"#
+    )
+}
+
+fn changes(address: &str, actions: &[&str]) -> Planned {
+    Planned::Changes(vec![(address.to_owned(), actions.iter().map(|a| (*a).to_owned()).collect())])
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+const REST: &str = r#"
+resource "vmetal_image" "debian" {
+  name   = "debian"
+  source = "/srv/images/debian.qcow2"
+}
+resource "vmetal_node_type" "small" {
+  name      = "small"
+  selector  = { class = "small" }
+  resources = { cpu = "4", memory = "8192Mi" }
+  image     = vmetal_image.debian.name
+}
+resource "vmetal_tenant_cluster" "acme" {
+  name                  = "acme"
+  kubeconfig_wo         = "a secret kubeconfig"
+  kubeconfig_wo_version = 1
+  labels                = { tenant = "acme" }
+  taints                = [{ key = "tenant", effect = "NoSchedule" }]
+}
+resource "vmetal_tenant_node" "one" {
+  name         = "one"
+  cluster      = vmetal_tenant_cluster.acme.name
+  requirements = [{ key = "class", operator = "Exists" }]
+  resources    = { cpu = "2", memory = "2Gi" }
+  user_data_wo = "a secret script"
+  drain        = { timeout = "5m" }
+  depends_on   = [vmetal_node_type.small]
+}
+"#;
+
+#[test]
+fn one_apply_one_ready_node_and_back() {
+    let bench = Bench::new();
+    bench.config(&format!("{}{REST}", host("h1", "root_device = { min_size_gib = 10, rotational = false }")));
+    bench.tf.apply().unwrap();
+    assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing, "a second plan is empty");
+    bench.tf.apply().unwrap();
+
+    let (host, node) = (bench.state("vmetal_host.h1"), bench.state("vmetal_tenant_node.one"));
+    assert_eq!((&node["phase"], &node["host"], &node["node_name"]), (&"ready".into(), &"h1".into(), &"one".into()));
+    assert_eq!((&node["chosen_node_type"], &node["cost"]), (&"small".into(), &4242.into()));
+    assert_eq!(node["decision_reason"], "the cheapest type that fits");
+    assert_eq!((&host["id"], &host["claimed_by"]), (&bench.uid(Kind::Host, "h1").into(), &"one".into()));
+    assert_eq!(host["inventory"]["memory_bytes"], 8_589_934_592u64);
+    assert_eq!(host["boot_mac"], "52:54:00:AA:00:01", "the user's spelling is kept");
+    let node_type = bench.state("vmetal_node_type.small");
+    assert_eq!((&node_type["effective_cost"], &node_type["resources"]["memory"]), (&4242.into(), &"8192Mi".into()));
+    assert_eq!(bench.state("vmetal_image.debian")["digest"], "d1");
+
+    // Secrets reached the engine and nothing else.
+    let world = &bench.engine.world;
+    assert_eq!(world.secret(Kind::Host, "h1", "bmc.password").as_deref(), Some(PASSWORD));
+    assert_eq!(world.secret(Kind::TenantCluster, "acme", "kubeconfig").as_deref(), Some("a secret kubeconfig"));
+    assert_eq!(world.secret(Kind::TenantNode, "one", "user_data").as_deref(), Some("a secret script"));
+    let state = std::fs::read_to_string(bench.dir.path().join("terraform.tfstate")).unwrap();
+    for secret in [PASSWORD, "a secret"] {
+        assert!(!state.contains(secret), "the state holds {secret:?}");
+    }
+    // The stamp of the create is gone once the create has come to its end.
+    for (kind, name) in [(Kind::Host, "h1"), (Kind::TenantNode, "one"), (Kind::Image, "debian")] {
+        assert!(world.get(kind, name).unwrap().metadata.annotations.is_empty(), "{name}");
+    }
+
+    // Everything can be forgotten and found again, by name or by id, and then there is nothing to do.
+    let all = [
+        ("vmetal_host.h1", Kind::Host, "h1"),
+        ("vmetal_node_type.small", Kind::NodeType, "small"),
+        ("vmetal_image.debian", Kind::Image, "debian"),
+    ];
+    for (address, _, name) in all {
+        bench.tf.expect(&["state", "rm", address]).unwrap();
+        bench.tf.import(address, name).unwrap();
+    }
+    for (address, kind, name) in [
+        ("vmetal_tenant_cluster.acme", Kind::TenantCluster, "acme"),
+        ("vmetal_tenant_node.one", Kind::TenantNode, "one"),
+    ] {
+        bench.tf.expect(&["state", "rm", address]).unwrap();
+        bench.tf.import(address, &bench.uid(kind, name)).unwrap();
+    }
+    assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing, "imported, there is nothing to do");
+
+    // A change that reinstalls says what is lost.
+    let text = bench.tf.expect(&["plan", "-no-color", "-destroy"]).unwrap();
+    assert!(text.flat().contains("Host h1 will be erased"), "{}", text.text);
+    bench.tf.destroy().unwrap();
+    assert_eq!(bench.engine.world.count(), 0);
+}
+
+#[test]
+fn mistakes_are_found_before_anything_is_touched() {
+    let bench = Bench::new();
+    let bad = r#"
+resource "vmetal_host" "h" {
+  name = "Not A Name"
+  bmc = {
+    address         = "ipmi://10.0.0.7"
+    username        = "root"
+    insecure        = true
+    tls_fingerprint = "ab"
+  }
+  boot_mac = "52:54:00"
+  address  = "10.0.0"
+  labels   = { "bad key" = "x" }
+  wait_for = "christmas"
+  timeouts = { create = "soon" }
+}
+resource "vmetal_node_type" "t" {
+  name      = "t"
+  selector  = {}
+  resources = { cpu = "many" }
+}
+resource "vmetal_tenant_node" "n" {
+  name         = "n"
+  cluster      = "c"
+  requirements = [{ key = "k", operator = "Gt", values = ["x"] }]
+}
+"#;
+    bench.config(bad);
+    let output = bench.tf.run(&["plan", "-no-color"]).unwrap();
+    assert!(!output.ok());
+    let text = output.flat();
+    for expected in [
+        "\"Not A Name\" is not a valid name",
+        "unknown scheme \"ipmi\"",
+        "is not a SHA-256 fingerprint",
+        "A pinned fingerprint has no meaning",
+        "\"52:54:00\" is not a MAC address",
+        "Invalid IPv4 address",
+        "Invalid label",
+        "\"christmas\" is not one of registered, available, none.",
+        "\"soon\" is not a duration",
+        "\"many\" is not a quantity",
+        "expected exactly one integer",
+        "bmc.address: BMC address",
+        "9: bmc = {",
+        "16: address = \"10.0.0\"",
+    ] {
+        assert!(text.contains(expected), "missing {expected:?} in:\n{}", output.text);
+    }
+    assert_eq!(bench.engine.world.made(), 0);
+}
+
+#[test]
+fn a_wrong_password_is_told_and_can_be_corrected() {
+    let bench = Bench::new();
+    bench.config(&host_with("h1", "wrong", "1", "52:54:00:aa:00:01", ""));
+    let output = bench.tf.try_apply().unwrap();
+    let text = output.flat();
+    assert!(!output.ok());
+    for expected in [
+        "host \"h1\" failed",
+        "refused user name and password",
+        "What to do: Correct the password.",
+        "BMC redfish+http://127.0.0.1:8000/redfish/v1/Systems/h1",
+        "Last event",
+    ] {
+        assert!(text.contains(expected), "missing {expected:?} in:\n{}", output.text);
+    }
+    bench.config(&host("h1", ""));
+    bench.tf.apply().unwrap();
+    assert_eq!(bench.state("vmetal_host.h1")["phase"], "available");
+    assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing);
+    // A password that goes bad later is an update, not a replacement.
+    let uid = bench.uid(Kind::Host, "h1");
+    bench.config(&host_with("h1", PASSWORD, "2", "52:54:00:aa:00:01", ""));
+    assert_eq!(bench.tf.plan().unwrap(), changes("vmetal_host.h1", &["update"]));
+    bench.tf.apply().unwrap();
+    assert_eq!(bench.uid(Kind::Host, "h1"), uid);
+}
+
+#[test]
+fn when_time_runs_out_the_next_apply_goes_on() {
+    let bench = Bench::new();
+    bench.engine.world.hold("h1");
+    bench.config(&host("h1", "timeouts = { create = \"2s\", update = \"2s\" }"));
+    let first = bench.tf.apply().unwrap();
+    let text = first.flat();
+    assert!(text.contains("not finished yet") && text.contains("within 2 s"), "{}", first.text);
+    assert!(text.contains("Now: Inspecting"), "{}", first.text);
+    assert!(!bench.tf.tainted("vmetal_host.h1").unwrap());
+    assert_eq!(bench.state("vmetal_host.h1")["phase"], "inspecting");
+
+    // Still not done: an error this time, and still no taint.
+    assert_eq!(bench.tf.plan().unwrap(), changes("vmetal_host.h1", &["update"]));
+    let second = bench.tf.try_apply().unwrap();
+    assert!(!second.ok() && second.flat().contains("not finished yet"), "{}", second.text);
+    assert!(!bench.tf.tainted("vmetal_host.h1").unwrap());
+
+    let uid = bench.uid(Kind::Host, "h1");
+    bench.engine.world.release("h1");
+    bench.until(|| {
+        let host = bench.engine.world.get(Kind::Host, "h1").unwrap();
+        host.status["phase"] == "available"
+    });
+    bench.tf.apply().unwrap();
+    assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing);
+    assert_eq!((bench.uid(Kind::Host, "h1"), bench.engine.world.made()), (uid, 1));
+}
+
+#[test]
+fn ctrl_c_loses_nothing() {
+    let bench = Bench::new();
+    bench.engine.world.hold("h1");
+    bench.config(&host("h1", ""));
+    let mut apply = bench.apply_until_made(Kind::Host, "h1");
+    signal(&apply, "-INT");
+    apply.wait().unwrap();
+    let log = std::fs::read_to_string(bench.dir.path().join("output.log")).unwrap();
+    assert!(log.contains("You asked Terraform to stop"), "{log}");
+    assert!(!bench.tf.tainted("vmetal_host.h1").unwrap());
+    assert_eq!(bench.state("vmetal_host.h1")["id"], bench.uid(Kind::Host, "h1"));
+    bench.engine.world.release("h1");
+    bench.tf.apply().unwrap();
+    assert_eq!((bench.tf.plan().unwrap(), bench.engine.world.made()), (Planned::Nothing, 1));
+}
+
+/// Terraform dies without a word, so the state knows nothing: the object is found again by its claim, and only by it.
+#[test]
+fn kill_9_doubles_nothing() {
+    let bench = Bench::new();
+    bench.engine.world.hold("h1");
+    bench.config(&host("h1", ""));
+    let mut apply = bench.apply_until_made(Kind::Host, "h1");
+    signal(&apply, "-KILL");
+    apply.wait().unwrap();
+    let uid = bench.uid(Kind::Host, "h1");
+    let _ = std::fs::remove_file(bench.dir.path().join(".terraform.tfstate.lock.info"));
+    assert!(bench.tf.state("vmetal_host.h1").unwrap().is_none(), "the state knows nothing");
+
+    // Another declaration is not the one that was cut off.
+    bench.config(&host("h1", "boot_mode = \"bios\""));
+    let other = bench.tf.try_apply().unwrap();
+    assert!(!other.ok() && other.flat().contains("terraform import vmetal_host.<name> h1"), "{}", other.text);
+
+    bench.engine.world.release("h1");
+    bench.config(&host("h1", ""));
+    bench.tf.apply().unwrap();
+    assert_eq!((bench.uid(Kind::Host, "h1"), bench.engine.world.made()), (uid, 1));
+    assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing);
+
+    // Finished, the object can no longer be taken over by the same text.
+    bench.tf.expect(&["state", "rm", "vmetal_host.h1"]).unwrap();
+    let again = bench.tf.try_apply().unwrap();
+    assert!(!again.ok() && again.flat().contains("exists already"), "{}", again.text);
+}
+
+#[test]
+fn duplicates_name_both_hosts() {
+    let bench = Bench::new();
+    let two = format!(
+        "{}{}",
+        host("h1", ""),
+        host_with("h2", PASSWORD, "1", "52-54-00-aa-00-01", "depends_on = [vmetal_host.h1]")
+    );
+    bench.config(&two);
+    let output = bench.tf.try_apply().unwrap();
+    let text = output.flat();
+    assert!(!output.ok() && text.contains("host \"h1\"") && text.contains("host \"h2\""), "{}", output.text);
+    assert!(text.contains("boot_mac = \"52-54-00-aa-00-01\""), "the line is shown: {}", output.text);
+}
+
+#[test]
+fn an_engine_that_restarts_in_the_middle_costs_nothing() {
+    let mut bench = Bench::new();
+    bench.engine.world.hold("h1");
+    bench.config(&host("h1", ""));
+    let mut apply = bench.apply_until_made(Kind::Host, "h1");
+    bench.engine.down();
+    bench.engine.world.release("h1");
+    std::thread::sleep(Duration::from_millis(1500));
+    bench.engine.up();
+    assert!(apply.wait().unwrap().success(), "{:?}", std::fs::read_to_string(bench.dir.path().join("output.log")));
+    assert_eq!((bench.tf.plan().unwrap(), bench.engine.world.made()), (Planned::Nothing, 1));
+}
+
+#[test]
+fn an_absent_engine_and_a_wrong_token_are_plain_sentences() {
+    let mut bench = Bench::new();
+    bench.config(&host("h1", ""));
+    bench.tf.env("VMETAL_TOKEN", "nonsense");
+    let output = bench.tf.try_apply().unwrap();
+    assert!(!output.ok() && output.flat().contains("The vmetal engine refused the token"), "{}", output.text);
+    bench.engine.down();
+    bench.tf.env("VMETAL_TOKEN", TOKEN);
+    let output = bench.tf.try_apply().unwrap();
+    let text = output.flat();
+    assert!(!output.ok() && text.contains("The vmetal engine cannot be reached"), "{}", output.text);
+    for noise in ["grpc", "gRPC", "status:", "tonic", "Status {"] {
+        assert!(!text.contains(noise), "{noise} in {}", output.text);
+    }
+}
+
+#[test]
+fn no_node_type_lists_every_candidate() {
+    let bench = Bench::new();
+    bench.config(&format!("{}{}", host("h1", ""), REST.replace("cpu = \"2\"", "cpu = \"64\"")));
+    let output = bench.tf.try_apply().unwrap();
+    let text = output.flat();
+    assert!(!output.ok() && text.contains("tenant node \"one\" failed"), "{}", output.text);
+    assert!(text.contains("node type small: offers less cpu than asked for"), "{}", output.text);
+    assert!(text.contains("Tenant cluster: acme"), "{}", output.text);
+    bench.tf.destroy().unwrap();
+    assert_eq!(bench.engine.world.count(), 0);
+}
+
+#[test]
+fn drift_is_seen() {
+    let bench = Bench::new();
+    bench.config(&host("h1", ""));
+    bench.tf.apply().unwrap();
+    bench.config(&host("h1", "").replace("class = \"small\"", "class = \"large\""));
+    assert_eq!(bench.tf.plan().unwrap(), changes("vmetal_host.h1", &["update"]));
+    bench.tf.apply().unwrap();
+    bench.engine.world.vanish(Kind::Host, "h1");
+    assert_eq!(bench.tf.plan().unwrap(), changes("vmetal_host.h1", &["create"]));
+    bench.tf.apply().unwrap();
+    assert_eq!(bench.engine.world.made(), 2);
+    bench.tf.destroy().unwrap();
+}
+
+#[test]
+fn a_failed_image_says_why() {
+    let bench = Bench::new();
+    bench.config("resource \"vmetal_image\" \"i\" {\n  name = \"i\"\n  source = \"/missing.raw\"\n}\n");
+    let output = bench.tf.try_apply().unwrap();
+    let text = output.flat();
+    assert!(
+        !output.ok() && text.contains("image \"i\" failed") && text.contains("Source: /missing.raw"),
+        "{}",
+        output.text
+    );
+}

@@ -1,0 +1,524 @@
+//! An engine for tests: the real API server over a small world in memory in which hardware is quick and obedient.
+//!
+//! It keeps the API's promises (preconditions, unique values, generations, watches, events) and walks objects through the
+//! same phases as the real engine, one per tick. What goes wrong is chosen by data: a wrong BMC password, an image that
+//! does not exist, a host that a test holds back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use futures::stream::{BoxStream, StreamExt as _};
+use tokio::{net::TcpListener, runtime::Runtime, sync::broadcast, sync::oneshot};
+use tokio_stream::wrappers::BroadcastStream;
+use vmetal_api::{
+    AnyObject, Apply, Backend, BackendError, Caller, EventEntry, EventsQuery, Listing, ObjectRef, Precondition,
+    Resource, ServerConfig, TokenStore, WatchItem, WatchQuery, token,
+};
+use vmetal_model::{
+    Candidate, Cause, Claim, ClaimState, Decision, Event, Failure, Host, HostPhase, HostStatus, Image, ImagePhase,
+    Inventory, Kind, Metadata, NodeType, Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeStatus,
+    Timestamp, Uid,
+};
+
+/// The only token this engine knows.
+pub(crate) const TOKEN: &str = "vmt_for_tests_only";
+/// The only BMC password that works.
+pub(crate) const PASSWORD: &str = "the-right-password";
+
+const TICK: Duration = Duration::from_millis(15);
+
+type Change = (u64, WatchItem);
+
+struct Inner {
+    objects: BTreeMap<(Kind, String), AnyObject>,
+    secrets: BTreeMap<(Kind, String, String), String>,
+    answered: BTreeMap<String, AnyObject>,
+    events: Vec<EventEntry>,
+    held: BTreeSet<String>,
+    made: usize,
+    revision: u64,
+    changes: broadcast::Sender<Change>,
+}
+
+/// What the engine knows; survives restarts of its server.
+#[derive(Clone)]
+pub(crate) struct World(Arc<Mutex<Inner>>);
+
+impl World {
+    fn new() -> Self {
+        let inner = Inner {
+            objects: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            events: Vec::new(),
+            held: BTreeSet::new(),
+            made: 0,
+            revision: 0,
+            changes: broadcast::channel(4096).0,
+        };
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+
+    /// Keeps a host from finishing its inspection.
+    pub(crate) fn hold(&self, host: &str) {
+        self.lock().held.insert(host.to_owned());
+    }
+
+    /// Lets it go on.
+    pub(crate) fn release(&self, host: &str) {
+        self.lock().held.remove(host);
+    }
+
+    /// An object, if there is one.
+    pub(crate) fn get(&self, kind: Kind, name: &str) -> Option<AnyObject> {
+        self.lock().objects.get(&(kind, name.to_owned())).cloned()
+    }
+
+    /// A write-only value that was sent.
+    pub(crate) fn secret(&self, kind: Kind, name: &str, field: &str) -> Option<String> {
+        self.lock().secrets.get(&(kind, name.to_owned(), field.to_owned())).cloned()
+    }
+
+    /// How many objects there are.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().objects.len()
+    }
+
+    /// How many objects were ever created.
+    pub(crate) fn made(&self) -> usize {
+        self.lock().made
+    }
+
+    /// Removes an object as if it had never been.
+    pub(crate) fn vanish(&self, kind: Kind, name: &str) {
+        self.lock().remove(kind, name);
+    }
+}
+
+impl Inner {
+    fn store(&mut self, mut object: AnyObject) -> AnyObject {
+        self.revision += 1;
+        object.metadata.revision = self.revision;
+        self.objects.insert((object.kind, object.metadata.name.clone()), object.clone());
+        let _ = self.changes.send((self.revision, WatchItem::Changed(object.clone())));
+        object
+    }
+
+    fn remove(&mut self, kind: Kind, name: &str) {
+        if let Some(object) = self.objects.remove(&(kind, name.to_owned())) {
+            self.revision += 1;
+            let _ = self.changes.send((self.revision, WatchItem::Deleted(object)));
+        }
+    }
+
+    fn say(&mut self, object: &Metadata, kind: Kind, message: &str) {
+        let event = Event {
+            at: Timestamp::now(),
+            kind,
+            name: object.name.clone(),
+            uid: object.uid.clone(),
+            severity: Severity::Info,
+            reason: "phase_changed".into(),
+            message: message.to_owned(),
+        };
+        self.events.push(EventEntry { revision: self.revision, event });
+    }
+
+    fn all<R: Resource>(&self) -> Vec<R> {
+        self.objects.values().filter(|o| o.kind == R::KIND).map(|o| o.typed().unwrap()).collect()
+    }
+
+    fn put<R: Resource>(&mut self, object: &R, message: &str) {
+        let object = AnyObject::from_typed(object).unwrap();
+        let stored = self.store(object);
+        self.say(&stored.metadata, stored.kind, message);
+    }
+
+    fn apply(&mut self, apply: Apply) -> Result<AnyObject, BackendError> {
+        if let Some(answer) = self.answered.get(&apply.request_id) {
+            return Ok(answer.clone());
+        }
+        let object = ObjectRef { kind: apply.kind, name: apply.name.clone() };
+        let existing = self.objects.get(&(apply.kind, apply.name.clone())).cloned();
+        let conflict =
+            |expected: String, found: String| BackendError::Conflict { object: object.clone(), expected, found };
+        match (&apply.precondition, &existing) {
+            (Precondition::MustNotExist, Some(_)) => return Err(BackendError::AlreadyExists { object }),
+            (Precondition::Uid(uid), Some(found)) if found.metadata.uid != *uid => {
+                return Err(conflict(uid.to_string(), found.metadata.uid.to_string()));
+            }
+            (Precondition::Revision(revision), Some(found)) if found.metadata.revision != *revision => {
+                return Err(conflict(format!("revision {revision}"), format!("revision {}", found.metadata.revision)));
+            }
+            (Precondition::Uid(_) | Precondition::Revision(_), None) => return Err(BackendError::NotFound { object }),
+            _ => {}
+        }
+        if apply.kind == Kind::Host {
+            let wanted: vmetal_model::HostSpec = serde_json::from_value(apply.spec.clone()).unwrap();
+            for other in self.all::<Host>().into_iter().filter(|host| host.metadata.name != apply.name) {
+                if other.spec.boot_mac == wanted.boot_mac {
+                    return Err(BackendError::Unique {
+                        field: "spec.boot_mac".into(),
+                        value: wanted.boot_mac.to_string(),
+                        object,
+                        holder: ObjectRef { kind: Kind::Host, name: other.metadata.name },
+                    });
+                }
+            }
+        }
+        for (field, value) in &apply.secrets {
+            let key = (apply.kind, apply.name.clone(), field.clone());
+            self.secrets.insert(key, value.expose().to_owned());
+        }
+        let made = match existing {
+            Some(mut found) => {
+                let same = found.spec == apply.spec
+                    && found.metadata.labels == apply.labels
+                    && found.metadata.annotations == apply.annotations;
+                if same {
+                    return Ok(found);
+                }
+                found.spec = apply.spec;
+                found.metadata.labels = apply.labels;
+                found.metadata.annotations = apply.annotations;
+                found.metadata.generation += 1;
+                found
+            }
+            None => {
+                self.made += 1;
+                let mut seed = [0u8; 16];
+                seed[..8].copy_from_slice(&(self.made as u64).to_be_bytes());
+                let metadata = Metadata {
+                    name: apply.name,
+                    uid: Uid::from_random(seed),
+                    generation: 1,
+                    revision: 0,
+                    labels: apply.labels,
+                    annotations: apply.annotations,
+                    created: Timestamp::now(),
+                    deleted: None,
+                };
+                let now = Timestamp::now();
+                let status = match apply.kind {
+                    Kind::Host => serde_json::to_value(HostStatus::new(now)),
+                    Kind::TenantNode => serde_json::to_value(TenantNodeStatus::new(now)),
+                    Kind::NodeType => serde_json::to_value(vmetal_model::NodeTypeStatus::default()),
+                    Kind::TenantCluster => serde_json::to_value(vmetal_model::TenantClusterStatus::default()),
+                    Kind::Image => serde_json::to_value(vmetal_model::ImageStatus::default()),
+                };
+                AnyObject { kind: apply.kind, metadata, spec: apply.spec, status: status.unwrap() }
+            }
+        };
+        let stored = self.store(made);
+        self.answered.insert(apply.request_id, stored.clone());
+        Ok(stored)
+    }
+
+    /// One tick of the world.
+    fn tick(&mut self) {
+        for host in self.all::<Host>() {
+            self.tick_host(host);
+        }
+        for mut node_type in self.all::<NodeType>() {
+            let selected =
+                |host: &Host| node_type.spec.selector.iter().all(|(k, v)| host.metadata.labels.get(k) == Some(v));
+            let total = u32::try_from(self.all::<Host>().iter().filter(|host| selected(host)).count()).unwrap();
+            let status = &mut node_type.status;
+            if node_type.metadata.deleted.is_some() {
+                self.remove(Kind::NodeType, &node_type.metadata.name);
+            } else if status.observed_generation != node_type.metadata.generation || status.capacity.total != total {
+                status.observed_generation = node_type.metadata.generation;
+                status.cost = node_type.spec.cost.unwrap_or(4242);
+                status.capacity.total = total;
+                self.put(&node_type, "counted");
+            }
+        }
+        for mut cluster in self.all::<TenantCluster>() {
+            if cluster.metadata.deleted.is_some() {
+                self.remove(Kind::TenantCluster, &cluster.metadata.name);
+            } else if cluster.status.observed_generation != cluster.metadata.generation {
+                cluster.status.observed_generation = cluster.metadata.generation;
+                cluster.status.reachable = true;
+                cluster.status.version = Some("v1.36.0".into());
+                self.put(&cluster, "reached");
+            }
+        }
+        for mut image in self.all::<Image>() {
+            if image.metadata.deleted.is_some() {
+                self.remove(Kind::Image, &image.metadata.name);
+            } else if image.status.phase == ImagePhase::Pending {
+                image.status.observed_generation = image.metadata.generation;
+                if image.spec.source.starts_with("/missing") {
+                    image.status.phase = ImagePhase::Failed;
+                    image.status.failure = Some(failure(Cause::Image, "the source does not exist", "correct the path"));
+                } else {
+                    image.status.phase = ImagePhase::Ready;
+                    image.status.digest = Some("d1".into());
+                    image.status.size_bytes = 3 << 30;
+                    image.status.stored_bytes = 1 << 30;
+                }
+                self.put(&image, "imported");
+            }
+        }
+        for node in self.all::<TenantNode>() {
+            self.tick_node(node);
+        }
+    }
+
+    fn tick_host(&mut self, mut host: Host) {
+        let name = host.metadata.name.clone();
+        if host.metadata.deleted.is_some() && host.status.claim.is_none() {
+            return self.remove(Kind::Host, &name);
+        }
+        let generation = host.metadata.generation;
+        let password = self.secrets.get(&(Kind::Host, name.clone(), "bmc.password".into()));
+        let right = password.is_some_and(|password| password == PASSWORD);
+        let status = &mut host.status;
+        let phase = match status.phase {
+            HostPhase::Registering if right => {
+                status.failure = None;
+                status.registered_as = Some("registered".into());
+                HostPhase::Inspecting
+            }
+            HostPhase::Registering => {
+                let message = format!("the BMC at {} refused user name and password", host.spec.bmc.address);
+                status.failure = Some(failure(Cause::BmcCredentials, &message, "correct the password"));
+                status.failed_phase = Some(HostPhase::Registering);
+                HostPhase::Error
+            }
+            HostPhase::Error if generation > status.observed_generation => HostPhase::Registering,
+            HostPhase::Inspecting if !self.held.contains(&name) => {
+                status.inventory = Some(Inventory { memory_bytes: 8 << 30, ..Inventory::default() });
+                HostPhase::Available
+            }
+            HostPhase::Available if status.claim.is_some() => HostPhase::Provisioning,
+            HostPhase::Provisioning => HostPhase::Provisioned,
+            HostPhase::Available if status.observed_generation != generation => HostPhase::Available,
+            _ => return,
+        };
+        status.phase = phase;
+        if phase != HostPhase::Registering {
+            status.observed_generation = generation;
+        }
+        self.put(&host, &format!("now {}", phase.as_str()));
+    }
+
+    fn tick_node(&mut self, mut node: TenantNode) {
+        use TenantNodePhase as Phase;
+        let claimed = node.status.host.clone().and_then(|name| self.objects.get(&(Kind::Host, name)).cloned());
+        let claimed: Option<Host> = claimed.map(|host| host.typed().unwrap());
+        if node.metadata.deleted.is_some() {
+            if let Some(mut host) = claimed {
+                host.status.claim = None;
+                host.status.phase = HostPhase::Available;
+                self.put(&host, "given back");
+            }
+            return self.remove(Kind::TenantNode, &node.metadata.name);
+        }
+        node.status.observed_generation = node.metadata.generation;
+        let phase = match node.status.phase {
+            Phase::Pending => return self.decide(node),
+            Phase::Scheduled => {
+                node.status.node_name = Some(node.metadata.name.clone());
+                Phase::Provisioning
+            }
+            Phase::Provisioning if claimed.is_some_and(|host| host.status.phase == HostPhase::Provisioned) => {
+                Phase::Joining
+            }
+            Phase::Joining => Phase::Ready,
+            _ => return,
+        };
+        node.status.phase = phase;
+        self.put(&node, &format!("now {}", phase.as_str()));
+    }
+
+    fn decide(&mut self, mut node: TenantNode) {
+        let fits = |node_type: &NodeType| {
+            let enough =
+                node.spec.resources.iter().all(|(k, v)| node_type.spec.resources.get(k).is_some_and(|have| have >= v));
+            enough && node.spec.node_type.as_ref().is_none_or(|name| *name == node_type.metadata.name)
+        };
+        let types = self.all::<NodeType>();
+        let candidate = |t: &NodeType| Candidate {
+            name: t.metadata.name.clone(),
+            value: i64::try_from(t.status.cost).ok(),
+            feasible: fits(t),
+            reason: if fits(t) { "fits".into() } else { "offers less cpu than asked for".into() },
+        };
+        let chosen = types.iter().filter(|t| fits(t)).min_by_key(|t| t.status.cost);
+        let free = chosen.and_then(|chosen| {
+            let fits = |host: &Host| {
+                host.status.phase == HostPhase::Available
+                    && host.status.claim.is_none()
+                    && chosen.spec.selector.iter().all(|(k, v)| host.metadata.labels.get(k) == Some(v))
+            };
+            self.all::<Host>().into_iter().find(fits)
+        });
+        let decision = Decision {
+            node_type: chosen.map(|t| t.metadata.name.clone()),
+            host: free.as_ref().map(|host| host.metadata.name.clone()),
+            cost: chosen.map(|t| t.status.cost),
+            reason: if chosen.is_some() { "the cheapest type that fits".into() } else { "no node type fits".into() },
+            node_types: types.iter().map(candidate).collect(),
+            hosts: Vec::new(),
+            policies: Vec::new(),
+            input_digest: "none".into(),
+            at: Timestamp::UNIX_EPOCH,
+        };
+        let before = node.clone();
+        node.status.decision = Some(decision);
+        match free {
+            Some(mut host) => {
+                host.status.claim = Some(Claim {
+                    node: node.metadata.name.clone(),
+                    uid: node.metadata.uid.clone(),
+                    state: ClaimState::Install,
+                    since: Timestamp::now(),
+                });
+                node.status.host = Some(host.metadata.name.clone());
+                node.status.phase = TenantNodePhase::Scheduled;
+                node.status.failure = None;
+                self.put(&host, "claimed");
+            }
+            None if node.status.failure.is_none() => {
+                let reason = node.status.decision.as_ref().unwrap().reason.clone();
+                node.status.failure = Some(failure(Cause::NoCandidate, &reason, "ask for less"));
+            }
+            None => {}
+        }
+        if node != before {
+            self.put(&node, "decided");
+        }
+    }
+}
+
+fn failure(cause: Cause, message: &str, advice: &str) -> Failure {
+    Failure { cause, message: message.into(), advice: advice.into(), at: Timestamp::now() }
+}
+
+impl Backend for World {
+    fn version(&self) -> String {
+        "0.0.0-test".into()
+    }
+
+    async fn get(&self, kind: Kind, name: &str) -> Result<AnyObject, BackendError> {
+        let object = ObjectRef { kind, name: name.to_owned() };
+        World::get(self, kind, name).ok_or(BackendError::NotFound { object })
+    }
+
+    async fn list(&self, kind: Kind, labels: &BTreeMap<String, String>) -> Result<Listing, BackendError> {
+        let inner = self.lock();
+        let has = |o: &&AnyObject| o.kind == kind && labels.iter().all(|(k, v)| o.metadata.labels.get(k) == Some(v));
+        let objects = inner.objects.values().filter(has).cloned().collect();
+        Ok(Listing { objects, revision: inner.revision })
+    }
+
+    async fn apply(&self, _: &Caller, apply: Apply) -> Result<AnyObject, BackendError> {
+        self.lock().apply(apply)
+    }
+
+    async fn delete(&self, _: &Caller, kind: Kind, name: &str, uid: Option<&Uid>) -> Result<AnyObject, BackendError> {
+        let mut inner = self.lock();
+        let object = ObjectRef { kind, name: name.to_owned() };
+        let found = inner.objects.get(&(kind, name.to_owned())).cloned();
+        let mut found = found.ok_or(BackendError::NotFound { object: object.clone() })?;
+        if let Some(uid) = uid.filter(|uid| **uid != found.metadata.uid) {
+            return Err(BackendError::Conflict {
+                object,
+                expected: uid.to_string(),
+                found: found.metadata.uid.to_string(),
+            });
+        }
+        found.metadata.deleted.get_or_insert(Timestamp::now());
+        Ok(inner.store(found))
+    }
+
+    fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {
+        let inner = self.lock();
+        let wanted = move |object: &AnyObject| {
+            query.kind.is_none_or(|kind| kind == object.kind)
+                && query.name.as_ref().is_none_or(|name| *name == object.metadata.name)
+        };
+        let mut first: Vec<_> =
+            inner.objects.values().filter(|o| wanted(o)).map(|o| Ok(WatchItem::Sync(o.clone()))).collect();
+        first.push(Ok(WatchItem::Bookmark { revision: inner.revision }));
+        let changes = BroadcastStream::new(inner.changes.subscribe()).filter_map(move |change| {
+            let item = change.ok().map(|(_, item)| item).filter(|item| item.object().is_some_and(&wanted));
+            std::future::ready(item.map(Ok))
+        });
+        futures::stream::iter(first).chain(changes).boxed()
+    }
+
+    fn events(&self, query: EventsQuery) -> BoxStream<'static, Result<EventEntry, BackendError>> {
+        let inner = self.lock();
+        let wanted = |e: &&EventEntry| {
+            query.kind.is_none_or(|kind| kind == e.event.kind)
+                && query.name.as_ref().is_none_or(|name| *name == e.event.name)
+        };
+        let all: Vec<_> = inner.events.iter().filter(wanted).cloned().collect();
+        let skip = query.limit.map_or(0, |limit| all.len().saturating_sub(limit as usize));
+        futures::stream::iter(all.into_iter().skip(skip).map(Ok)).boxed()
+    }
+}
+
+/// The world behind a socket.
+pub(crate) struct Engine {
+    pub(crate) world: World,
+    address: SocketAddr,
+    runtime: Runtime,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Engine {
+    pub(crate) fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let world = World::new();
+        let ticking = world.clone();
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(TICK).await;
+                ticking.lock().tick();
+            }
+        });
+        let mut engine = Self { world, address: SocketAddr::from(([127, 0, 0, 1], 0)), runtime, stop: None };
+        engine.up();
+        engine
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Begins to serve, where it served before.
+    pub(crate) fn up(&mut self) {
+        let listener = self.runtime.block_on(TcpListener::bind(self.address)).unwrap();
+        self.address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        self.stop = Some(stop);
+        let world = Arc::new(self.world.clone());
+        self.runtime.spawn(async move {
+            let tokens = TokenStore::new([("tests", token::hash(TOKEN))]);
+            let config = ServerConfig { grace: Duration::from_millis(50), ..ServerConfig::default() };
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            vmetal_api::serve(listener, world, tokens, config, stopped).await.unwrap();
+        });
+    }
+
+    /// Stops serving; the world goes on.
+    pub(crate) fn down(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
