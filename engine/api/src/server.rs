@@ -265,6 +265,16 @@ fn answer<T, U>(result: Result<T, BackendError>, wire: impl FnOnce(T) -> U) -> R
     }
 }
 
+/// Runs a change to its end even if the client goes away in the middle: a change happens whole or not at all, and never
+/// depends on who still listens.
+async fn uncancelled<T: Send + 'static>(
+    change: impl Future<Output = Result<T, BackendError>> + Send + 'static,
+) -> Result<T, BackendError> {
+    tokio::spawn(change)
+        .await
+        .unwrap_or_else(|error| Err(BackendError::Internal { message: format!("the change did not finish: {error}") }))
+}
+
 fn malformed(error: convert::Malformed) -> Status {
     BackendError::from(error).to_status()
 }
@@ -325,15 +335,21 @@ impl<B: Backend> Vmetal for Service<B> {
     async fn apply(&self, request: Request<proto::ApplyRequest>) -> Result<Response<proto::Object>, Status> {
         let caller = caller(&request)?;
         let apply = request.into_inner().try_into().map_err(malformed)?;
-        answer(self.backend.apply(&caller, apply).await, |object| (&object).into())
+        let backend = Arc::clone(&self.backend);
+        let applied = uncancelled(async move { backend.apply(&caller, apply).await }).await;
+        answer(applied, |object| (&object).into())
     }
 
     async fn delete(&self, request: Request<proto::DeleteRequest>) -> Result<Response<proto::Object>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
         let kind = convert::kind(&request.kind).map_err(malformed)?;
-        let uid = (!request.uid.is_empty()).then(|| Uid(request.uid));
-        answer(self.backend.delete(&caller, kind, &request.name, uid.as_ref()).await, |object| (&object).into())
+        let backend = Arc::clone(&self.backend);
+        let deleted = uncancelled(async move {
+            let uid = (!request.uid.is_empty()).then(|| Uid(request.uid));
+            backend.delete(&caller, kind, &request.name, uid.as_ref()).await
+        });
+        answer(deleted.await, |object| (&object).into())
     }
 
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

@@ -67,6 +67,10 @@ impl Backend for Memory {
     }
 
     async fn apply(&self, caller: &Caller, apply: Apply) -> Result<AnyObject, BackendError> {
+        if apply.name == "slow" {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert_ne!(apply.name, "panic", "as if the engine had a fault");
         let mut state = self.state.lock().unwrap();
         if let Some(object) = state.requests.get(&apply.request_id) {
             return Ok(object.clone());
@@ -285,6 +289,22 @@ async fn a_repeated_request_acts_once() {
     apply.request_id = "r1".into();
     let first = client.apply(apply.clone()).await.unwrap();
     assert_eq!(client.apply(apply).await.unwrap(), first);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_is_made_though_the_client_goes_away_and_a_panic_is_an_answer() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let gone = server.client();
+    let waited = tokio::time::timeout(Duration::from_millis(80), gone.apply(node_type("slow"))).await;
+    assert!(waited.is_err(), "the client gave up");
+    drop(gone);
+    let client = server.client();
+    let there = client.wait_for(Kind::NodeType, "slow", Duration::from_secs(5), |object| object.map(|_| ()));
+    there.await.unwrap();
+    let error = client.apply(node_type("panic")).await.unwrap_err();
+    assert!(matches!(&error, ApiError::Other { message, .. } if message.contains("did not finish")), "{error:?}");
+    client.version().await.unwrap();
     server.stop().await;
 }
 
