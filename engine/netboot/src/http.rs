@@ -33,7 +33,7 @@ use vmetal_model::boot::BootTarget;
 use vmetal_model::net::MacAddr;
 
 use crate::assets::Assets;
-use crate::dhcp::boot::HttpBase;
+use crate::dhcp::boot::{HttpBase, LOCAL_DISK};
 use crate::session::{Stage, Who};
 use crate::shared::{Peer, Shared};
 use crate::table::attempt;
@@ -158,6 +158,10 @@ async fn boot(
     let peer = Peer { entry: entry.clone(), mac };
     if file == "script.ipxe" {
         return boot_script(&server, &peer, &method);
+    }
+    if file == LOCAL_DISK && attempt(&peer.entry).is_none() {
+        server.shared.note(&peer, "HTTP: told the firmware to go on to its own disk".to_owned());
+        return Err(Failure::new(StatusCode::NOT_FOUND, "this host boots from its own disk"));
     }
     let loader = server.assets.loader_file(&file);
     let loader =

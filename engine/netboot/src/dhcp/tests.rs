@@ -343,6 +343,10 @@ fn a_host_on_its_own_disk_gets_an_address_and_firmware_is_sent_on() {
     let offer = world.reply(&firmware);
     assert_eq!(offer.yiaddr(), Ipv4Addr::new(172, 22, 0, 12));
     assert_eq!(boot_file(&offer).as_deref(), Some(boot::LOCAL_DISK), "a file that TFTP refuses at once");
+    let mut http =
+        Packet::new(MessageType::Discover, 2).with(60, b"HTTPClient:Arch:00016:UNDI:003001").with(93, &[0, 16]);
+    http.0.set_chaddr(&[0x52, 0x54, 0, 0, 0, 2]);
+    assert_eq!(boot_file(&world.reply(&http)).unwrap(), "http://172.22.0.1:8080/boot/52-54-00-00-00-02/local-disk");
     let mut ipxe = Packet::ipxe();
     ipxe.0.set_chaddr(&[0x52, 0x54, 0, 0, 0, 2]);
     assert!(boot_file(&world.reply(&ipxe)).unwrap().ends_with("/boot/52-54-00-00-00-02/script.ipxe"));

@@ -38,13 +38,34 @@ impl FakeEngine {
 
     /// Serves in a thread of its own until the process ends.
     pub(crate) fn serve(self: &Arc<Self>, socket: &Path) {
+        std::mem::forget(self.serve_until_dropped(socket));
+    }
+
+    /// Serves in a thread of its own.
+    pub(crate) fn serve_until_dropped(self: &Arc<Self>, socket: &Path) -> Serving {
         let (this, socket) = (Arc::clone(self), socket.to_owned());
-        std::thread::spawn(move || {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime
-                .block_on(async { vmetal_api::netboot::serve(&socket, this, std::future::pending()).await })
-                .unwrap();
+            let stopped = async { _ = stopped.await };
+            runtime.block_on(async { vmetal_api::netboot::serve(&socket, this, stopped).await }).unwrap();
         });
+        Serving { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+/// An engine that is there.
+pub(crate) struct Serving {
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
     }
 }
 
