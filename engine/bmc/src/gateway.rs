@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use vmetal_model::bmc::BmcScheme;
-use vmetal_model::{BmcAddress, BmcFacts, BootMode, Inventory, PowerState, Timestamp, TlsTrust};
+use vmetal_model::{BmcAddress, BmcFacts, BmcSpec, BootMode, Inventory, PowerState, Timestamp, TlsTrust};
 
 use crate::config::Config;
 use crate::error::BmcError;
@@ -42,6 +42,20 @@ pub struct BmcTarget {
     pub tls: TlsTrust,
     /// The system to use when the address names none: [`BmcFacts::system_path`] of an earlier probe.
     pub system_path: Option<String>,
+}
+
+impl BmcTarget {
+    /// The target that a host declares. `facts` are those of an earlier probe, if there was one.
+    pub fn new(spec: &BmcSpec, password: impl Into<String>, facts: Option<&BmcFacts>) -> Self {
+        BmcTarget {
+            address: spec.address.clone(),
+            username: spec.username.clone(),
+            password: password.into(),
+            password_version: spec.password_version.clone(),
+            tls: spec.tls.clone(),
+            system_path: facts.map(|facts| facts.system_path.clone()),
+        }
+    }
 }
 
 impl fmt::Debug for BmcTarget {
@@ -96,11 +110,13 @@ impl Gateways {
             return Ok(Arc::clone(gateway));
         }
         let setup = |reason| BmcError::Setup { origin: origin.clone(), reason };
-        let path = match target.address.system_path().or_else(|| target.system_path.clone()) {
-            Some(path) => {
-                Some(ResourcePath::parse(&path).ok_or_else(|| setup(format!("{path:?} is not the path of a system")))?)
-            }
-            None => None,
+        let parse = |path: String| {
+            ResourcePath::parse(&path).ok_or_else(|| setup(format!("{path:?} is not the path of a system")))
+        };
+        let system_path = match (target.address.system_path(), &target.system_path) {
+            (Some(declared), _) => SystemPath::Declared(parse(declared)?),
+            (None, Some(found)) => SystemPath::Found(parse(found.clone())?),
+            (None, None) => SystemPath::Unknown,
         };
         let link =
             table.links.get(&origin).and_then(Weak::upgrade).unwrap_or_else(|| Arc::new(Link::new(&self.config)));
@@ -110,7 +126,8 @@ impl Gateways {
         };
         let credentials = Credentials::new(&target.username, &target.password, &target.password_version);
         let transport = Transport::new(&origin, credentials, tls, Arc::clone(&self.config), Arc::clone(&link))?;
-        let gateway = Arc::new(Gateway { transport, config: Arc::clone(&self.config), path: Mutex::new(path) });
+        let gateway =
+            Arc::new(Gateway { transport, config: Arc::clone(&self.config), system_path: Mutex::new(system_path) });
         table.links.retain(|_, link| link.strong_count() > 0);
         table.links.insert(origin, Arc::downgrade(&link));
         table.gateways.insert(identity, (target.clone(), Arc::clone(&gateway)));
@@ -127,8 +144,18 @@ impl Gateways {
 pub struct Gateway {
     transport: Transport,
     config: Arc<Config>,
-    /// The system, once it is known.
-    path: Mutex<Option<ResourcePath>>,
+    system_path: Mutex<SystemPath>,
+}
+
+/// Which system of the BMC is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum SystemPath {
+    /// The operator says so. It stays, even when the BMC does not have it.
+    Declared(ResourcePath),
+    /// It was the only one. Looked for again when it is gone: a replaced board may be known by another path.
+    Found(ResourcePath),
+    /// To be looked for.
+    Unknown,
 }
 
 impl fmt::Debug for Gateway {
@@ -343,38 +370,38 @@ impl Gateway {
         self.system_from(None).await
     }
 
+    fn system_path(&self) -> MutexGuard<'_, SystemPath> {
+        self.system_path.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads the system. `root` is the service root, if it was read already.
     async fn system_from(&self, root: Option<&Value>) -> Result<System, BmcError> {
-        let known = self.path.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let path = match known {
-            Some(path) => path,
-            None => {
-                let mut systems = self.systems(root).await?;
-                match (systems.pop(), systems.is_empty()) {
-                    (Some(only), true) => only,
-                    (last, _) => {
-                        let available = systems.iter().chain(&last).map(ToString::to_string).collect();
-                        return Err(BmcError::AmbiguousSystem { origin: self.transport.origin.clone(), available });
-                    }
-                }
-            }
+        let known = self.system_path().clone();
+        let path = match &known {
+            SystemPath::Declared(path) | SystemPath::Found(path) => path.clone(),
+            SystemPath::Unknown => self.only_system(root).await?,
         };
         let answer = self.transport.send(Request::get(&path)).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            let available = self.systems(root).await?;
-            if let Some(shown) = available.iter().find(|other| other.same(&path)) {
-                return Err(self.transport.unexpected(
-                    &format!("GET {shown}"),
-                    "a system that it lists itself",
-                    &answer,
-                ));
-            }
-            return Err(BmcError::NoSuchSystem {
-                origin: self.transport.origin.clone(),
-                path: path.to_string(),
-                available: available.iter().map(ToString::to_string).collect(),
-            });
+        if answer.status != StatusCode::NOT_FOUND {
+            return self.read_system(path, answer);
         }
+        if matches!(known, SystemPath::Found(_)) {
+            let path = self.only_system(root).await?;
+            let answer = self.transport.send(Request::get(&path)).await?;
+            return self.read_system(path, answer);
+        }
+        let available = self.systems(root).await?;
+        if let Some(shown) = available.iter().find(|other| other.same(&path)) {
+            return Err(self.transport.unexpected(&format!("GET {shown}"), "a system that it lists itself", &answer));
+        }
+        Err(BmcError::NoSuchSystem {
+            origin: self.transport.origin.clone(),
+            path: path.to_string(),
+            available: available.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    fn read_system(&self, path: ResourcePath, answer: Answer) -> Result<System, BmcError> {
         let (value, etag) = self.json(&format!("GET {path}"), answer)?;
         let system = System::read(&path, &value, etag).ok_or_else(|| BmcError::Protocol {
             origin: self.transport.origin.clone(),
@@ -382,8 +409,21 @@ impl Gateway {
             expected: "a JSON object".into(),
             seen: "other JSON".into(),
         })?;
-        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
+        let mut known = self.system_path();
+        if !matches!(*known, SystemPath::Declared(_)) {
+            *known = SystemPath::Found(path);
+        }
         Ok(system)
+    }
+
+    async fn only_system(&self, root: Option<&Value>) -> Result<ResourcePath, BmcError> {
+        match <[ResourcePath; 1]>::try_from(self.systems(root).await?) {
+            Ok([only]) => Ok(only),
+            Err(systems) => Err(BmcError::AmbiguousSystem {
+                origin: self.transport.origin.clone(),
+                available: systems.iter().map(ToString::to_string).collect(),
+            }),
+        }
     }
 
     /// The paths of all systems.

@@ -53,6 +53,18 @@ async fn several_systems_need_a_path_and_a_wrong_path_lists_them() {
 }
 
 #[tokio::test]
+async fn a_system_that_was_found_is_looked_for_again_when_it_is_gone() {
+    let bmc = Fake::start(|seen| tree(seen, system("On", json!({})))).await;
+    let mut stale = bmc.target();
+    stale.system_path = Some("/redfish/v1/Systems/before".into());
+    let gateway = gateways().for_host(&stale).unwrap();
+    assert_eq!(gateway.probe().await.unwrap().system_path, SYSTEM);
+    let asked = bmc.count();
+    gateway.power().await.unwrap();
+    assert_eq!(bmc.count(), asked + 1, "it is remembered");
+}
+
+#[tokio::test]
 async fn no_system_at_all_is_said_so() {
     let bmc = Fake::start(|seen| match seen.path.as_str() {
         "/redfish/v1/" => json_reply(root()),
