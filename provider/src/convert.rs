@@ -117,6 +117,14 @@ pub(crate) fn same_resources(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// A taint without a value has an empty one.
+pub(crate) fn same_taints(a: &Value, b: &Value) -> bool {
+    match (taints(a, &Path::root()), taints(b, &Path::root())) {
+        (Ok(parsed), Ok(other)) if a.is_known() && b.is_known() => parsed == other,
+        _ => a == b,
+    }
+}
+
 /// First letter in upper case, full stop at the end.
 pub(crate) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
@@ -158,6 +166,9 @@ pub(crate) fn values_parse<T: FromStr<Err: Display> + 'static>(summary: &str) ->
 pub(crate) fn labels_validator() -> Validator {
     Validator::value("Invalid label", |value| {
         for (key, value) in value.as_map().into_iter().flatten() {
+            if value.is_null() {
+                return Err(format!("The label {key:?} has no value; expected text (it may be empty)."));
+            }
             // An unknown value is checked when it is known; its key already can be.
             let value = value.as_str().unwrap_or_default();
             validate::label("", key, value).map_err(|e| sentence(&e.message))?;
@@ -253,5 +264,10 @@ mod tests {
         ])]);
         let parsed = taints(&value, &Path::attr("taints")).unwrap();
         assert_eq!(taints_value(&parsed), value);
+        let spelled = Value::list([Value::object([("key", "gpu"), ("value", ""), ("effect", "NoSchedule")])]);
+        let mut state = Value::object([("taints", spelled)]);
+        let before = state.clone();
+        refresh(&mut state, "taints", value, same_taints);
+        assert_eq!(state, before, "an empty value is kept as the user wrote it");
     }
 }

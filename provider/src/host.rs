@@ -83,6 +83,7 @@ fn bmc_attribute() -> Attribute {
         (
             "insecure",
             Attribute::optional(Type::Bool)
+                .default(false)
                 .describe("Accept any certificate. Anybody in between can then read the password; prefer `tls_fingerprint`."),
         ),
     ];
@@ -277,12 +278,7 @@ impl Kind for Hosts {
             _ => None,
         };
         refresh(&mut bmc, "tls_fingerprint", fingerprint, same_fingerprint);
-        let insecure = wanted.tls == TlsTrust::Insecure;
-        if bmc.attr("insecure").as_bool().unwrap_or(false) != insecure {
-            bmc.set("insecure", insecure);
-        } else if bmc.attr("insecure").is_null() {
-            bmc.set("insecure", Value::Null);
-        }
+        bmc.set("insecure", wanted.tls == TlsTrust::Insecure);
         state.set("bmc", bmc);
         refresh(state, "boot_mac", boot_mac.to_string(), same_mac);
         refresh(state, "boot_mode", if *boot_mode == BootMode::Bios { "bios" } else { "uefi" }, equal);

@@ -6,8 +6,8 @@ use vmetal_model::{Failure, TenantCluster, TenantClusterSpec, tenant_cluster::Jo
 
 use crate::{
     convert::{
-        equal, id_attribute, labels_attribute, last_error_attribute, name_attribute, refresh, string_list, string_map,
-        taints, taints_attribute, taints_value, text,
+        equal, id_attribute, labels_attribute, last_error_attribute, name_attribute, refresh, same_taints, string_list,
+        string_map, taints, taints_attribute, taints_value, text,
     },
     kind::{Declaration, Kind, Verdict},
     timeouts::Timeouts,
@@ -103,7 +103,7 @@ impl Kind for TenantClusters {
         refresh(state, "driver", driver, equal);
         refresh(state, "kubeconfig_wo_version", kubeconfig_version.clone(), equal);
         refresh(state, "labels", labels.clone(), equal);
-        refresh(state, "taints", taints_value(taints), equal);
+        refresh(state, "taints", taints_value(taints), same_taints);
         refresh(state, "ssh_authorized_keys", ssh_authorized_keys.clone(), equal);
     }
 

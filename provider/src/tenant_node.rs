@@ -16,8 +16,8 @@ use vmetal_model::{
 use crate::{
     convert::{
         duration, equal, id_attribute, labels_attribute, last_error_attribute, name_attribute, refresh, resources,
-        resources_value, same_resources, string_list, string_map, taints, taints_attribute, taints_value, text,
-        values_parse,
+        resources_value, same_resources, same_taints, string_list, string_map, taints, taints_attribute, taints_value,
+        text, values_parse,
     },
     explain::span,
     kind::{Declaration, Kind, Verdict},
@@ -250,7 +250,7 @@ impl Kind for TenantNodes {
         refresh(state, "resources", resources_value(&spec.resources), same_resources);
         refresh(state, "image", spec.image.clone(), equal);
         refresh(state, "labels", spec.labels.clone(), equal);
-        refresh(state, "taints", taints_value(&spec.taints), equal);
+        refresh(state, "taints", taints_value(&spec.taints), same_taints);
         refresh(state, "user_data_wo_version", spec.user_data_version.clone(), equal);
         let default = DrainSpec::default();
         if !(spec.drain == default && state.attr("drain").is_null()) {

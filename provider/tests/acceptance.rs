@@ -347,6 +347,60 @@ fn kill_9_doubles_nothing() {
     assert!(!again.ok() && again.flat().contains("exists already"), "{}", again.text);
 }
 
+/// The provider dies under Terraform, which then knows nothing of what was made.
+#[test]
+fn a_provider_that_is_killed_doubles_nothing() {
+    let bench = Bench::new();
+    bench.engine.world.hold("h1");
+    bench.config(&host("h1", ""));
+    let mut apply = bench.apply_until_made(Kind::Host, "h1");
+    let providers = children(apply.id());
+    assert!(!providers.is_empty());
+    for pid in providers {
+        assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+    }
+    assert!(!apply.wait().unwrap().success());
+    assert!(bench.tf.state("vmetal_host.h1").unwrap().is_none());
+    let uid = bench.uid(Kind::Host, "h1");
+    bench.engine.world.release("h1");
+    bench.tf.apply().unwrap();
+    assert_eq!((bench.uid(Kind::Host, "h1"), bench.engine.world.made()), (uid, 1));
+}
+
+/// The processes that `parent` started.
+fn children(parent: u32) -> Vec<u32> {
+    let is_child = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|ppid| ppid.trim() == parent.to_string()))
+    };
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    all.filter(is_child).collect()
+}
+
+/// `terraform plan -generate-config-out` writes a configuration for what exists, and that configuration is right.
+#[test]
+fn a_configuration_can_be_generated_from_what_exists() {
+    let bench = Bench::new();
+    bench.config(&format!("{}{REST}", host("h1", "")));
+    bench.tf.apply().unwrap();
+    for address in ["vmetal_host.h1", "vmetal_tenant_node.one", "vmetal_tenant_cluster.acme"] {
+        bench.tf.expect(&["state", "rm", address]).unwrap();
+    }
+    let imports = ["vmetal_host.h1", "vmetal_tenant_node.one", "vmetal_tenant_cluster.acme"].map(|address| {
+        let id = address.rsplit('.').next().unwrap();
+        format!("import {{\n  to = {address}\n  id = {id:?}\n}}\n")
+    });
+    let kept = REST.split("resource \"vmetal_tenant_cluster\"").next().unwrap();
+    bench.config(&format!("{kept}{}", imports.concat()));
+    bench.tf.expect(&["plan", "-no-color", "-generate-config-out=generated.tf"]).unwrap();
+    let generated = std::fs::read_to_string(bench.dir.path().join("generated.tf")).unwrap();
+    assert!(generated.contains("boot_mac"), "{generated}");
+    let applied = bench.tf.apply().unwrap();
+    assert!(applied.flat().contains("3 imported, 0 added, 0 changed, 0 destroyed"), "{}", applied.text);
+    assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing);
+    bench.tf.destroy().unwrap();
+}
+
 #[test]
 fn duplicates_name_both_hosts() {
     let bench = Bench::new();
