@@ -7,6 +7,7 @@
 mod address;
 mod validate;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -108,6 +109,9 @@ pub struct HostConfig {
     /// `sim` only: what an operating system would do when the power button is pressed. A `qemu` host's own system decides.
     #[serde(default)]
     pub acpi: Acpi,
+    /// Free words about the host, for example `size = "small"`. The lab only passes them on, to `lab.json` and `tfvars`.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
     /// The BMC of the host.
     pub bmc: BmcConfig,
 }
@@ -354,6 +358,7 @@ impl HostConfig {
             boot_order: default_boot_order(),
             power: InitialPower::Off,
             acpi: Acpi::Honoured,
+            tags: BTreeMap::new(),
             bmc: BmcConfig {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
                 username: default_username(),

@@ -198,6 +198,7 @@ fn report(
         serial_number: host.serial(),
         uuid: host.system_uuid(),
         disk_serials: (0..host.disks.len()).map(|i| host.disk_serial(i)).collect(),
+        tags: host.tags.clone(),
         cpus: host.cpus,
         memory_mib: host.memory_mib,
         console_log: (host.backend == BackendKind::Qemu).then(|| console_path(state_dir, &host.name)),

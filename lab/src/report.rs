@@ -1,5 +1,6 @@
 //! What a running lab tells others: `lab.json`, and variables for Terraform.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,8 @@ pub struct HostReport {
     pub uuid: String,
     /// Serial numbers of the disks, in order.
     pub disk_serials: Vec<String>,
+    /// Tags, as configured.
+    pub tags: BTreeMap<String, String>,
     /// CPUs.
     pub cpus: u32,
     /// Memory in MiB.
@@ -107,29 +110,26 @@ impl Report {
         }
     }
 
-    /// Variables for Terraform: `hosts`, an object per host in the shape of `vmetal_host`, and `bmc_passwords` apart from it, so that
-    /// the passwords can be an ephemeral variable while `for_each` goes over the hosts.
+    /// Variables for `examples/terraform/quickstart`: `servers`, an object per host, and `bmc_passwords` apart from it, so that the
+    /// passwords can be an ephemeral variable while `for_each` goes over the servers. A host's tags are added to its object.
     #[must_use]
     pub fn tfvars(&self) -> Value {
-        let host = |host: &HostReport| {
+        let server = |host: &HostReport| {
             let address = host.bmc_url.replacen("https://", "redfish://", 1).replacen("http://", "redfish+http://", 1);
-            let value = json!({
-                "bmc": {
-                    "address": format!("{address}{}", host.system_path),
-                    "username": host.username,
-                    "tls_fingerprint": host.certificate_sha256,
-                },
-                "boot_mac": host.mac,
-                "boot_mode": host.firmware,
-                "serial_number": host.serial_number,
-                "cpus": host.cpus,
-                "memory_mib": host.memory_mib,
-            });
-            (host.name.clone(), value)
+            let mut value: Map<String, Value> =
+                host.tags.iter().map(|(key, tag)| (key.clone(), Value::from(tag.clone()))).collect();
+            value.extend([
+                ("bmc_address".to_owned(), json!(format!("{address}{}", host.system_path))),
+                ("bmc_username".to_owned(), json!(host.username)),
+                ("bmc_certificate_sha256".to_owned(), json!(host.certificate_sha256)),
+                ("boot_mac".to_owned(), json!(host.mac)),
+                ("firmware".to_owned(), json!(host.firmware)),
+            ]);
+            (host.name.clone(), Value::Object(value))
         };
         let password = |host: &HostReport| (host.name.clone(), Value::from(host.password.clone()));
         json!({
-            "hosts": self.hosts.iter().map(host).collect::<Map<_, _>>(),
+            "servers": self.hosts.iter().map(server).collect::<Map<_, _>>(),
             "bmc_passwords": self.hosts.iter().map(password).collect::<Map<_, _>>(),
         })
     }

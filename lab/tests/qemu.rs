@@ -222,6 +222,7 @@ fn the_command_line_drives_a_lab_without_a_network() {
         [[hosts]]
         name = "a"
         backend = "sim"
+        tags = { size = "small" }
         bmc = { listen = "127.77.9.2:18446", password = "p" }
         [[hosts]]
         name = "b"
@@ -244,11 +245,12 @@ fn the_command_line_drives_a_lab_without_a_network() {
     assert!(String::from_utf8_lossy(&lab.run(&["power", "c", "on"]).stderr).contains("no host is named c"));
     assert!(String::from_utf8_lossy(&lab.run(&["exec", "--", "true"]).stderr).contains("has no network"));
     let variables = lab.json(&["tfvars"]);
-    let (a, b) = (&variables["hosts"]["a"], &variables["hosts"]["b"]);
-    assert_eq!(a["bmc"]["address"], "redfish://127.77.9.2:18446/redfish/v1/Systems/1");
-    assert_eq!(a["bmc"]["tls_fingerprint"].as_str().unwrap().len(), 64);
-    assert_eq!(b["bmc"]["address"], "redfish+http://127.77.9.2:18447/redfish/v1/Systems/1");
-    assert_eq!((&b["boot_mode"], &variables["bmc_passwords"]["b"]), (&Value::from("bios"), &Value::from("q")));
+    let (a, b) = (&variables["servers"]["a"], &variables["servers"]["b"]);
+    assert_eq!(a["bmc_address"], "redfish://127.77.9.2:18446/redfish/v1/Systems/1");
+    assert_eq!(a["bmc_certificate_sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(b["bmc_address"], "redfish+http://127.77.9.2:18447/redfish/v1/Systems/1");
+    assert_eq!((&b["firmware"], &variables["bmc_passwords"]["b"]), (&Value::from("bios"), &Value::from("q")));
+    assert_eq!(a["size"], "small");
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&lab.dir.path().join("lab.json").metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600, "lab.json holds passwords");
