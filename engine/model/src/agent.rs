@@ -68,7 +68,7 @@ pub enum Action {
     /// Report an [`Inventory`].
     Inspect,
     /// Install an operating system.
-    Install(InstallOrder),
+    Install(Box<InstallOrder>),
     /// Erase every disk.
     Erase(EraseOrder),
     /// Restart from disk.

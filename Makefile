@@ -1,0 +1,43 @@
+# What every part of the project honours. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Built Rust code; set CARGO_TARGET_DIR to share it between clones.
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+# What is expensive and does not change with every commit: Kubernetes programs, node image, tools.
+export VMETAL_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmetal
+export PATH := $(VMETAL_CACHE)/tools/bin:$(PATH)
+
+.PHONY: help setup build artifacts demo demo-down test test-fast lint docs
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## install what is missing: Debian packages, the wasm and musl targets, cargo-deny
+	@scripts/setup
+
+build: ## build every program
+	@cargo build --locked --workspace
+
+artifacts: build ## build everything the demo and the acceptance tests need
+	@scripts/artifacts
+
+demo: setup artifacts ## from (virtual) bare metal to a Ready node, with the real terraform
+	@"$(CARGO_TARGET_DIR)/debug/vmetal-demo" up
+
+demo-down: ## end the demo and remove everything it made
+	@if [ -x "$(CARGO_TARGET_DIR)/debug/vmetal-demo" ]; then "$(CARGO_TARGET_DIR)/debug/vmetal-demo" down; else echo "no demo was built"; fi
+
+lint: ## format, clippy, licences and advisories
+	@scripts/lint
+
+docs: ## make the generated pages anew
+	@cargo run --locked -q -p vmetal-lifecycle --example lifecycle-page > docs/lifecycle.md
+
+test-fast: ## the inner loop: unit and property tests
+	@cargo test --locked --workspace --lib --bins
+
+test: ## everything CI runs, in order
+	@scripts/test

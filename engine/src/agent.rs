@@ -1,0 +1,246 @@
+//! The installer's side of the engine: who calls, what it may hear, what it is to do. Paths and bodies are those of
+//! [`vmetal_model::agent`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use vmetal_api::netboot::{AgentReply, AgentRequest};
+use vmetal_lifecycle::host::Change;
+use vmetal_lifecycle::host::agent::{self, OrderKind, Refusal};
+use vmetal_lifecycle::node::{self, View};
+use vmetal_model::agent::{Action, EraseOrder, Hello, InstallOrder, Order, Report, ReportBody};
+use vmetal_model::{Failure, Host};
+use vmetal_store::CommitError;
+
+use crate::engine::Engine;
+use crate::ledger::Batch;
+
+/// The longest that a question for an order is held.
+const LONGEST_WAIT: u64 = 30;
+/// How old the record of an installer's last word may get before a mere sign of life is worth a commit.
+const HEARTBEAT_RECORD: SignedDuration = SignedDuration::from_secs(20);
+
+/// A refusal with its HTTP status.
+struct Refused(u16, String);
+
+impl From<CommitError> for Refused {
+    fn from(error: CommitError) -> Self {
+        Refused(503, format!("the engine's store does not take the report now: {error}"))
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::StaleAttempt(_) | Refusal::UnknownOrder(_) => 403,
+            Refusal::WrongMachine(_) => 409,
+        };
+        Refused(status, refusal.to_string())
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Refused(503, failure.to_string())
+    }
+}
+
+fn body<T: DeserializeOwned>(request: &AgentRequest) -> Result<T, Refused> {
+    serde_json::from_slice(&request.body)
+        .map_err(|error| Refused(400, format!("the body is not what is expected: {error}")))
+}
+
+fn json(value: &impl Serialize) -> Result<AgentReply, Refused> {
+    let body = serde_json::to_vec(value).map_err(|error| Refused(500, error.to_string()))?;
+    Ok(AgentReply { status: 200, body })
+}
+
+fn parameter<'a>(query: &'a str, key: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
+}
+
+impl Engine {
+    /// Answers one request of an installer or an installed system.
+    pub(crate) async fn answer_agent(&self, request: AgentRequest) -> AgentReply {
+        match self.agent_request(&request).await {
+            Ok(reply) => reply,
+            Err(Refused(status, message)) => {
+                tracing::info!(peer = %request.peer, path = request.path.split('?').next(), status, "{message}");
+                let body = serde_json::json!({ "error": message }).to_string().into_bytes();
+                AgentReply { status, body }
+            }
+        }
+    }
+
+    async fn agent_request(&self, request: &AgentRequest) -> Result<AgentReply, Refused> {
+        let host = self.caller(&request.bearer_token)?;
+        let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        match (request.method.as_str(), path) {
+            ("POST", "/agent/v1/hello") => self.hello(&host, &body(request)?).await,
+            ("GET", "/agent/v1/order") => {
+                let after = parameter(query, "after").unwrap_or_default().to_owned();
+                let wait = parameter(query, "wait").and_then(|text| text.parse().ok()).unwrap_or(0);
+                self.order(&host, &after, wait).await
+            }
+            ("POST", "/agent/v1/report") => self.report(&host, &body(request)?).await,
+            ("POST", "/agent/v1/phone-home") => {
+                let decide = |host: &Host| agent::phone_home(host, &self.limits, self.now());
+                self.change_host(host.name(), decide, |_, _| {}).await?;
+                Ok(AgentReply { status: 204, body: Vec::new() })
+            }
+            ("POST", "/agent/v1/join-failed") => self.join_failed(&host, &String::from_utf8_lossy(&request.body)).await,
+            _ => Err(Refused(404, format!("there is no {} {path}", request.method))),
+        }
+    }
+
+    /// The host whose open boot attempt has this token.
+    fn caller(&self, token: &str) -> Result<Arc<Host>, Refused> {
+        if token.is_empty() {
+            return Err(Refused(401, "a boot token is required".to_owned()));
+        }
+        let digest = hex::encode(Sha256::digest(token.as_bytes()));
+        let mut hosts = self.fleet.hosts().into_iter();
+        hosts
+            .find(|host| host.status.boot.as_ref().is_some_and(|boot| boot.token_sha256 == digest))
+            .ok_or_else(|| Refused(401, "the boot token is not, or no longer, known".to_owned()))
+    }
+
+    async fn hello(&self, host: &Host, hello: &Hello) -> Result<AgentReply, Refused> {
+        let refusal = std::sync::Mutex::new(None);
+        let set = |value| *refusal.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = value;
+        let decide = |host: &Host| match agent::hello(host, &self.limits, hello, self.now()) {
+            Ok(change) => {
+                set(None);
+                Some(change)
+            }
+            Err((why, change)) => {
+                set(Some(why));
+                change
+            }
+        };
+        self.change_host(host.name(), decide, |_, _| {}).await?;
+        if let Some(refusal) = refusal.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            return Err(refusal.into());
+        }
+        self.order(host, "", 0).await
+    }
+
+    /// The present order; held until there is another than `after`, for at most `wait` seconds.
+    async fn order(&self, host: &Host, after: &str, wait: u64) -> Result<AgentReply, Refused> {
+        let until = tokio::time::sleep(Duration::from_secs(wait.min(LONGEST_WAIT)));
+        tokio::pin!(until);
+        let mut changed = self.fleet.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let current = self.fleet.host(host.name()).filter(|now| now.metadata.uid == host.metadata.uid);
+            let Some(current) = current else { return Err(Refused(403, "the host was removed".to_owned())) };
+            let same_attempt =
+                current.status.boot.as_ref().map(|boot| &boot.id) == host.status.boot.as_ref().map(|b| &b.id);
+            if !same_attempt {
+                return Err(Refused(403, "the boot attempt is over".to_owned()));
+            }
+            let (id, kind) = agent::order(&current);
+            if id != after {
+                let action = self.action(&current, kind).await?;
+                return json(&Order { id, action });
+            }
+            tokio::select! {
+                () = &mut until => return json(&Order { id, action: Action::Wait }),
+                _ = changed.changed() => {}
+            }
+        }
+    }
+
+    async fn action(&self, host: &Host, kind: OrderKind) -> Result<Action, Refused> {
+        let expected_serial = host.status.inventory.as_ref().and_then(|inventory| inventory.identity.serial.clone());
+        Ok(match kind {
+            OrderKind::Wait => Action::Wait,
+            OrderKind::Inspect => Action::Inspect,
+            OrderKind::Reboot => Action::Reboot,
+            OrderKind::Erase => Action::Erase(EraseOrder { level: host.spec.erase, expected_serial }),
+            OrderKind::Install => {
+                let claim = host.status.claim.as_ref();
+                let node = claim.and_then(|claim| self.fleet.node(&claim.node).filter(|n| n.metadata.uid == claim.uid));
+                let node =
+                    node.ok_or_else(|| Refused(503, "the tenant node that claims the host is gone".to_owned()))?;
+                let image = self.image_for(&node)?;
+                Action::Install(Box::new(InstallOrder {
+                    image_digest: image.status.digest.clone().unwrap_or_default(),
+                    root_device: host.spec.root_device.clone(),
+                    expected_serial,
+                    seed: self.seed(&node, host).await?,
+                    boot_label: "vmetal".to_owned(),
+                }))
+            }
+        })
+    }
+
+    async fn report(&self, host: &Host, report: &Report) -> Result<AgentReply, Refused> {
+        let refusal = std::sync::Mutex::new(None);
+        let decide = |host: &Host| match agent::report(host, &self.limits, report, self.now()) {
+            Ok(change) => worth_recording(host, report, change),
+            Err(why) => {
+                *refusal.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(why);
+                None
+            }
+        };
+        self.change_host(host.name(), decide, |_, _| {}).await?;
+        match refusal.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(AgentReply { status: 204, body: Vec::new() }),
+        }
+    }
+
+    async fn join_failed(&self, host: &Host, log: &str) -> Result<AgentReply, Refused> {
+        loop {
+            let claim = host.status.claim.as_ref();
+            let node = claim.and_then(|claim| self.fleet.node(&claim.node).filter(|n| n.metadata.uid == claim.uid));
+            let Some(node) = node else { break };
+            let Some(decision) =
+                node::join_failed(View { node: &node, host: Some(host) }, &self.limits, log, self.now())
+            else {
+                break;
+            };
+            let mut batch = Batch::new();
+            batch.notes(&*node, self.now(), decision.notes);
+            let mut changed = (*node).clone();
+            changed.status = decision.status;
+            batch.replace(changed);
+            match self.ledger.commit(batch).await {
+                Ok(_) => break,
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(AgentReply { status: 204, body: Vec::new() })
+    }
+}
+
+/// Drops what would only say "still alive" soon after it was last said: ten thousand installers must not write ten thousand
+/// records every five seconds.
+fn worth_recording(host: &Host, report: &Report, change: Change) -> Option<Change> {
+    if !matches!(report.body, ReportBody::Heartbeat) {
+        return Some(change);
+    }
+    let at = |status: &vmetal_model::HostStatus| status.boot.as_ref().and_then(|boot| boot.last_seen);
+    match (at(&host.status), at(&change.status)) {
+        (Some(before), Some(now)) if now.duration_since(before) < HEARTBEAT_RECORD => None,
+        _ => Some(change),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_found_by_whole_name() {
+        assert_eq!(parameter("after=a/wait&wait=20", "wait"), Some("20"));
+        assert_eq!(parameter("await=1", "wait"), None);
+        assert_eq!(parameter("", "after"), None);
+    }
+}

@@ -1,0 +1,238 @@
+//! The API's questions and orders: admission first, then one commit. What the engine does about a declaration happens later,
+//! in the loop.
+
+mod admission;
+mod reading;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use vmetal_api::{
+    AnyObject, Apply, Backend, BackendError, Caller, EventEntry, EventsQuery, Listing, ObjectRef, WatchItem, WatchQuery,
+};
+use vmetal_lifecycle::Note;
+use vmetal_model::tenant_cluster::TenantClusterStatus;
+use vmetal_model::{Host, HostStatus, ImageStatus, Kind, NodeTypeStatus, TenantNodeStatus, Uid};
+use vmetal_store::CommitError;
+
+use self::admission::{Find, Rules};
+use crate::engine::Engine;
+use crate::fleet::Entry;
+use crate::ledger::{Batch, Record, new_metadata, new_object};
+
+/// The API's view of the engine.
+pub struct ApiBackend(pub Arc<Engine>);
+
+/// Names an object in an error.
+pub(crate) fn reference(kind: Kind, name: &str) -> ObjectRef {
+    ObjectRef { kind, name: name.to_owned() }
+}
+
+/// An object as the API shows it.
+pub(crate) fn show(entry: &Entry) -> AnyObject {
+    fn any<S: serde::Serialize, T: serde::Serialize>(kind: Kind, object: &vmetal_model::Object<S, T>) -> AnyObject {
+        // The model's types are plain data with string keys: they always serialise.
+        AnyObject {
+            kind,
+            metadata: object.metadata.clone(),
+            spec: serde_json::to_value(&object.spec).unwrap_or_default(),
+            status: serde_json::to_value(&object.status).unwrap_or_default(),
+        }
+    }
+    match entry {
+        Entry::Host(o) => any(Kind::Host, o),
+        Entry::NodeType(o) => any(Kind::NodeType, o),
+        Entry::TenantNode(o) => any(Kind::TenantNode, o),
+        Entry::TenantCluster(o) => any(Kind::TenantCluster, o),
+        Entry::Image(o) => any(Kind::Image, o),
+    }
+}
+
+/// A lost commit in the API's words.
+fn commit_error(error: CommitError, object: ObjectRef, value_of: impl Fn(&str) -> String) -> BackendError {
+    match error {
+        CommitError::Unique { index, held_by, .. } => {
+            let kind = held_by.kind.as_str().parse().unwrap_or(Kind::Host);
+            let value = value_of(&index);
+            BackendError::Unique { field: index, value, object, holder: reference(kind, &held_by.name) }
+        }
+        error if error.is_retryable() => BackendError::Unavailable { message: error.to_string() },
+        error => BackendError::Internal { message: error.to_string() },
+    }
+}
+
+impl Backend for ApiBackend {
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
+    async fn get(&self, kind: Kind, name: &str) -> Result<AnyObject, BackendError> {
+        let entry = self.0.fleet.entry(kind, name);
+        entry.as_ref().map(show).ok_or_else(|| BackendError::NotFound { object: reference(kind, name) })
+    }
+
+    async fn list(&self, kind: Kind, labels: &BTreeMap<String, String>) -> Result<Listing, BackendError> {
+        let revision = self.0.fleet.revision();
+        let has = |entry: &Entry| labels.iter().all(|(k, v)| entry.metadata().labels.get(k) == Some(v));
+        let objects = self.0.fleet.entries(kind).iter().filter(|entry| has(entry)).map(show).collect();
+        Ok(Listing { objects, revision })
+    }
+
+    async fn apply(&self, caller: &Caller, apply: Apply) -> Result<AnyObject, BackendError> {
+        let engine = &self.0;
+        match apply.kind {
+            Kind::Host => engine.apply_as(caller, apply, HostStatus::new).await,
+            Kind::NodeType => engine.apply_as(caller, apply, |_| NodeTypeStatus::default()).await,
+            Kind::TenantNode => engine.apply_as(caller, apply, TenantNodeStatus::new).await,
+            Kind::TenantCluster => engine.apply_as(caller, apply, |_| TenantClusterStatus::default()).await,
+            Kind::Image => engine.apply_as(caller, apply, |_| ImageStatus::default()).await,
+        }
+    }
+
+    async fn delete(
+        &self,
+        caller: &Caller,
+        kind: Kind,
+        name: &str,
+        uid: Option<&Uid>,
+    ) -> Result<AnyObject, BackendError> {
+        match kind {
+            Kind::Host => self.0.delete_as(caller, self.0.fleet.host(name), name, uid).await,
+            Kind::NodeType => self.0.delete_as(caller, self.0.fleet.node_type(name), name, uid).await,
+            Kind::TenantNode => self.0.delete_as(caller, self.0.fleet.node(name), name, uid).await,
+            Kind::TenantCluster => self.0.delete_as(caller, self.0.fleet.cluster(name), name, uid).await,
+            Kind::Image => self.0.delete_as(caller, self.0.fleet.image(name), name, uid).await,
+        }
+    }
+
+    fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {
+        reading::watch(Arc::clone(&self.0), query)
+    }
+
+    fn events(&self, query: EventsQuery) -> BoxStream<'static, Result<EventEntry, BackendError>> {
+        reading::events(Arc::clone(&self.0), query)
+    }
+}
+
+impl Engine {
+    async fn apply_as<S, T>(
+        &self,
+        caller: &Caller,
+        apply: Apply,
+        fresh: impl Fn(vmetal_model::Timestamp) -> T,
+    ) -> Result<AnyObject, BackendError>
+    where
+        S: serde::Serialize + serde::de::DeserializeOwned + Clone + PartialEq + vmetal_model::Validate + Send + Sync,
+        T: Clone + Send + Sync,
+        vmetal_model::Object<S, T>: Rules + Find,
+    {
+        type Of<S, T> = vmetal_model::Object<S, T>;
+        let kind = <Of<S, T> as Record>::KIND;
+        let object = reference(kind, &apply.name);
+        let spec: S = admission::check(&apply)?;
+        loop {
+            let current = <Of<S, T> as Find>::find(&self.fleet, &apply.name);
+            admission::precondition(&apply, current.as_deref())?;
+            if let Some(current) = &current {
+                let same = current.spec == spec
+                    && current.metadata.labels == apply.labels
+                    && current.metadata.annotations == apply.annotations;
+                if same && apply.secrets.is_empty() {
+                    return Ok(show(&Arc::clone(current).entry()));
+                }
+                if current.is_deleted() {
+                    return Err(BackendError::Precondition {
+                        message: format!("{object} is being deleted"),
+                        advice: "wait until it is gone, then apply it again".to_owned(),
+                    });
+                }
+            }
+            let wanted = match &current {
+                Some(current) => {
+                    let mut wanted = (**current).clone();
+                    wanted.metadata.generation += 1;
+                    wanted
+                }
+                None => {
+                    let now = self.now();
+                    new_object(new_metadata(&apply.name, self.random(), now), spec.clone(), fresh(now))
+                }
+            };
+            let mut wanted = wanted;
+            wanted.spec = spec.clone();
+            wanted.metadata.labels = apply.labels.clone();
+            wanted.metadata.annotations = apply.annotations.clone();
+            wanted.admit(self, current.as_deref(), &apply.secrets)?;
+            let mut batch = Batch::new();
+            batch.request(&apply.request_id);
+            for (field, secret) in &apply.secrets {
+                batch.secret(wanted.secret_name(field), secret.expose().as_bytes());
+            }
+            let (reason, verb) = if current.is_some() { ("changed", "changed") } else { ("created", "declared") };
+            let note = Note::info(reason, format!("{verb} by {}", caller.token));
+            batch.notes(&wanted, self.now(), [note]);
+            let uniques = wanted.unique();
+            match current {
+                Some(_) => batch.replace(wanted),
+                None => batch.create(wanted),
+            }
+            match self.ledger.commit(batch).await {
+                Ok(_) => {
+                    let now = self.fleet.entry(kind, &apply.name);
+                    return now.as_ref().map(show).ok_or(BackendError::NotFound { object });
+                }
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => {
+                    let value = |index: &str| {
+                        uniques.iter().find(|u| u.index == index).map_or_else(String::new, |u| u.key.clone())
+                    };
+                    return Err(commit_error(error, object, value));
+                }
+            }
+        }
+    }
+
+    async fn delete_as<R: Rules>(
+        &self,
+        caller: &Caller,
+        found: Option<Arc<R>>,
+        name: &str,
+        uid: Option<&Uid>,
+    ) -> Result<AnyObject, BackendError> {
+        let object = reference(R::KIND, name);
+        let Some(mut current) = found else { return Err(BackendError::NotFound { object }) };
+        loop {
+            if let Some(uid) = uid.filter(|uid| **uid != current.metadata().uid) {
+                let (expected, found) = (format!("uid {uid}"), format!("uid {}", current.metadata().uid));
+                return Err(BackendError::Conflict { object, expected, found });
+            }
+            if current.metadata().deleted.is_some() {
+                return Ok(show(&current.entry()));
+            }
+            current.may_go(self)?;
+            let now = self.now();
+            let mut changed = (*current).clone();
+            changed.metadata_mut().deleted = Some(now);
+            let mut batch = Batch::new();
+            batch.notes(&changed, now, [Note::info("deleting", format!("deletion asked for by {}", caller.token))]);
+            batch.replace(changed.clone());
+            match self.ledger.commit(batch).await {
+                Ok(revision) => {
+                    changed.metadata_mut().revision = revision;
+                    return Ok(show(&Arc::new(changed).entry()));
+                }
+                Err(CommitError::Conflict { .. }) => match R::again(&self.fleet, name) {
+                    Some(newer) => current = newer,
+                    None => return Err(BackendError::NotFound { object }),
+                },
+                Err(error) => return Err(commit_error(error, object, |_| String::new())),
+            }
+        }
+    }
+}
+
+/// True when the host is promised or given to a claim.
+pub(crate) fn is_held(host: &Host) -> bool {
+    host.status.claim.is_some()
+}

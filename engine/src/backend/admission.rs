@@ -1,0 +1,285 @@
+//! What is let in: the shape, the fields, and what only the engine can know (other objects, what is in use).
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use vmetal_api::types::{Precondition, Secrets};
+use vmetal_api::{Apply, BackendError};
+use vmetal_model::{
+    FieldError, Host, Image, Kind, NodeType, Object, TenantCluster, TenantNode, TenantNodePhase, Validate, validate,
+};
+
+use super::{is_held, reference};
+use crate::engine::Engine;
+use crate::fleet::Fleet;
+use crate::ledger::Record;
+use crate::secrets;
+
+/// Reads the spec and checks everything that can be checked without other objects.
+pub(super) fn check<S: DeserializeOwned + Validate>(apply: &Apply) -> Result<S, BackendError> {
+    let mut errors: Vec<FieldError> = validate::name(&apply.name).err().into_iter().collect();
+    for (key, value) in &apply.labels {
+        errors.extend(validate::label("metadata.labels", key, value).err());
+    }
+    match S::deserialize(&apply.spec) {
+        Ok(spec) => {
+            errors.extend(spec.validate());
+            if errors.is_empty() {
+                return Ok(spec);
+            }
+        }
+        Err(error) => errors.push(FieldError::new("spec", error.to_string())),
+    }
+    Err(BackendError::Invalid { errors })
+}
+
+/// Checks what the caller says must be so.
+pub(super) fn precondition<S, T>(apply: &Apply, current: Option<&Object<S, T>>) -> Result<(), BackendError> {
+    let object = reference(apply.kind, &apply.name);
+    match (&apply.precondition, current) {
+        (Precondition::None, _) | (Precondition::MustNotExist, None) => Ok(()),
+        (Precondition::MustNotExist, Some(_)) => Err(BackendError::AlreadyExists { object }),
+        (_, None) => Err(BackendError::NotFound { object }),
+        (Precondition::Revision(wanted), Some(current)) if *wanted != current.metadata.revision => {
+            let (expected, found) = (format!("revision {wanted}"), format!("revision {}", current.metadata.revision));
+            Err(BackendError::Conflict { object, expected, found })
+        }
+        (Precondition::Uid(wanted), Some(current)) if *wanted != current.metadata.uid => {
+            let (expected, found) = (format!("uid {wanted}"), format!("uid {}", current.metadata.uid));
+            Err(BackendError::Conflict { object, expected, found })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Finds an object of a kind by name.
+pub(super) trait Find: Sized {
+    fn find(fleet: &Fleet, name: &str) -> Option<Arc<Self>>;
+}
+
+/// The rules of one kind.
+pub(super) trait Rules: Record {
+    /// Whether the object may be as it is wanted. `current` is what it is now.
+    fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError>;
+    /// Whether the object may be deleted.
+    fn may_go(&self, engine: &Engine) -> Result<(), BackendError>;
+    /// Where a write-only field is kept.
+    fn secret_name(&self, field: &str) -> String;
+    /// The object as it is now.
+    fn again(fleet: &Fleet, name: &str) -> Option<Arc<Self>>;
+}
+
+macro_rules! find {
+    ($($type:ty => $method:ident),*) => {$(
+        impl Find for $type {
+            fn find(fleet: &Fleet, name: &str) -> Option<Arc<Self>> {
+                fleet.$method(name)
+            }
+        }
+    )*};
+}
+
+find!(Host => host, NodeType => node_type, TenantNode => node, TenantCluster => cluster, Image => image);
+
+fn invalid(path: &str, message: impl Into<String>) -> BackendError {
+    BackendError::Invalid { errors: vec![FieldError::new(path, message)] }
+}
+
+/// Refuses write-only fields that the kind does not have, and a new object without those it needs.
+fn secrets_of(secrets: &Secrets, known: &[&str], needed: Option<&str>) -> Result<(), BackendError> {
+    if let Some(field) = secrets.keys().find(|field| !known.contains(&field.as_str())) {
+        return Err(invalid(
+            &format!("secrets.{field}"),
+            format!("is not a write-only field of this kind; expected one of {known:?}"),
+        ));
+    }
+    match needed.filter(|field| !secrets.contains_key(*field)) {
+        Some(field) => Err(invalid(&format!("secrets.{field}"), "is missing; a new object needs it")),
+        None => Ok(()),
+    }
+}
+
+fn exists(engine: &Engine, path: &str, kind: Kind, name: &str) -> Result<(), BackendError> {
+    match engine.fleet.entry(kind, name) {
+        Some(_) => Ok(()),
+        None => Err(invalid(path, format!("names the {kind} {name:?}, which does not exist; apply it first"))),
+    }
+}
+
+fn in_use(kind: Kind, name: &str, users: Vec<String>, what: &str, advice: &str) -> Result<(), BackendError> {
+    if users.is_empty() {
+        return Ok(());
+    }
+    let object = reference(kind, name);
+    let message = format!("{object} is used by {what} {}", users.join(", "));
+    Err(BackendError::Precondition { message, advice: advice.to_owned() })
+}
+
+/// Claims that are still about their nodes.
+fn users(engine: &Engine, uses: impl Fn(&TenantNode) -> bool) -> Vec<String> {
+    engine.fleet.nodes().iter().filter(|node| uses(node)).map(|node| node.name().to_owned()).collect()
+}
+
+impl Rules for Host {
+    fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
+        let needed = current.is_none().then_some("bmc.password");
+        secrets_of(secrets, &["bmc.password"], needed)?;
+        if let Some(current) = current.filter(|host| is_held(host) && host.spec.boot_mac != self.spec.boot_mac) {
+            let holder = current.status.claim.as_ref().map_or("", |claim| claim.node.as_str());
+            return Err(BackendError::Precondition {
+                message: format!(
+                    "the boot MAC of host {} cannot change while tenant node {holder} holds it",
+                    self.name()
+                ),
+                advice: "delete the tenant node first".to_owned(),
+            });
+        }
+        let network = &engine.config.network;
+        match self.spec.address {
+            Some(address) if !(network.range_start..=network.range_end).contains(&address) => {
+                let range = format!("{} to {}", network.range_start, network.range_end);
+                Err(invalid("spec.address", format!("{address} is not on the provisioning network; expected {range}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn may_go(&self, _: &Engine) -> Result<(), BackendError> {
+        let holder = self.status.claim.iter().map(|claim| claim.node.clone()).collect();
+        in_use(
+            Kind::Host,
+            self.name(),
+            holder,
+            "tenant node",
+            "delete the tenant node first; its host is then erased and can go",
+        )
+    }
+
+    fn secret_name(&self, _: &str) -> String {
+        secrets::bmc_password(&self.metadata.uid)
+    }
+
+    fn again(fleet: &Fleet, name: &str) -> Option<Arc<Self>> {
+        fleet.host(name)
+    }
+}
+
+impl Rules for NodeType {
+    fn admit(&self, engine: &Engine, _: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
+        secrets_of(secrets, &[], None)?;
+        self.spec.image.as_ref().map_or(Ok(()), |image| exists(engine, "spec.image", Kind::Image, image))
+    }
+
+    fn may_go(&self, engine: &Engine) -> Result<(), BackendError> {
+        let name = self.name();
+        let uses = users(engine, |node| {
+            node.spec.node_type.as_deref() == Some(name)
+                || node.status.host.is_some()
+                    && node.status.decision.as_ref().is_some_and(|decision| decision.node_type.as_deref() == Some(name))
+        });
+        in_use(Kind::NodeType, name, uses, "tenant nodes", "delete those first")
+    }
+
+    fn secret_name(&self, field: &str) -> String {
+        format!("node_type/{}/{field}", self.metadata.uid)
+    }
+
+    fn again(fleet: &Fleet, name: &str) -> Option<Arc<Self>> {
+        fleet.node_type(name)
+    }
+}
+
+impl Rules for TenantNode {
+    fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
+        secrets_of(secrets, &["user_data"], None)?;
+        exists(engine, "spec.cluster", Kind::TenantCluster, &self.spec.cluster)?;
+        for (path, kind, name) in
+            [("spec.node_type", Kind::NodeType, &self.spec.node_type), ("spec.image", Kind::Image, &self.spec.image)]
+        {
+            if let Some(name) = name {
+                exists(engine, path, kind, name)?;
+            }
+        }
+        let Some(current) = current.filter(|node| node.status.phase != TenantNodePhase::Pending) else { return Ok(()) };
+        // A node that exists can only change in how it is emptied: the rest is decided, installed and registered.
+        let mut allowed = current.spec.clone();
+        allowed.drain = self.spec.drain.clone();
+        if allowed == self.spec && secrets.is_empty() {
+            return Ok(());
+        }
+        Err(BackendError::Precondition {
+            message: format!(
+                "tenant node {} is {} already; only drain can still change",
+                self.name(),
+                current.status.phase.as_str()
+            ),
+            advice: "replace it: delete it and create it again".to_owned(),
+        })
+    }
+
+    fn may_go(&self, _: &Engine) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn secret_name(&self, _: &str) -> String {
+        secrets::user_data(&self.metadata.uid)
+    }
+
+    fn again(fleet: &Fleet, name: &str) -> Option<Arc<Self>> {
+        fleet.node(name)
+    }
+}
+
+impl Rules for TenantCluster {
+    fn admit(&self, _: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
+        secrets_of(secrets, &["kubeconfig"], current.is_none().then_some("kubeconfig"))
+    }
+
+    fn may_go(&self, engine: &Engine) -> Result<(), BackendError> {
+        let uses = users(engine, |node| node.spec.cluster == self.name());
+        in_use(Kind::TenantCluster, self.name(), uses, "tenant nodes", "delete those first")
+    }
+
+    fn secret_name(&self, _: &str) -> String {
+        secrets::kubeconfig(&self.metadata.uid)
+    }
+
+    fn again(fleet: &Fleet, name: &str) -> Option<Arc<Self>> {
+        fleet.cluster(name)
+    }
+}
+
+impl Rules for Image {
+    fn admit(&self, _: &Engine, _: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
+        secrets_of(secrets, &[], None)
+    }
+
+    fn may_go(&self, engine: &Engine) -> Result<(), BackendError> {
+        let name = self.name();
+        let types = engine.fleet.node_types();
+        let by_types = types.iter().filter(|t| t.spec.image.as_deref() == Some(name)).map(|t| t.name().to_owned());
+        in_use(Kind::Image, name, by_types.collect(), "node types", "change or delete those first")?;
+        let unbooted = |node: &TenantNode| {
+            node.spec.image.as_deref() == Some(name)
+                && matches!(
+                    node.status.phase,
+                    TenantNodePhase::Pending | TenantNodePhase::Scheduled | TenantNodePhase::Provisioning
+                )
+        };
+        in_use(
+            Kind::Image,
+            name,
+            users(engine, unbooted),
+            "tenant nodes",
+            "delete those first, or wait until they have booted",
+        )
+    }
+
+    fn secret_name(&self, field: &str) -> String {
+        format!("image/{}/{field}", self.metadata.uid)
+    }
+
+    fn again(fleet: &Fleet, name: &str) -> Option<Arc<Self>> {
+        fleet.image(name)
+    }
+}

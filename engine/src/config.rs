@@ -1,0 +1,208 @@
+//! What an operator tells the engine: one TOML file, every key optional but the provisioning network.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where everything is kept: the store, imported images, the token of the first start. Default `/var/lib/vmetal`.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// The API.
+    #[serde(default)]
+    pub api: Api,
+    /// The provisioning network.
+    pub network: Network,
+    /// The management network.
+    #[serde(default)]
+    pub bmc: Bmc,
+    /// Cost and placement.
+    #[serde(default)]
+    pub policies: Policies,
+    /// Log filter, as `RUST_LOG` has it. Default `info`.
+    #[serde(default = "default_log")]
+    pub log: String,
+}
+
+/// Where the API listens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// Address and port. Clear text: anything but loopback belongs behind a TLS proxy. Default `127.0.0.1:7600`.
+    pub listen: SocketAddr,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Api { listen: SocketAddr::from(([127, 0, 0, 1], 7600)) }
+    }
+}
+
+/// The network that hosts boot from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// First address that hosts are given.
+    pub range_start: Ipv4Addr,
+    /// Last address that hosts are given.
+    pub range_end: Ipv4Addr,
+    /// Where hosts reach `vmetal-netboot`, for example `http://172.22.0.1:8080`.
+    pub url: String,
+    /// The socket that `vmetal-netboot` connects to. Default `netboot.sock` in the state directory.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
+}
+
+/// What the engine may talk to on the management side.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bmc {
+    /// Networks in CIDR notation where BMCs are. Empty: private networks (RFC 1918, RFC 4193), and never loopback,
+    /// link-local or multicast.
+    #[serde(default)]
+    pub allow: Vec<String>,
+}
+
+/// Where the policy components are.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policies {
+    /// Directory with `<name>.wasm`. Absent: the native twins decide.
+    #[serde(default)]
+    pub dir: Option<PathBuf>,
+    /// The cost policy. Default `cost-vcluster`.
+    #[serde(default = "default_cost")]
+    pub cost: String,
+    /// The placement policy. Default `place-first-fit`.
+    #[serde(default = "default_place")]
+    pub placement: String,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Policies { dir: None, cost: default_cost(), placement: default_place() }
+    }
+}
+
+fn default_state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/vmetal")
+}
+
+fn default_log() -> String {
+    "info".to_owned()
+}
+
+fn default_cost() -> String {
+    "cost-vcluster".to_owned()
+}
+
+fn default_place() -> String {
+    "place-first-fit".to_owned()
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not what is expected.
+    #[error("the configuration {} is not valid: {source}", path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value makes no sense.
+    #[error("the configuration is not valid: {key}: {message}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What was seen, what was expected.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Config = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let Network { range_start, range_end, url, .. } = &self.network;
+        if range_start > range_end {
+            let message = format!("{range_start} is after range_end, {range_end}");
+            return Err(ConfigError::Value { key: "network.range_start", message });
+        }
+        if !url.starts_with("http://") || url.ends_with('/') {
+            let message = format!("{url:?}; expected http://ADDRESS:PORT without a slash at the end");
+            return Err(ConfigError::Value { key: "network.url", message });
+        }
+        Ok(())
+    }
+
+    /// The store's file.
+    pub fn store_path(&self) -> PathBuf {
+        self.state_dir.join("store.db")
+    }
+
+    /// Where imported images are.
+    pub fn images_dir(&self) -> PathBuf {
+        self.state_dir.join("images")
+    }
+
+    /// The socket for `vmetal-netboot`.
+    pub fn netboot_socket(&self) -> PathBuf {
+        self.network.socket.clone().unwrap_or_else(|| self.state_dir.join("netboot.sock"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const NETWORK: &str =
+        "[network]\nrange_start = \"172.22.0.10\"\nrange_end = \"172.22.0.99\"\nurl = \"http://172.22.0.1:8080\"\n";
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|e| e.to_string())?;
+        config.check().map_err(|e| e.to_string()).map(|()| config)
+    }
+
+    #[test]
+    fn only_the_network_must_be_given() {
+        let config = parse(NETWORK).unwrap();
+        assert_eq!(config.api.listen.to_string(), "127.0.0.1:7600");
+        assert_eq!(config.netboot_socket(), PathBuf::from("/var/lib/vmetal/netboot.sock"));
+        assert!(parse("").unwrap_err().contains("network"));
+    }
+
+    #[test]
+    fn mistakes_name_the_key() {
+        assert!(parse(&format!("sate_dir = \"/x\"\n{NETWORK}")).unwrap_err().contains("sate_dir"));
+        assert!(parse(&NETWORK.replace(".99", ".9")).unwrap_err().contains("range_start"));
+        assert!(parse(&NETWORK.replace(":8080", ":8080/")).unwrap_err().contains("network.url"));
+    }
+}

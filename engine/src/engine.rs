@@ -1,0 +1,211 @@
+//! The engine: everything that decides and acts, put together.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use vmetal_bmc::Gateways;
+use vmetal_lifecycle::Limits;
+use vmetal_model::boot::BootTable;
+use vmetal_model::{Failure, Host, HostStatus, Kind, Timestamp};
+use vmetal_policy::PolicyEngine;
+use vmetal_runtime::{Clock, Entropy, Scheduler};
+use vmetal_store::CommitError;
+
+use crate::config::Config;
+use crate::fleet::Fleet;
+use crate::ledger::{Batch, Ledger, Record};
+use crate::tenants::Tenants;
+
+/// Names one object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// Names one object.
+    pub fn new(kind: Kind, name: impl Into<String>) -> Self {
+        ObjectKey { kind, name: name.into() }
+    }
+}
+
+/// Everything that decides and acts. One per process.
+pub struct Engine {
+    /// What the operator said.
+    pub config: Config,
+    /// All objects.
+    pub fleet: Arc<Fleet>,
+    /// The way to change them.
+    pub ledger: Ledger,
+    /// The way to the BMCs.
+    pub gateways: Gateways,
+    /// The way to the tenants' clusters.
+    pub tenants: Tenants,
+    /// Cost and placement.
+    pub policies: PolicyEngine,
+    /// Deadlines and retry counts.
+    pub limits: Limits,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Who is to be looked at, and when.
+    pub scheduler: Scheduler<ObjectKey>,
+    /// What `vmetal-netboot` answers from.
+    pub boot: watch::Sender<BootTable>,
+    /// Serialises decisions, so that two claims never want the same host.
+    pub placing: tokio::sync::Mutex<()>,
+    /// Objects with an effect under way in this process.
+    under_way: Mutex<HashSet<ObjectKey>>,
+}
+
+/// What the engine is made of.
+pub struct Parts {
+    /// What the operator said.
+    pub config: Config,
+    /// All objects.
+    pub fleet: Arc<Fleet>,
+    /// The way to change them.
+    pub ledger: Ledger,
+    /// The way to the BMCs.
+    pub gateways: Gateways,
+    /// Cost and placement.
+    pub policies: PolicyEngine,
+    /// Deadlines and retry counts.
+    pub limits: Limits,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Engine {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { config, fleet, ledger, gateways, policies, limits, clock, entropy } = parts;
+        let scheduler = Scheduler::new(Arc::clone(&clock));
+        Arc::new(Engine {
+            config,
+            fleet,
+            ledger,
+            gateways,
+            tenants: Tenants::default(),
+            policies,
+            limits,
+            clock,
+            entropy,
+            scheduler,
+            boot: watch::Sender::new(BootTable::default()),
+            placing: tokio::sync::Mutex::new(()),
+            under_way: Mutex::default(),
+        })
+    }
+
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Random bytes.
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.entropy.fill(&mut bytes);
+        bytes
+    }
+
+    /// True while an effect on the object is under way in this process.
+    pub fn is_under_way(&self, key: &ObjectKey) -> bool {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    /// Runs an effect on an object to its end, whatever happens to whoever asked for it; at most one per object. When it
+    /// has ended, the object is looked at again.
+    pub fn run(self: &Arc<Self>, key: ObjectKey, effect: impl Future<Output = ()> + Send + 'static) {
+        let fresh = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        if !fresh {
+            return;
+        }
+        let engine = Arc::clone(self);
+        // A task of its own: dropping the caller must not cut an effect short.
+        tokio::spawn(async move {
+            let ended = tokio::spawn(effect).await;
+            if let Err(error) = ended {
+                tracing::error!(kind = %key.kind, name = %key.name, %error, "an effect broke off; looking again");
+            }
+            engine.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            engine.scheduler.wake(key);
+        });
+    }
+
+    /// Effects under way, for a clean stop.
+    pub fn effects_under_way(&self) -> usize {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Changes a host, deciding again on the newest state until the commit wins. `None` from `decide` ends it.
+    ///
+    /// `extra` may add to the batch (secrets). Returns the status that was committed, or `None` when there was nothing to
+    /// do or the host is gone. Where the store does not answer, it is tried again for as long as it takes: what has
+    /// happened must be recorded.
+    pub async fn change_host(
+        &self,
+        name: &str,
+        decide: impl Fn(&Host) -> Option<vmetal_lifecycle::host::Change>,
+        extra: impl Fn(&Host, &mut Batch),
+    ) -> Result<Option<HostStatus>, CommitError> {
+        loop {
+            let Some(host) = self.fleet.host(name) else { return Ok(None) };
+            let Some(change) = decide(&host) else { return Ok(None) };
+            let mut batch = Batch::new();
+            batch.notes(&*host, self.now(), change.notes);
+            extra(&host, &mut batch);
+            if change.status != host.status {
+                let mut changed = (*host).clone();
+                changed.status = change.status.clone();
+                batch.replace(changed);
+            }
+            if batch.is_empty() {
+                return Ok(Some(change.status));
+            }
+            match self.ledger.commit(batch).await {
+                Ok(_) => return Ok(Some(change.status)),
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) if error.is_retryable() => self.store_trouble(&error).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Says that the store does not answer, and waits a little.
+    pub async fn store_trouble(&self, error: &CommitError) {
+        tracing::error!(%error, "the store does not take commits; trying again");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+
+    /// The failure for a fault inside the engine or its store.
+    pub fn internal(&self, what: &str, error: impl std::fmt::Display) -> Failure {
+        Failure {
+            cause: vmetal_model::Cause::Internal,
+            message: format!("{what}: {error}"),
+            advice: "look at the engine's log; it tries again".to_owned(),
+            at: self.now(),
+        }
+    }
+
+    /// Removes an object and its secrets.
+    pub async fn remove<R: Record>(&self, object: &R, secrets: &[String], now: Timestamp) -> Result<(), CommitError> {
+        let mut batch = Batch::new();
+        batch.notes(object, now, [vmetal_lifecycle::Note::info("deleted", "removed")]);
+        batch.remove(object);
+        for secret in secrets {
+            batch.forget(secret.clone());
+        }
+        self.ledger.commit(batch).await.map(|_| ())
+    }
+}

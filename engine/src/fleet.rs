@@ -1,0 +1,223 @@
+//! All objects as they are now, in memory: what every decision reads. Fed by the ledger with each commit, in order of
+//! revision, so that a decision never sees an older state than the commits it made itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+use vmetal_model::{Host, Image, Kind, NodeType, TenantCluster, TenantNode, Uid};
+
+/// One object of any kind.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// A host.
+    Host(Arc<Host>),
+    /// A class of hosts.
+    NodeType(Arc<NodeType>),
+    /// A claim.
+    TenantNode(Arc<TenantNode>),
+    /// A cluster.
+    TenantCluster(Arc<TenantCluster>),
+    /// An image.
+    Image(Arc<Image>),
+}
+
+impl Entry {
+    /// The object's kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Entry::Host(_) => Kind::Host,
+            Entry::NodeType(_) => Kind::NodeType,
+            Entry::TenantNode(_) => Kind::TenantNode,
+            Entry::TenantCluster(_) => Kind::TenantCluster,
+            Entry::Image(_) => Kind::Image,
+        }
+    }
+
+    /// The object's frame.
+    pub fn metadata(&self) -> &vmetal_model::Metadata {
+        match self {
+            Entry::Host(o) => &o.metadata,
+            Entry::NodeType(o) => &o.metadata,
+            Entry::TenantNode(o) => &o.metadata,
+            Entry::TenantCluster(o) => &o.metadata,
+            Entry::Image(o) => &o.metadata,
+        }
+    }
+}
+
+/// What a commit did to one object.
+#[derive(Debug, Clone)]
+pub enum Update {
+    /// It is this now.
+    Put(Entry),
+    /// It is gone.
+    Gone(Kind, String),
+}
+
+#[derive(Default)]
+struct Tables {
+    hosts: BTreeMap<String, Arc<Host>>,
+    node_types: BTreeMap<String, Arc<NodeType>>,
+    nodes: BTreeMap<String, Arc<TenantNode>>,
+    clusters: BTreeMap<String, Arc<TenantCluster>>,
+    images: BTreeMap<String, Arc<Image>>,
+    /// Boot tokens in force, by host uid.
+    tokens: HashMap<Uid, String>,
+}
+
+/// The objects, and a signal that something changed.
+pub struct Fleet {
+    tables: RwLock<Tables>,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Fleet { tables: RwLock::default(), changed: watch::Sender::new(0) }
+    }
+}
+
+impl Fleet {
+    fn read<T>(&self, f: impl FnOnce(&Tables) -> T) -> T {
+        f(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, f: impl FnOnce(&mut Tables) -> T) -> T {
+        f(&mut self.tables.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes in a commit. Older news about an object than what is known is ignored.
+    pub fn take(&self, revision: u64, updates: impl IntoIterator<Item = Update>) {
+        self.write(|tables| {
+            for update in updates {
+                match update {
+                    Update::Put(Entry::Host(o)) => put(&mut tables.hosts, o, |o| &o.metadata),
+                    Update::Put(Entry::NodeType(o)) => put(&mut tables.node_types, o, |o| &o.metadata),
+                    Update::Put(Entry::TenantNode(o)) => put(&mut tables.nodes, o, |o| &o.metadata),
+                    Update::Put(Entry::TenantCluster(o)) => put(&mut tables.clusters, o, |o| &o.metadata),
+                    Update::Put(Entry::Image(o)) => put(&mut tables.images, o, |o| &o.metadata),
+                    Update::Gone(kind, name) => tables.remove(kind, &name, revision),
+                }
+            }
+        });
+        self.changed.send_modify(|seen| *seen = revision.max(*seen));
+    }
+
+    /// Changes with every commit; for those who wait for something.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The newest revision that was taken in.
+    pub fn revision(&self) -> u64 {
+        *self.changed.borrow()
+    }
+
+    /// One host.
+    pub fn host(&self, name: &str) -> Option<Arc<Host>> {
+        self.read(|t| t.hosts.get(name).cloned())
+    }
+
+    /// One claim.
+    pub fn node(&self, name: &str) -> Option<Arc<TenantNode>> {
+        self.read(|t| t.nodes.get(name).cloned())
+    }
+
+    /// One class.
+    pub fn node_type(&self, name: &str) -> Option<Arc<NodeType>> {
+        self.read(|t| t.node_types.get(name).cloned())
+    }
+
+    /// One cluster.
+    pub fn cluster(&self, name: &str) -> Option<Arc<TenantCluster>> {
+        self.read(|t| t.clusters.get(name).cloned())
+    }
+
+    /// One image.
+    pub fn image(&self, name: &str) -> Option<Arc<Image>> {
+        self.read(|t| t.images.get(name).cloned())
+    }
+
+    /// All hosts, by name.
+    pub fn hosts(&self) -> Vec<Arc<Host>> {
+        self.read(|t| t.hosts.values().cloned().collect())
+    }
+
+    /// All claims, by name.
+    pub fn nodes(&self) -> Vec<Arc<TenantNode>> {
+        self.read(|t| t.nodes.values().cloned().collect())
+    }
+
+    /// All classes, by name.
+    pub fn node_types(&self) -> Vec<Arc<NodeType>> {
+        self.read(|t| t.node_types.values().cloned().collect())
+    }
+
+    /// Any object.
+    pub fn entry(&self, kind: Kind, name: &str) -> Option<Entry> {
+        match kind {
+            Kind::Host => self.host(name).map(Entry::Host),
+            Kind::NodeType => self.node_type(name).map(Entry::NodeType),
+            Kind::TenantNode => self.node(name).map(Entry::TenantNode),
+            Kind::TenantCluster => self.cluster(name).map(Entry::TenantCluster),
+            Kind::Image => self.image(name).map(Entry::Image),
+        }
+    }
+
+    /// All objects of a kind, by name.
+    pub fn entries(&self, kind: Kind) -> Vec<Entry> {
+        self.read(|t| match kind {
+            Kind::Host => t.hosts.values().cloned().map(Entry::Host).collect(),
+            Kind::NodeType => t.node_types.values().cloned().map(Entry::NodeType).collect(),
+            Kind::TenantNode => t.nodes.values().cloned().map(Entry::TenantNode).collect(),
+            Kind::TenantCluster => t.clusters.values().cloned().map(Entry::TenantCluster).collect(),
+            Kind::Image => t.images.values().cloned().map(Entry::Image).collect(),
+        })
+    }
+
+    /// The host that a claim holds, if the claim is still the one that holds it.
+    pub fn held_by(&self, node: &TenantNode) -> Option<Arc<Host>> {
+        let host = self.host(node.status.host.as_deref()?)?;
+        let mine = host.status.claim.as_ref().is_some_and(|claim| claim.uid == node.metadata.uid);
+        mine.then_some(host)
+    }
+
+    /// Remembers or forgets a boot token.
+    pub fn set_token(&self, host: &Uid, token: Option<String>) {
+        self.write(|t| match token {
+            Some(token) => t.tokens.insert(host.clone(), token),
+            None => t.tokens.remove(host),
+        });
+    }
+
+    /// The boot token of a host.
+    pub fn token(&self, host: &Uid) -> Option<String> {
+        self.read(|t| t.tokens.get(host).cloned())
+    }
+}
+
+fn put<T>(table: &mut BTreeMap<String, Arc<T>>, object: Arc<T>, metadata: impl Fn(&T) -> &vmetal_model::Metadata) {
+    let name = metadata(&object).name.clone();
+    let newer = table.get(&name).is_none_or(|known| metadata(known).revision < metadata(&object).revision);
+    if newer {
+        table.insert(name, object);
+    }
+}
+
+impl Tables {
+    fn remove(&mut self, kind: Kind, name: &str, revision: u64) {
+        fn gone<T>(table: &mut BTreeMap<String, Arc<T>>, name: &str, older: impl Fn(&T) -> bool) {
+            if table.get(name).is_some_and(|known| older(known)) {
+                table.remove(name);
+            }
+        }
+        match kind {
+            Kind::Host => gone(&mut self.hosts, name, |o| o.metadata.revision < revision),
+            Kind::NodeType => gone(&mut self.node_types, name, |o| o.metadata.revision < revision),
+            Kind::TenantNode => gone(&mut self.nodes, name, |o| o.metadata.revision < revision),
+            Kind::TenantCluster => gone(&mut self.clusters, name, |o| o.metadata.revision < revision),
+            Kind::Image => gone(&mut self.images, name, |o| o.metadata.revision < revision),
+        }
+    }
+}

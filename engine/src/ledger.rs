@@ -1,0 +1,273 @@
+//! The only way to change anything: typed objects in, one store transaction out, memory brought up to date after it.
+//!
+//! A [`Batch`] is built by plain synchronous code and then committed: no lock and no transaction is ever held across I/O.
+//! Every write is guarded by the revision that was read, so a lost race changes nothing and is decided again.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use vmetal_lifecycle::Note;
+use vmetal_model::{Event, Host, Image, Kind, NodeType, Object, TenantCluster, TenantNode, Timestamp};
+use vmetal_store::{
+    AnyStore, CommitError, Guard, Key, ObjectChange, Page, ReadError, Revision, Selector, Store, Stored, Txn,
+    UniqueKey, Write,
+};
+
+use crate::fleet::{Entry, Fleet, Update};
+
+/// Unique index over BMC systems.
+pub const INDEX_BMC: &str = "bmc address";
+/// Unique index over boot interfaces.
+pub const INDEX_MAC: &str = "boot MAC";
+/// Unique index over addresses on the provisioning network.
+pub const INDEX_ADDRESS: &str = "provisioning address";
+
+const SECRETS: &str = "secret";
+
+/// A model object that the ledger can keep.
+pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    /// Its kind.
+    const KIND: Kind;
+    /// Its frame.
+    fn metadata(&self) -> &vmetal_model::Metadata;
+    /// Its frame, to be changed.
+    fn metadata_mut(&mut self) -> &mut vmetal_model::Metadata;
+    /// As an entry of the fleet.
+    fn entry(self: Arc<Self>) -> Entry;
+    /// What no other object may have too.
+    fn unique(&self) -> Vec<UniqueKey> {
+        Vec::new()
+    }
+}
+
+macro_rules! record {
+    ($type:ty, $kind:ident $(, $unique:item)?) => {
+        impl Record for $type {
+            const KIND: Kind = Kind::$kind;
+            fn metadata(&self) -> &vmetal_model::Metadata {
+                &self.metadata
+            }
+            fn metadata_mut(&mut self) -> &mut vmetal_model::Metadata {
+                &mut self.metadata
+            }
+            fn entry(self: Arc<Self>) -> Entry {
+                Entry::$kind(self)
+            }
+            $($unique)?
+        }
+    };
+}
+
+record!(
+    Host,
+    Host,
+    fn unique(&self) -> Vec<UniqueKey> {
+        let address = self.status.address.or(self.spec.address);
+        [
+            Some(UniqueKey::new(INDEX_BMC, self.spec.bmc.address.identity())),
+            Some(UniqueKey::new(INDEX_MAC, self.spec.boot_mac.to_string())),
+            address.map(|address| UniqueKey::new(INDEX_ADDRESS, address.to_string())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+);
+record!(NodeType, NodeType);
+record!(TenantNode, TenantNode);
+record!(TenantCluster, TenantCluster);
+record!(Image, Image);
+
+/// The store key of an object.
+pub fn key(kind: Kind, name: &str) -> Key {
+    Key::new(kind.as_str(), name)
+}
+
+/// A change to be committed as one.
+#[derive(Default)]
+pub struct Batch {
+    txn: Txn,
+    updates: Vec<Pending>,
+}
+
+type Pending = Box<dyn FnOnce(u64) -> Update + Send>;
+
+impl Batch {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// True when committing would change nothing.
+    pub fn is_empty(&self) -> bool {
+        self.txn.writes.is_empty() && self.txn.events.is_empty()
+    }
+
+    /// Writes an object that must not exist yet.
+    pub fn create<R: Record>(&mut self, object: R) {
+        let at = key(R::KIND, &object.metadata().name);
+        self.txn.guards.push(Guard::Absent(at));
+        self.put(object);
+    }
+
+    /// Writes an object that must still be at the revision it was read at.
+    pub fn replace<R: Record>(&mut self, object: R) {
+        let at = key(R::KIND, &object.metadata().name);
+        self.txn.guards.push(Guard::Revision(at, Revision(object.metadata().revision)));
+        self.put(object);
+    }
+
+    fn put<R: Record>(&mut self, mut object: R) {
+        let unique = object.unique();
+        object.metadata_mut().revision = 0;
+        // The model's types are plain data with string keys: they always serialise.
+        let value = serde_json::to_vec(&object).unwrap_or_default();
+        let at = key(R::KIND, &object.metadata().name);
+        self.txn.writes.push(Write::Put { key: at, value, unique });
+        self.updates.push(Box::new(move |revision| {
+            object.metadata_mut().revision = revision;
+            Update::Put(Arc::new(object).entry())
+        }));
+    }
+
+    /// Removes an object that must still be at the revision it was read at.
+    pub fn remove<R: Record>(&mut self, object: &R) {
+        let name = object.metadata().name.clone();
+        let at = key(R::KIND, &name);
+        self.txn.guards.push(Guard::Revision(at.clone(), Revision(object.metadata().revision)));
+        self.txn.writes.push(Write::Delete(at));
+        self.updates.push(Box::new(move |_| Update::Gone(R::KIND, name)));
+    }
+
+    /// Keeps a secret. It never leaves the store but to where it is used.
+    pub fn secret(&mut self, name: String, value: impl Into<Vec<u8>>) {
+        self.txn.writes.push(Write::put(Key::new(SECRETS, name), value));
+    }
+
+    /// Forgets a secret, if there is one.
+    pub fn forget(&mut self, name: String) {
+        self.txn.writes.push(Write::Delete(Key::new(SECRETS, name)));
+    }
+
+    /// Puts remarks on an object's record.
+    pub fn notes<R: Record>(&mut self, object: &R, now: Timestamp, notes: impl IntoIterator<Item = Note>) {
+        for note in notes {
+            let metadata = object.metadata();
+            tracing::info!(kind = %R::KIND, name = %metadata.name, reason = note.reason, "{}", note.message);
+            let event = Event {
+                at: now,
+                kind: R::KIND,
+                name: metadata.name.clone(),
+                uid: metadata.uid.clone(),
+                severity: note.severity,
+                reason: note.reason.to_owned(),
+                message: note.message,
+            };
+            let value = serde_json::to_vec(&event).unwrap_or_default();
+            self.txn.events.push(vmetal_store::EventRecord::new(key(R::KIND, &metadata.name), value));
+        }
+    }
+
+    /// Makes the commit idempotent.
+    pub fn request(&mut self, id: &str) {
+        if !id.is_empty() {
+            self.txn.request_id = Some(vmetal_store::RequestId(id.to_owned()));
+        }
+    }
+}
+
+/// The store, typed, with the fleet behind it.
+pub struct Ledger {
+    store: AnyStore,
+    fleet: Arc<Fleet>,
+}
+
+impl Ledger {
+    /// Reads everything there is into the fleet.
+    pub async fn open(store: AnyStore, fleet: Arc<Fleet>) -> Result<Self, ReadError> {
+        let ledger = Ledger { store, fleet };
+        for kind in Kind::ALL {
+            let mut page = Page::first(NonZeroUsize::MIN.saturating_add(999));
+            loop {
+                let list = ledger.store.list(&Selector::Kind(kind.as_str().into()), page.clone()).await?;
+                let updates = list.items.iter().map(|stored| decode_entry(kind, stored).map(Update::Put));
+                let updates = updates.collect::<Result<Vec<_>, _>>()?;
+                ledger.fleet.take(list.revision.0, updates);
+                match list.next {
+                    Some(token) => page.token = Some(token),
+                    None => break,
+                }
+            }
+        }
+        Ok(ledger)
+    }
+
+    /// The store underneath, for reading histories.
+    pub fn store(&self) -> &AnyStore {
+        &self.store
+    }
+
+    /// Commits, durably, and brings the fleet up to date.
+    pub async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
+        let Batch { txn, updates } = batch;
+        let revision = self.store.commit(txn).await?.0;
+        self.fleet.take(revision, updates.into_iter().map(|update| update(revision)));
+        Ok(revision)
+    }
+
+    /// A secret's value.
+    pub async fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.store.get(&Key::new(SECRETS, name)).await?.map(|stored| stored.value.to_vec()))
+    }
+}
+
+/// Reads one stored object.
+pub fn decode<R: Record>(stored: &Stored) -> Result<R, ReadError> {
+    let mut object: R = serde_json::from_slice(&stored.value).map_err(|error| ReadError::Corrupt {
+        what: format!("{} does not have the shape this engine knows: {error}", stored.key),
+    })?;
+    object.metadata_mut().revision = stored.revision.0;
+    Ok(object)
+}
+
+/// Reads one stored object of a kind that is known at run time.
+pub fn decode_entry(kind: Kind, stored: &Stored) -> Result<Entry, ReadError> {
+    Ok(match kind {
+        Kind::Host => Entry::Host(Arc::new(decode(stored)?)),
+        Kind::NodeType => Entry::NodeType(Arc::new(decode(stored)?)),
+        Kind::TenantNode => Entry::TenantNode(Arc::new(decode(stored)?)),
+        Kind::TenantCluster => Entry::TenantCluster(Arc::new(decode(stored)?)),
+        Kind::Image => Entry::Image(Arc::new(decode(stored)?)),
+    })
+}
+
+/// Reads one change of a stored object; `None` for what is not an object (secrets).
+pub fn decode_change(change: &ObjectChange) -> Result<Option<Update>, ReadError> {
+    let at = change.key();
+    let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == at.kind.as_str()) else { return Ok(None) };
+    Ok(Some(match change {
+        ObjectChange::Put(stored) => Update::Put(decode_entry(kind, stored)?),
+        ObjectChange::Deleted(at) => Update::Gone(kind, at.name.clone()),
+    }))
+}
+
+/// The frame of a new object.
+pub fn new_metadata(name: &str, entropy: [u8; 16], now: Timestamp) -> vmetal_model::Metadata {
+    vmetal_model::Metadata {
+        name: name.to_owned(),
+        uid: vmetal_model::Uid::from_random(entropy),
+        generation: 1,
+        revision: 0,
+        labels: Default::default(),
+        annotations: Default::default(),
+        created: now,
+        deleted: None,
+    }
+}
+
+/// A new object.
+pub fn new_object<S, T>(metadata: vmetal_model::Metadata, spec: S, status: T) -> Object<S, T> {
+    Object { metadata, spec, status }
+}

@@ -1,0 +1,199 @@
+//! The loop: wake, decide, commit, act. Everything else is data for it.
+
+mod hosts;
+mod images;
+mod nodes;
+mod types;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use jiff::SignedDuration;
+use vmetal_model::{Host, HostPhase, Kind, TenantNodePhase, Timestamp, Uid};
+use vmetal_store::{Change, CommitError, Revision, Selector, Store};
+
+use crate::engine::{Engine, ObjectKey};
+use crate::fleet::{Entry, Update};
+use crate::ledger::decode_change;
+use crate::netboot::Table;
+
+/// How many objects are decided on at the same time. Decisions are short; effects run apart.
+const WORKERS: usize = 16;
+
+impl Engine {
+    /// Looks at every object once, then at each when it is due or something happened to it. Runs until dropped.
+    pub async fn reconcile_forever(self: Arc<Self>) {
+        for kind in Kind::ALL {
+            for entry in self.fleet.entries(kind) {
+                self.scheduler.wake(ObjectKey::new(kind, entry.metadata().name.clone()));
+            }
+        }
+        let workers = (0..WORKERS).map(|_| {
+            let engine = Arc::clone(&self);
+            async move {
+                loop {
+                    let lease = engine.scheduler.next().await;
+                    engine.reconcile(lease.key()).await;
+                    lease.done();
+                }
+            }
+        });
+        futures::future::join_all(workers).await;
+    }
+
+    async fn reconcile(self: &Arc<Self>, key: &ObjectKey) {
+        let result = match key.kind {
+            Kind::Host => self.reconcile_host(&key.name).await,
+            Kind::TenantNode => self.reconcile_node(&key.name).await,
+            Kind::NodeType => self.reconcile_node_type(&key.name).await,
+            Kind::Image => self.reconcile_image(&key.name).await,
+            Kind::TenantCluster => self.reconcile_cluster(&key.name).await,
+        };
+        match result {
+            Ok(()) => {}
+            // Somebody else changed the object first: decide again on what it is now.
+            Err(CommitError::Conflict { .. }) => self.scheduler.wake(key.clone()),
+            Err(error) => {
+                tracing::error!(kind = %key.kind, name = %key.name, %error, "could not commit a decision; trying again");
+                self.wake_in(key.clone(), SignedDuration::from_secs(1));
+            }
+        }
+    }
+
+    pub(crate) fn wake_in(&self, key: ObjectKey, pause: SignedDuration) {
+        self.wake_at(key, self.now().saturating_add(pause).unwrap_or(Timestamp::MAX));
+    }
+
+    pub(crate) fn wake_at(&self, key: ObjectKey, when: Timestamp) {
+        if when <= self.now() {
+            self.scheduler.wake(key);
+        } else {
+            self.scheduler.wake_at(key, when);
+        }
+    }
+
+    /// Follows the store and wakes whatever a change concerns. Runs until dropped.
+    pub async fn follow_forever(self: Arc<Self>) {
+        let mut table = Table::new(&self.fleet);
+        self.boot.send_replace(table.publish(self.fleet.revision()));
+        let mut seen = Seen::default();
+        loop {
+            let after = Revision(self.fleet.revision());
+            let mut changes = self.ledger.store().watch(Selector::All, after);
+            while let Some(change) = changes.next().await {
+                match change {
+                    Ok(Change::Committed(committed)) => {
+                        let updates = committed.objects.iter().map(decode_change);
+                        for update in updates {
+                            match update {
+                                Ok(Some(update)) => self.changed(&update, &mut seen, &mut table, committed.revision.0),
+                                Ok(None) => {}
+                                Err(error) => tracing::error!(%error, "a change cannot be read"),
+                            }
+                        }
+                    }
+                    Ok(Change::Progress(_)) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "lost the store's changes; looking at everything again");
+                        break;
+                    }
+                }
+            }
+            for kind in Kind::ALL {
+                for entry in self.fleet.entries(kind) {
+                    self.scheduler.wake(ObjectKey::new(kind, entry.metadata().name.clone()));
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    }
+
+    fn changed(&self, update: &Update, seen: &mut Seen, table: &mut Table, revision: u64) {
+        let (kind, name) = match update {
+            Update::Put(entry) => (entry.kind(), entry.metadata().name.as_str()),
+            Update::Gone(kind, name) => (*kind, name.as_str()),
+        };
+        self.scheduler.wake(ObjectKey::new(kind, name));
+        match update {
+            Update::Put(Entry::Host(host)) => {
+                if table.update(host, &self.fleet) {
+                    self.boot.send_replace(table.publish(revision));
+                }
+                let pool = seen.host(host);
+                if let Some(node) = pool.claimant {
+                    self.scheduler.wake(ObjectKey::new(Kind::TenantNode, node));
+                }
+                if pool.changed {
+                    self.pool_changed();
+                }
+            }
+            Update::Gone(Kind::Host, name) => {
+                if table.remove(name) {
+                    self.boot.send_replace(table.publish(revision));
+                }
+                seen.hosts.remove(name);
+                self.pool_changed();
+            }
+            Update::Put(Entry::TenantNode(node)) => {
+                if let Some(host) = &node.status.host {
+                    self.scheduler.wake(ObjectKey::new(Kind::Host, host.clone()));
+                }
+            }
+            Update::Put(Entry::NodeType(node_type)) => {
+                // Its status is written by the engine itself: only a new declaration is news to claims.
+                let generation = node_type.metadata.generation;
+                if seen.node_types.insert(name.to_owned(), generation) != Some(generation) {
+                    self.wake_pending();
+                }
+            }
+            Update::Put(Entry::Image(_) | Entry::TenantCluster(_)) => self.wake_scheduled(),
+            Update::Gone(..) => self.wake_pending(),
+        }
+    }
+
+    fn pool_changed(&self) {
+        for node_type in self.fleet.node_types() {
+            self.scheduler.wake(ObjectKey::new(Kind::NodeType, node_type.name()));
+        }
+        self.wake_pending();
+    }
+
+    fn wake_pending(&self) {
+        self.wake_nodes(&[TenantNodePhase::Pending]);
+    }
+
+    fn wake_scheduled(&self) {
+        self.wake_nodes(&[TenantNodePhase::Pending, TenantNodePhase::Scheduled]);
+    }
+
+    fn wake_nodes(&self, phases: &[TenantNodePhase]) {
+        for node in self.fleet.nodes().iter().filter(|node| phases.contains(&node.status.phase)) {
+            self.scheduler.wake(ObjectKey::new(Kind::TenantNode, node.name()));
+        }
+    }
+}
+
+/// What was last seen, to tell news from repetition.
+#[derive(Default)]
+struct Seen {
+    hosts: HashMap<String, (HostPhase, Option<(String, Uid)>, u64)>,
+    node_types: HashMap<String, u64>,
+}
+
+struct PoolNews {
+    /// The claim that holds the host, or held it before.
+    claimant: Option<String>,
+    /// Whether claims and classes should look again.
+    changed: bool,
+}
+
+impl Seen {
+    fn host(&mut self, host: &Host) -> PoolNews {
+        let claim = host.status.claim.as_ref().map(|claim| (claim.node.clone(), claim.uid.clone()));
+        let now = (host.status.phase, claim.clone(), host.metadata.generation);
+        let before = self.hosts.insert(host.name().to_owned(), now.clone());
+        let claimant = claim.or_else(|| before.as_ref().and_then(|(_, claim, _)| claim.clone())).map(|(node, _)| node);
+        PoolNews { claimant, changed: before != Some(now) }
+    }
+}

@@ -1,0 +1,214 @@
+//! Hosts: the step, and the effects on hardware.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use vmetal_bmc::{BmcTarget, Gateway};
+use vmetal_lifecycle::host::{self, Effected, Fate};
+use vmetal_model::agent::BootPurpose;
+use vmetal_model::host::BootAttempt;
+use vmetal_model::{Cause, Failure, Host, HostPhase, HostStatus, Kind, OperationKind, OperationState};
+use vmetal_store::CommitError;
+
+use crate::engine::{Engine, ObjectKey};
+use crate::ledger::{Batch, INDEX_ADDRESS};
+use crate::secrets;
+
+/// What an effect brought, with what must be kept beside the host.
+struct Brought {
+    effected: Effected,
+    boot_token: Option<String>,
+}
+
+impl From<Effected> for Brought {
+    fn from(effected: Effected) -> Self {
+        Brought { effected, boot_token: None }
+    }
+}
+
+impl Engine {
+    pub(super) async fn reconcile_host(self: &Arc<Self>, name: &str) -> Result<(), CommitError> {
+        let key = ObjectKey::new(Kind::Host, name);
+        if self.is_under_way(&key) {
+            return Ok(());
+        }
+        let open = |host: &Host| host.status.operation.as_ref().is_some_and(|op| op.state == OperationState::Intended);
+        if self.fleet.host(name).is_some_and(|host| open(&host)) {
+            // An intent that nobody in this process works on: the engine was stopped in between.
+            self.change_host(name, |host| host::recover(host, &self.limits, self.now()), |_, _| {}).await?;
+        }
+        let Some(host) = self.fleet.host(name) else { return Ok(()) };
+        let now = self.now();
+        let decision = host::step(&host, &self.limits, now);
+        if decision.fate == Fate::Remove {
+            let uid = &host.metadata.uid;
+            self.fleet.set_token(uid, None);
+            return self.remove(&*host, &[secrets::bmc_password(uid), secrets::boot_token(uid)], now).await;
+        }
+        if let Some(next) = decision.next {
+            self.wake_at(key.clone(), next);
+        }
+        let mut batch = Batch::new();
+        batch.notes(&*host, now, decision.notes);
+        if decision.status != host.status {
+            let mut changed = (*host).clone();
+            changed.status = decision.status;
+            batch.replace(changed);
+        }
+        if !batch.is_empty() {
+            self.ledger.commit(batch).await?;
+        }
+        if let (Some(kind), Some(host)) = (decision.effect, self.fleet.host(name)) {
+            let engine = Arc::clone(self);
+            self.run(key, async move { engine.perform(host, kind).await });
+        }
+        Ok(())
+    }
+
+    /// Performs one effect and records its outcome, however long the store takes to accept it.
+    async fn perform(self: Arc<Self>, host: Arc<Host>, kind: OperationKind) {
+        let Some(id) = host.status.operation.as_ref().map(|op| op.id) else { return };
+        let mut taken: Vec<Ipv4Addr> = Vec::new();
+        loop {
+            let result = self.act(&host, kind, &taken).await;
+            let token = result.as_ref().ok().and_then(|brought| brought.boot_token.clone());
+            let result = result.map(|brought| brought.effected);
+            let committed = self
+                .change_host(
+                    host.name(),
+                    |host| host::outcome(host, &self.limits, id, result.clone(), self.now()),
+                    |host, batch| {
+                        if let Some(token) = &token {
+                            batch.secret(secrets::boot_token(&host.metadata.uid), token.as_bytes());
+                            self.fleet.set_token(&host.metadata.uid, Some(token.clone()));
+                        }
+                    },
+                )
+                .await;
+            match (committed, &result) {
+                (Ok(_), _) => return,
+                // Another host got the address first.
+                (Err(CommitError::Unique { index, .. }), Ok(Effected::Address(address))) if index == INDEX_ADDRESS => {
+                    taken.push(*address);
+                }
+                (Err(error), _) => {
+                    tracing::error!(host = host.name(), %error, "an outcome could not be recorded; the engine will look again");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn act(&self, host: &Host, kind: OperationKind, taken: &[Ipv4Addr]) -> Result<Brought, Failure> {
+        match kind {
+            OperationKind::AllocateAddress => self.allocate(host, taken).map(|a| Effected::Address(a).into()),
+            OperationKind::OpenBoot => Ok(self.open_boot(&host.status)),
+            OperationKind::ProbeBmc => {
+                let mut facts = self.gateway(host).await?.probe().await.map_err(|e| e.to_failure(self.now()))?;
+                facts.read = Some(self.now());
+                Ok(Effected::Bmc(facts).into())
+            }
+            OperationKind::ReadPower => {
+                let power = self.gateway(host).await?.power().await.map_err(|e| e.to_failure(self.now()))?;
+                Ok(Effected::Power(power).into())
+            }
+            OperationKind::SetNetworkBoot => {
+                let gateway = self.gateway(host).await?;
+                let set = gateway.set_network_boot_once(host.spec.boot_mode).await;
+                set.map(|_| Effected::BootDevice.into()).map_err(|e| e.to_failure(self.now()))
+            }
+            OperationKind::PowerOn => {
+                let on = self.gateway(host).await?.power_on().await;
+                on.map(|_| Effected::Power(vmetal_model::PowerState::On).into()).map_err(|e| e.to_failure(self.now()))
+            }
+            OperationKind::PowerOff => {
+                let off = self.gateway(host).await?.power_off().await;
+                off.map(|_| Effected::Power(vmetal_model::PowerState::Off).into()).map_err(|e| e.to_failure(self.now()))
+            }
+        }
+    }
+
+    async fn gateway(&self, host: &Host) -> Result<Arc<Gateway>, Failure> {
+        let secret = self.ledger.secret(&secrets::bmc_password(&host.metadata.uid)).await;
+        let password =
+            secret.map_err(|error| self.internal("the BMC password cannot be read from the store", error))?;
+        let Some(password) = password.and_then(|bytes| String::from_utf8(bytes).ok()) else {
+            return Err(Failure {
+                cause: Cause::BmcCredentials,
+                message: format!("no BMC password is known for host {}", host.name()),
+                advice: "apply the host again with its password (bmc.password_wo and a new password_wo_version)"
+                    .to_owned(),
+                at: self.now(),
+            });
+        };
+        let spec = &host.spec.bmc;
+        let found = host.status.bmc.as_ref().map(|facts| facts.system_path.clone());
+        let target = BmcTarget {
+            address: spec.address.clone(),
+            username: spec.username.clone(),
+            password,
+            password_version: spec.password_version.clone(),
+            tls: spec.tls.clone(),
+            system_path: spec.address.system_path().or(found),
+        };
+        self.gateways.for_host(&target).map_err(|error| error.to_failure(self.now()))
+    }
+
+    /// The declared address, or the lowest free one of the range.
+    fn allocate(&self, host: &Host, taken: &[Ipv4Addr]) -> Result<Ipv4Addr, Failure> {
+        if let Some(address) = host.spec.address {
+            return match taken.contains(&address) {
+                false => Ok(address),
+                true => Err(Failure {
+                    cause: Cause::AddressExhausted,
+                    message: format!("the declared address {address} belongs to another host"),
+                    advice: "declare another address, or none".to_owned(),
+                    at: self.now(),
+                }),
+            };
+        }
+        let used: Vec<Ipv4Addr> = self
+            .fleet
+            .hosts()
+            .iter()
+            .filter(|other| other.metadata.uid != host.metadata.uid)
+            .flat_map(|other| [other.status.address, other.spec.address])
+            .flatten()
+            .chain(taken.iter().copied())
+            .collect();
+        let network = &self.config.network;
+        let mut range = (u32::from(network.range_start)..=u32::from(network.range_end)).map(Ipv4Addr::from);
+        range.find(|address| !used.contains(address)).ok_or_else(|| Failure {
+            cause: Cause::AddressExhausted,
+            message: format!(
+                "all {} addresses from {} to {} are reserved",
+                used.len(),
+                network.range_start,
+                network.range_end
+            ),
+            advice: "widen network.range_start and range_end in the engine's configuration, or remove hosts".to_owned(),
+            at: self.now(),
+        })
+    }
+
+    fn open_boot(&self, status: &HostStatus) -> Brought {
+        let purpose = match status.phase {
+            HostPhase::Provisioning => BootPurpose::Install,
+            HostPhase::Deprovisioning => BootPurpose::Erase,
+            _ => BootPurpose::Inspect,
+        };
+        let token = hex::encode(self.random::<32>());
+        let attempt = BootAttempt {
+            id: hex::encode(self.random::<6>()),
+            purpose,
+            token_sha256: hex::encode(Sha256::digest(token.as_bytes())),
+            opened: self.now(),
+            called_in: None,
+            last_seen: None,
+            work_done: None,
+            phoned_home: None,
+        };
+        Brought { effected: Effected::Boot(attempt), boot_token: Some(token) }
+    }
+}

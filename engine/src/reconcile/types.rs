@@ -1,0 +1,118 @@
+//! Classes and clusters: what can be computed or observed about them.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use vmetal_model::node_type::Capacity;
+use vmetal_model::tenant_cluster::TenantClusterStatus;
+use vmetal_model::{HostPhase, Kind, NodeTypeStatus};
+use vmetal_policy::{HostRow, Offer};
+use vmetal_store::CommitError;
+
+use crate::engine::{Engine, ObjectKey};
+use crate::ledger::Batch;
+use crate::secrets;
+
+/// How often a cluster is looked at when nothing else happens.
+const CLUSTER_CHECK: SignedDuration = SignedDuration::from_mins(5);
+
+impl Engine {
+    pub(super) async fn reconcile_node_type(&self, name: &str) -> Result<(), CommitError> {
+        let Some(node_type) = self.fleet.node_type(name) else { return Ok(()) };
+        let hosts = self.fleet.hosts();
+        let selector = &node_type.spec.selector;
+        let mut capacity = Capacity::default();
+        for host in hosts.iter().filter(|h| selector.iter().all(|(k, v)| h.metadata.labels.get(k) == Some(v))) {
+            capacity.total += 1;
+            match &host.status.claim {
+                Some(_) => capacity.claimed += 1,
+                None if host.status.phase == HostPhase::Available => capacity.available += 1,
+                None => {}
+            }
+        }
+        let rows: Vec<HostRow> = hosts.iter().map(|host| HostRow::from_model(host)).collect();
+        let offer = Offer::from_model(&node_type, &rows);
+        let seconds = u64::try_from(self.now().as_second()).unwrap_or(0);
+        let cost = match self.policies.prices(&[offer], seconds) {
+            Ok(costs) => costs.first().map_or(node_type.status.cost, |cost| cost.units()),
+            Err(error) => {
+                tracing::warn!(node_type = name, %error, "the cost policy gave no usable answer; the last cost is kept");
+                node_type.status.cost
+            }
+        };
+        let status = NodeTypeStatus { cost, capacity, observed_generation: node_type.metadata.generation };
+        if status == node_type.status {
+            return Ok(());
+        }
+        let mut changed = (*node_type).clone();
+        changed.status = status;
+        let mut batch = Batch::new();
+        batch.replace(changed);
+        self.ledger.commit(batch).await.map(|_| ())
+    }
+
+    pub(super) async fn reconcile_cluster(self: &Arc<Self>, name: &str) -> Result<(), CommitError> {
+        let key = ObjectKey::new(Kind::TenantCluster, name);
+        if self.is_under_way(&key) {
+            return Ok(());
+        }
+        let Some(cluster) = self.fleet.cluster(name) else { return Ok(()) };
+        if cluster.is_deleted() {
+            let uid = &cluster.metadata.uid;
+            self.tenants.forget(uid);
+            return self.remove(&*cluster, &[secrets::kubeconfig(uid)], self.now()).await;
+        }
+        let due = self.tenants.due(&cluster.metadata.uid, cluster.metadata.generation, self.now(), CLUSTER_CHECK);
+        if let Some(due) = due {
+            self.wake_at(key, due);
+            return Ok(());
+        }
+        let engine = Arc::clone(self);
+        self.run(key, async move { engine.look_at_cluster(cluster).await });
+        Ok(())
+    }
+
+    async fn look_at_cluster(&self, cluster: Arc<vmetal_model::TenantCluster>) {
+        let facts = match self.tenant(&cluster).await {
+            Ok(client) => client.facts().await.map_err(|error| error.to_failure(self.now())),
+            Err(failure) => Err(failure),
+        };
+        self.tenants.looked(&cluster.metadata.uid, cluster.metadata.generation, self.now());
+        let generation = cluster.metadata.generation;
+        let status = match facts {
+            Ok(facts) => TenantClusterStatus {
+                reachable: true,
+                version: Some(facts.version),
+                endpoint: Some(facts.endpoint),
+                failure: None,
+                observed_generation: generation,
+            },
+            Err(mut failure) => {
+                // The same failure again is not news.
+                if let Some(old) = cluster.status.failure.as_ref().filter(|old| old.message == failure.message) {
+                    failure.at = old.at;
+                }
+                TenantClusterStatus {
+                    reachable: false,
+                    failure: Some(failure),
+                    observed_generation: generation,
+                    ..cluster.status.clone()
+                }
+            }
+        };
+        let Some(current) = self.fleet.cluster(cluster.name()).filter(|now| now.metadata.uid == cluster.metadata.uid)
+        else {
+            return;
+        };
+        if current.status == status {
+            return;
+        }
+        let mut changed = (*current).clone();
+        changed.status = status;
+        let mut batch = Batch::new();
+        batch.replace(changed);
+        if let Err(error) = self.ledger.commit(batch).await {
+            tracing::warn!(cluster = cluster.name(), %error, "could not record what the cluster looks like; looking again");
+        }
+    }
+}

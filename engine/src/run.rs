@@ -1,0 +1,138 @@
+//! Starting and stopping the process.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use vmetal_api::{ServerConfig, TokenStore};
+use vmetal_bmc::{AddressGuard, Gateways};
+use vmetal_lifecycle::Limits;
+use vmetal_policy::PolicyEngine;
+use vmetal_runtime::{SystemClock, SystemEntropy};
+use vmetal_store::{AnyStore, SqliteOptions};
+
+use crate::backend::ApiBackend;
+use crate::config::Config;
+use crate::engine::{Engine, Parts};
+use crate::fleet::Fleet;
+use crate::ledger::Ledger;
+use crate::secrets;
+
+/// Where BMCs may be when the configuration names no networks: private ones.
+const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+
+/// How long a stop waits for effects under way. Longer than any single call to a BMC may take.
+const STOP: Duration = Duration::from_secs(100);
+
+/// Runs the engine until `stop` completes, then waits for effects under way.
+///
+/// # Errors
+/// When something it needs is missing or in use: the message says what.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    prepare(&config.state_dir)?;
+    let store = AnyStore::open(config.store_path(), SqliteOptions::default())
+        .with_context(|| format!("cannot open the store {}", config.store_path().display()))?;
+    let fleet = Arc::new(Fleet::default());
+    let ledger = Ledger::open(store, Arc::clone(&fleet)).await.context("cannot read the store")?;
+    restore_boot_tokens(&fleet, &ledger).await?;
+    let engine = Engine::new(Parts {
+        gateways: Gateways::new(vmetal_bmc::Config::new(guard(&config)?)),
+        policies: policies(&config)?,
+        fleet,
+        ledger,
+        limits: Limits::default(),
+        clock: Arc::new(SystemClock::new()),
+        entropy: Arc::new(SystemEntropy),
+        config,
+    });
+    let config = &engine.config;
+    let token_file = config.state_dir.join("admin.token");
+    let (tokens, first) = TokenStore::load_or_create(&config.state_dir.join("tokens"), &token_file)?;
+    if first == vmetal_api::token::FirstStart::Yes {
+        tracing::info!(file = %token_file.display(), "first start: a bearer token for the API was made");
+    }
+    let listen = config.api.listen;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} (api.listen)"))?;
+    let socket = config.netboot_socket();
+
+    let (stopper, stopping) = watch::channel(());
+    let stopped = move || {
+        let mut stopping = stopping.clone();
+        async move {
+            // An error means that the sender is gone, which is a stop as well.
+            let _ = stopping.changed().await;
+        }
+    };
+    let backend = Arc::new(ApiBackend(Arc::clone(&engine)));
+    let api = vmetal_api::serve(listener, backend, tokens, ServerConfig::default(), stopped());
+    let netboot = vmetal_api::netboot::serve(&socket, Arc::clone(&engine), stopped());
+    tracing::info!(api = %listen, netboot = %socket.display(), objects = engine.fleet.revision(), "vmetald is ready");
+    let serving = async {
+        tokio::try_join!(async { api.await.context("the API stopped") }, async {
+            netboot.await.context("the network boot socket failed")
+        })
+        .map(|_| ())
+    };
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended,
+        () = Arc::clone(&engine).reconcile_forever() => {}
+        () = Arc::clone(&engine).follow_forever() => {}
+        () = stop => {}
+    }
+    tracing::info!("stopping: no new effects; waiting for those under way");
+    stopper.send_replace(());
+    let drained = async {
+        while engine.effects_under_way() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (served, waited) = tokio::join!(serving, tokio::time::timeout(STOP, drained));
+    if waited.is_err() {
+        tracing::warn!(
+            effects = engine.effects_under_way(),
+            "effects are still under way; they are looked at again at the next start"
+        );
+    }
+    served
+}
+
+/// Makes the state directory, readable by its owner only: it holds credentials.
+fn prepare(directory: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.with_context(|| format!("cannot make the state directory {}", directory.display()))
+}
+
+fn guard(config: &Config) -> anyhow::Result<AddressGuard> {
+    let networks: Vec<&str> = match config.bmc.allow.is_empty() {
+        true => PRIVATE.to_vec(),
+        false => config.bmc.allow.iter().map(String::as_str).collect(),
+    };
+    AddressGuard::parse(networks).context("bmc.allow in the configuration is not a list of networks")
+}
+
+fn policies(config: &Config) -> anyhow::Result<PolicyEngine> {
+    let policies = match &config.policies.dir {
+        Some(directory) => vmetal_policy::Config::shipped(directory),
+        None => vmetal_policy::Config::native(),
+    };
+    let engine = PolicyEngine::new(policies).context("the policies cannot be used")?;
+    for identity in engine.identities() {
+        tracing::info!("policy {identity}");
+    }
+    Ok(engine)
+}
+
+async fn restore_boot_tokens(fleet: &Fleet, ledger: &Ledger) -> anyhow::Result<()> {
+    for host in fleet.hosts().iter().filter(|host| host.status.boot.is_some()) {
+        let token = ledger.secret(&secrets::boot_token(&host.metadata.uid)).await?;
+        fleet.set_token(&host.metadata.uid, token.and_then(|bytes| String::from_utf8(bytes).ok()));
+    }
+    Ok(())
+}

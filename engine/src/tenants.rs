@@ -1,0 +1,309 @@
+//! The tenants' clusters: connections, and what is done for a claim there.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+use vmetal_lifecycle::node::{DrainPass, Effect, Effected, Sight};
+use vmetal_model::agent::Seed;
+use vmetal_model::{Cause, Failure, Host, Image, ImagePhase, TenantCluster, TenantNode, Timestamp, Uid};
+use vmetal_tenant::{
+    Callback, DeleteOutcome, DrainMode, DrainOptions, JoinGrant, JoinRequest, NodeExpectation, NodeRegistration,
+    NodeState, TenantClient, TenantError, TokenSecret, UserDataInput, render_meta_data, render_user_data,
+};
+
+use crate::engine::Engine;
+use crate::ledger::Batch;
+use crate::secrets;
+
+/// How long a join token works: longer than installing, booting and joining may take together.
+const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(4);
+
+/// Connections to clusters, one per declaration, and when each was last looked at.
+#[derive(Default)]
+pub struct Tenants {
+    clients: Mutex<HashMap<Uid, (u64, Arc<TenantClient>)>>,
+    looked: Mutex<HashMap<Uid, (u64, Timestamp)>>,
+}
+
+impl Tenants {
+    fn client(&self, uid: &Uid, generation: u64) -> Option<Arc<TenantClient>> {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.get(uid).filter(|(known, _)| *known == generation).map(|(_, client)| Arc::clone(client))
+    }
+
+    fn keep(&self, uid: &Uid, generation: u64, client: Arc<TenantClient>) {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), (generation, client));
+    }
+
+    /// Forgets a cluster.
+    pub fn forget(&self, uid: &Uid) {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// When the cluster is to be looked at next; `None` when now.
+    pub fn due(&self, uid: &Uid, generation: u64, now: Timestamp, every: SignedDuration) -> Option<Timestamp> {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seen, at) = looked.get(uid)?;
+        let due = at.saturating_add(every).unwrap_or(Timestamp::MAX);
+        (*seen == generation && due > now).then_some(due)
+    }
+
+    /// Notes that the cluster was looked at.
+    pub fn looked(&self, uid: &Uid, generation: u64, now: Timestamp) {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), (generation, now));
+    }
+}
+
+/// A [`JoinGrant`] as it is kept between its making and the node's first boot.
+#[derive(Serialize, Deserialize)]
+struct KeptGrant {
+    token_id: String,
+    token_secret: String,
+    ca_cert_hash: String,
+    api_endpoint: String,
+    expires_at: Timestamp,
+}
+
+impl KeptGrant {
+    fn of(grant: &JoinGrant) -> Self {
+        KeptGrant {
+            token_id: grant.token_id.clone(),
+            token_secret: grant.token_secret.expose().to_owned(),
+            ca_cert_hash: grant.ca_cert_hash.clone(),
+            api_endpoint: grant.api_endpoint.clone(),
+            expires_at: grant.expires_at,
+        }
+    }
+
+    fn grant(self) -> Option<JoinGrant> {
+        Some(JoinGrant {
+            token_id: self.token_id,
+            token_secret: TokenSecret::parse(&self.token_secret)?,
+            ca_cert_hash: self.ca_cert_hash,
+            api_endpoint: self.api_endpoint,
+            expires_at: self.expires_at,
+        })
+    }
+}
+
+/// The provider id of a host's Node: it names the host for good, whatever the Node is called.
+pub fn provider_id(host: &Uid) -> String {
+    format!("vmetal://{host}")
+}
+
+impl Engine {
+    /// The client for a cluster.
+    pub(crate) async fn tenant(&self, cluster: &TenantCluster) -> Result<Arc<TenantClient>, Failure> {
+        let (uid, generation) = (&cluster.metadata.uid, cluster.metadata.generation);
+        if let Some(client) = self.tenants.client(uid, generation) {
+            return Ok(client);
+        }
+        let secret = self.ledger.secret(&secrets::kubeconfig(uid)).await;
+        let secret = secret.map_err(|error| self.internal("the kubeconfig cannot be read from the store", error))?;
+        let Some(kubeconfig) = secret.and_then(|bytes| String::from_utf8(bytes).ok()) else {
+            return Err(self.missing(format!("no kubeconfig is known for tenant cluster {}", cluster.name())));
+        };
+        let client = Arc::new(TenantClient::connect(&kubeconfig).await.map_err(|error| self.tenant_failure(&error))?);
+        self.tenants.keep(uid, generation, Arc::clone(&client));
+        Ok(client)
+    }
+
+    fn tenant_failure(&self, error: &TenantError) -> Failure {
+        error.to_failure(self.now())
+    }
+
+    fn missing(&self, message: String) -> Failure {
+        let advice = "apply what is missing; the engine tries again".to_owned();
+        Failure { cause: Cause::MissingReference, message, advice, at: self.now() }
+    }
+
+    async fn tenant_of(&self, node: &TenantNode) -> Result<(Arc<TenantCluster>, Arc<TenantClient>), Failure> {
+        let name = &node.spec.cluster;
+        let cluster = self.fleet.cluster(name);
+        let cluster = cluster.ok_or_else(|| self.missing(format!("tenant cluster {name} does not exist")))?;
+        let client = self.tenant(&cluster).await?;
+        Ok((cluster, client))
+    }
+
+    /// Performs one effect for a claim.
+    pub(crate) async fn act_for_node(&self, node: &TenantNode, effect: Effect) -> Result<Effected, Failure> {
+        match effect {
+            Effect::Decide => Err(self.internal("a decision is not an effect on a cluster", "wrong call")),
+            Effect::PrepareJoin => self.prepare(node).await,
+            Effect::CheckNode => self.check(node).await,
+            Effect::RevokeToken => {
+                let Some(token) = &node.status.token_id else { return Ok(Effected::Revoked) };
+                let (_, client) = self.tenant_of(node).await?;
+                client.revoke_token(token).await.map_err(|error| self.tenant_failure(&error))?;
+                Ok(Effected::Revoked)
+            }
+            Effect::Drain => self.drain(node).await,
+            Effect::DeleteNode => self.delete(node).await,
+        }
+    }
+
+    async fn prepare(&self, node: &TenantNode) -> Result<Effected, Failure> {
+        self.image_for(node)?;
+        let (_, client) = self.tenant_of(node).await?;
+        let Some(host) = self.fleet.held_by(node) else {
+            return Err(self.missing("the reserved host is gone".to_owned()));
+        };
+        let request = JoinRequest {
+            claim_uid: node.metadata.uid.0.clone(),
+            claim_name: node.name().to_owned(),
+            ttl: TOKEN_LIFE,
+            now: self.now(),
+            entropy: self.random(),
+        };
+        let grant = client.prepare_join(&request).await.map_err(|error| self.tenant_failure(&error))?;
+        let kept = serde_json::to_vec(&KeptGrant::of(&grant))
+            .map_err(|error| self.internal("the join credentials cannot be kept", error))?;
+        let mut batch = Batch::new();
+        batch.secret(secrets::join(&node.metadata.uid), kept);
+        let committed = self.ledger.commit(batch).await;
+        committed.map_err(|error| self.internal("the join credentials cannot be kept", error))?;
+        Ok(Effected::Prepared {
+            token_id: grant.token_id,
+            node_name: node.name().to_owned(),
+            provider_id: provider_id(&host.metadata.uid),
+        })
+    }
+
+    /// The image that a claim installs, once it is ready.
+    pub(crate) fn image_for(&self, node: &TenantNode) -> Result<Arc<Image>, Failure> {
+        let chosen = node.status.decision.as_ref().and_then(|decision| decision.node_type.as_deref());
+        let of_type = chosen.and_then(|name| self.fleet.node_type(name)).and_then(|t| t.spec.image.clone());
+        let Some(name) = node.spec.image.clone().or(of_type) else {
+            return Err(self.missing("neither the tenant node nor its node type names an image".to_owned()));
+        };
+        let image = self.fleet.image(&name).ok_or_else(|| self.missing(format!("image {name} does not exist")))?;
+        match image.status.phase {
+            ImagePhase::Ready => Ok(image),
+            ImagePhase::Failed => {
+                let why = image.status.failure.as_ref().map_or_else(String::new, |failure| failure.message.clone());
+                Err(self.missing(format!("image {name} could not be imported: {why}")))
+            }
+            ImagePhase::Pending | ImagePhase::Importing => {
+                Err(self.missing(format!("image {name} is still being imported")))
+            }
+        }
+    }
+
+    fn expectation(&self, node: &TenantNode, cluster: &TenantCluster) -> NodeExpectation {
+        let mut labels = cluster.spec.labels.clone();
+        labels.extend(node.spec.labels.clone());
+        let mut taints = cluster.spec.taints.clone();
+        taints.extend(node.spec.taints.clone());
+        taints.sort();
+        taints.dedup();
+        NodeExpectation {
+            name: node.status.node_name.clone().unwrap_or_else(|| node.name().to_owned()),
+            provider_id: node.status.provider_id.clone().unwrap_or_default(),
+            not_uid: None,
+            labels,
+            taints,
+        }
+    }
+
+    async fn check(&self, node: &TenantNode) -> Result<Effected, Failure> {
+        let (cluster, client) = self.tenant_of(node).await?;
+        let seen = client.observe_node(&self.expectation(node, &cluster)).await.map_err(|e| self.tenant_failure(&e))?;
+        Ok(Effected::Seen(match seen {
+            NodeState::Absent => Sight::Absent,
+            NodeState::Foreign { reason } => Sight::Foreign(reason),
+            NodeState::NotReady { reasons, .. } => Sight::NotReady(reasons),
+            NodeState::Ready { uid } => Sight::Ready { uid },
+        }))
+    }
+
+    async fn drain(&self, node: &TenantNode) -> Result<Effected, Failure> {
+        let (Some(name), Some(uid)) = (&node.status.node_name, &node.status.node_uid) else {
+            return Ok(Effected::Drained(DrainPass::Empty));
+        };
+        let (_, client) = self.tenant_of(node).await?;
+        client.cordon(name, uid).await.map_err(|error| self.tenant_failure(&error))?;
+        let options = DrainOptions { mode: DrainMode::Evict, grace_period_seconds: None };
+        let progress = client.drain_pass(name, &options).await.map_err(|error| self.tenant_failure(&error))?;
+        if progress.done() {
+            return Ok(Effected::Drained(DrainPass::Empty));
+        }
+        let leaving = progress.evicted.iter().chain(&progress.waiting).map(ToString::to_string).collect();
+        let held = progress.blocked_by_budget.iter().map(ToString::to_string).collect();
+        Ok(Effected::Drained(DrainPass::Remaining { leaving, held }))
+    }
+
+    async fn delete(&self, node: &TenantNode) -> Result<Effected, Failure> {
+        let (cluster, client) = match self.tenant_of(node).await {
+            Ok(found) => found,
+            // Without its cluster there is no Node to delete, and the host must not wait for one.
+            Err(failure) if failure.cause == Cause::MissingReference => return Ok(Effected::Deleted),
+            Err(failure) => return Err(failure),
+        };
+        // A Node that registered but never was Ready is known by its provider id only.
+        let uid = match &node.status.node_uid {
+            Some(uid) => Some(uid.clone()),
+            None => {
+                match client.node_state(&self.expectation(node, &cluster)).await.map_err(|e| self.tenant_failure(&e))? {
+                    NodeState::NotReady { uid, .. } | NodeState::Ready { uid } => Some(uid),
+                    NodeState::Absent | NodeState::Foreign { .. } => None,
+                }
+            }
+        };
+        let name = node.status.node_name.as_deref().unwrap_or(node.name());
+        if let Some(uid) = uid {
+            match client.delete_node(name, &uid).await.map_err(|error| self.tenant_failure(&error))? {
+                DeleteOutcome::Deleted | DeleteOutcome::AlreadyGone => {}
+                DeleteOutcome::Replaced => {
+                    tracing::warn!(node = name, "a Node of that name belongs to somebody else now; it was left alone");
+                }
+            }
+        }
+        Ok(Effected::Deleted)
+    }
+
+    /// The first-boot data of a claim's host. Holds join credentials and the boot token.
+    pub(crate) async fn seed(&self, node: &TenantNode, host: &Host) -> Result<Seed, Failure> {
+        let cluster = self.fleet.cluster(&node.spec.cluster);
+        let cluster =
+            cluster.ok_or_else(|| self.missing(format!("tenant cluster {} does not exist", node.spec.cluster)))?;
+        let unreadable = |error: vmetal_store::ReadError| self.internal("the claim's secrets cannot be read", error);
+        let kept = self.ledger.secret(&secrets::join(&node.metadata.uid)).await.map_err(unreadable)?;
+        let grant = kept.and_then(|bytes| serde_json::from_slice::<KeptGrant>(&bytes).ok()).and_then(KeptGrant::grant);
+        let grant = grant.ok_or_else(|| self.missing("the claim's join credentials are missing".to_owned()))?;
+        let user_data = self.ledger.secret(&secrets::user_data(&node.metadata.uid)).await.map_err(unreadable)?;
+        let user_data = user_data.and_then(|bytes| String::from_utf8(bytes).ok());
+        let token = self.fleet.token(&host.metadata.uid);
+        let token = token.ok_or_else(|| self.missing("the boot token is missing".to_owned()))?;
+        let callback =
+            |path: &str| Callback { url: format!("{}{path}", self.config.network.url), token: token.clone() };
+        let expectation = self.expectation(node, &cluster);
+        let input = UserDataInput {
+            layers: user_data.into_iter().map(|text| ("the tenant node".to_owned(), text)).collect(),
+            ssh_authorized_keys: cluster.spec.ssh_authorized_keys.clone(),
+            phone_home: Some(callback("/agent/v1/phone-home")),
+            join_failed: Some(callback("/agent/v1/join-failed")),
+            registration: Some(NodeRegistration {
+                grant,
+                name: expectation.name.clone(),
+                provider_id: provider_id(&host.metadata.uid),
+                labels: expectation.labels,
+                taints: expectation.taints,
+                cri_socket: None,
+            }),
+        };
+        let bad = |error: vmetal_tenant::UserDataError| Failure {
+            cause: Cause::Image,
+            message: format!("the user data cannot be made: {error}"),
+            advice: "correct the tenant node's user data".to_owned(),
+            at: self.now(),
+        };
+        Ok(Seed {
+            user_data: render_user_data(&input).map_err(bad)?,
+            meta_data: render_meta_data(&node.metadata.uid.0, &expectation.name).map_err(bad)?,
+            network_config: String::new(),
+        })
+    }
+}

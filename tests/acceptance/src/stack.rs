@@ -1,0 +1,284 @@
+//! The stack: what runs, on which addresses, in which order.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::artifacts::{Artifacts, sources};
+use crate::process::Process;
+
+/// The lab's network: inside a namespace of the lab, so the same everywhere.
+pub const BRIDGE: &str = "172.22.0.1/24";
+/// Our address in it.
+pub const GATEWAY: &str = "172.22.0.1";
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where everything is kept. Must be short: unix sockets live in it.
+    pub directory: PathBuf,
+    /// The lab's configuration; `{api}` in it stands for the port of the Kubernetes API server.
+    pub lab: String,
+    /// Where the engine's API listens; a free port when `None`.
+    pub api_port: Option<u16>,
+    /// Where the Kubernetes API server listens; a free port when `None`.
+    pub cluster_port: Option<u16>,
+    /// Whether to start a Kubernetes control plane.
+    pub cluster: bool,
+}
+
+/// A virtual server as terraform needs it.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Its name.
+    pub name: String,
+    /// What `vmetal-lab tfvars` says of it.
+    pub facts: Value,
+}
+
+/// Where a stack is: enough to look at it and to apply something to it, whoever owns its processes.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The built pieces.
+    pub artifacts: Artifacts,
+    /// Where everything is kept.
+    pub directory: PathBuf,
+    /// The port of the engine's API.
+    pub api_port: u16,
+}
+
+/// Everything that runs. Dropping it ends all of it.
+#[derive(Debug)]
+pub struct Stack {
+    /// Where it is.
+    pub place: Place,
+    // In the order in which they end: who depends on others first.
+    netboot: Option<Process>,
+    engine: Option<Process>,
+    lab: Process,
+    cluster: Option<Process>,
+}
+
+/// A port that is free now.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no free port on loopback")?;
+    Ok(listener.local_addr()?.port())
+}
+
+impl Place {
+    /// The engine's API.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.api_port)
+    }
+
+    /// The engine's state directory.
+    pub fn state(&self) -> PathBuf {
+        self.directory.join("engine")
+    }
+
+    /// The file with the API token of the first start.
+    pub fn token_file(&self) -> PathBuf {
+        self.state().join("admin.token")
+    }
+
+    /// The kubeconfig of the tenant's cluster.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.join("cluster").join("admin.kubeconfig")
+    }
+
+    /// The journal of mutating requests that a BMC has seen.
+    pub fn bmc_journal(&self, host: &str) -> String {
+        std::fs::read_to_string(self.directory.join("lab").join(format!("bmc-{host}.jsonl"))).unwrap_or_default()
+    }
+
+    /// The lab's servers.
+    ///
+    /// # Errors
+    /// When the lab does not say.
+    pub fn servers(&self) -> Result<Vec<Server>> {
+        let output = std::process::Command::new(self.artifacts.program("vmetal-lab"))
+            .args(["tfvars", "--state-dir"])
+            .arg(self.directory.join("lab"))
+            .output()?;
+        if !output.status.success() {
+            bail!("vmetal-lab tfvars: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let facts: Value = serde_json::from_slice(&output.stdout).context("vmetal-lab tfvars wrote no JSON")?;
+        let hosts = facts["hosts"].as_object().context("vmetal-lab tfvars names no hosts")?;
+        Ok(hosts.iter().map(|(name, facts)| Server { name: name.clone(), facts: facts.clone() }).collect())
+    }
+
+    /// The values of the quickstart's variables.
+    ///
+    /// # Errors
+    /// When the lab does not say.
+    pub fn quickstart_variables(&self) -> Result<Value> {
+        let servers = self.servers()?;
+        let sizes = servers.iter().map(|server| {
+            let size = if server.facts["cpus"].as_u64().unwrap_or(1) > 1 { "large" } else { "small" };
+            let mut facts = server.facts.as_object().cloned().unwrap_or_default();
+            facts.retain(|key, _| {
+                ["bmc_address", "bmc_username", "bmc_certificate_sha256", "boot_mac", "firmware"]
+                    .contains(&key.as_str())
+            });
+            facts.insert("size".to_owned(), size.into());
+            (server.name.clone(), Value::Object(facts))
+        });
+        let passwords = servers.iter().map(|server| (server.name.clone(), server.facts["bmc_password"].clone()));
+        Ok(serde_json::json!({
+            "servers": sizes.collect::<serde_json::Map<_, _>>(),
+            "bmc_passwords": passwords.collect::<serde_json::Map<_, _>>(),
+            "kubeconfig_file": self.kubeconfig(),
+            "node_image": std::fs::canonicalize(&self.artifacts.node_image)?,
+        }))
+    }
+}
+
+impl Stack {
+    /// Starts everything and waits until each part is ready. `say` hears what happens.
+    ///
+    /// # Errors
+    /// What could not be started and why, with the end of its log.
+    pub fn start(options: Options, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let artifacts = Artifacts::find()?;
+        let directory = options.directory;
+        std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let api_port = options.api_port.map_or_else(free_port, Ok)?;
+        let cluster_port = options.cluster_port.map_or_else(free_port, Ok)?;
+
+        let cluster = if options.cluster { Some(start_cluster(&artifacts, &directory, cluster_port)?) } else { None };
+        let lab_file = directory.join("lab.toml");
+        std::fs::write(&lab_file, options.lab.replace("{api}", &cluster_port.to_string()))?;
+        let lab_state = directory.join("lab");
+        let program = artifacts.program("vmetal-lab");
+        let mut lab = Process::start(
+            "lab",
+            &directory,
+            &program,
+            ["up".as_ref(), "--config".as_ref(), lab_file.as_os_str(), "--state-dir".as_ref(), lab_state.as_os_str()],
+            &[],
+        )?;
+        let ready = lab_state.join("lab.json");
+        lab.wait_until(Duration::from_secs(60), "getting ready", |_| ready.exists())?;
+        say("the lab is up: virtual servers, their BMCs and a network of their own");
+
+        let place = Place { artifacts, directory, api_port };
+        let mut stack = Stack { place, netboot: None, engine: None, lab, cluster };
+        stack.start_engine()?;
+        say(&format!("the engine is up: {}", stack.place.endpoint()));
+        stack.start_netboot()?;
+        say("network boot is up: DHCP, router advertisements, TFTP, HTTP");
+        if let Some(cluster) = &mut stack.cluster {
+            cluster.wait_until(Duration::from_secs(120), "getting ready", |p| p.log().contains("ready "))?;
+            say(&format!("the Kubernetes control plane is up: https://127.0.0.1:{cluster_port}"));
+        }
+        Ok(stack)
+    }
+
+    /// Starts the engine; its state is kept from one start to the next.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_engine(&mut self) -> Result<()> {
+        let config = self.place.directory.join("vmetald.toml");
+        let text = format!(
+            "state_dir = {state:?}\nlog = \"info\"\n\n[api]\nlisten = \"127.0.0.1:{port}\"\n\n[network]\nrange_start = \"172.22.0.10\"\n\
+             range_end = \"172.22.0.99\"\nurl = \"http://{GATEWAY}:8080\"\n\n[bmc]\nallow = [\"127.0.0.0/8\"]\n\n[policies]\ndir = {policies:?}\n",
+            state = self.place.state(),
+            port = self.place.api_port,
+            policies = self.place.artifacts.policies,
+        );
+        std::fs::write(&config, text)?;
+        let program = self.place.artifacts.program("vmetald");
+        let mut engine =
+            Process::start("vmetald", &self.place.directory, &program, ["--config".as_ref(), config.as_os_str()], &[])?;
+        let seen = engine.log().matches("vmetald is ready").count();
+        engine.wait_until(Duration::from_secs(60), "getting ready", |p| {
+            p.log().matches("vmetald is ready").count() > seen
+        })?;
+        self.engine = Some(engine);
+        Ok(())
+    }
+
+    /// Ends the engine as a crash would.
+    pub fn kill_engine(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            engine.kill();
+        }
+        self.engine = None;
+    }
+
+    fn start_netboot(&mut self) -> Result<()> {
+        let lab = self.place.artifacts.program("vmetal-lab");
+        let images = self.place.state().join("images");
+        std::fs::create_dir_all(&images)?;
+        let arguments: Vec<String> = [
+            "exec",
+            "--state-dir",
+            &text(&self.place.directory.join("lab"))?,
+            "--",
+            &text(&self.place.artifacts.program("vmetal-netboot"))?,
+            "serve",
+            "--interface",
+            "br0",
+            "--address",
+            BRIDGE,
+            "--engine-socket",
+            &text(&self.place.state().join("netboot.sock"))?,
+            "--assets",
+            &text(&self.place.artifacts.assets)?,
+            "--images",
+            &text(&images)?,
+        ]
+        .map(str::to_owned)
+        .into();
+        self.netboot = Some(Process::start("netboot", &self.place.directory, &lab, arguments, &[])?);
+        Ok(())
+    }
+
+    /// Fails when a part has ended that should run.
+    ///
+    /// # Errors
+    /// Which part, with the end of its log.
+    pub fn check(&mut self) -> Result<()> {
+        for process in [Some(&mut self.lab), self.engine.as_mut(), self.netboot.as_mut(), self.cluster.as_mut()] {
+            if let Some(process) = process {
+                process.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The lab of the quickstart, as `examples/lab/quickstart.toml` has it, with the API server's port filled in.
+    ///
+    /// # Errors
+    /// When the example cannot be read.
+    pub fn quickstart_lab() -> Result<String> {
+        let path = sources().join("examples/lab/quickstart.toml");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text.replace("to = \"127.0.0.1:6443\"", "to = \"127.0.0.1:{api}\""))
+    }
+}
+
+fn start_cluster(artifacts: &Artifacts, directory: &Path, port: u16) -> Result<Process> {
+    let state = directory.join("cluster");
+    let arguments = [
+        "--dir".to_owned(),
+        text(&state)?,
+        "--listen".to_owned(),
+        format!("127.0.0.1:{port}"),
+        "--node-endpoint".to_owned(),
+        format!("https://{GATEWAY}:6443"),
+    ];
+    Process::start("cluster", directory, &artifacts.kubernetes.join("testcluster"), arguments, &[])
+}
+
+fn text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).with_context(|| format!("{} is not UTF-8", path.display()))
+}
