@@ -8,6 +8,10 @@
 //! 2. the user's commands (mounting data disks, registering with a proxy: a node may need them to join),
 //! 3. `kubeadm join`; when it fails, the end of its log goes to the engine.
 //!
+//! What is written is JSON, which every YAML reader takes: cloud-init and kubeadm read YAML 1.1, where a bare `yes` is a
+//! truth value and a bare MAC address a number in base 60, so nothing is written bare. Users' documents are read as YAML 1.2:
+//! `true` and `false` are truth values, `yes` and `on` are texts (which cloud-init takes for true where it wants one).
+//!
 //! Secrets are kept out of command lines and of everything that is logged: the callback token and the bootstrap token are
 //! in files under /run, which no disk sees, readable by root.
 
@@ -69,8 +73,8 @@ pub enum UserDataError {
         problem: &'static str,
     },
     /// The finished document could not be written.
-    #[error("the merged user data could not be written as YAML")]
-    Write(#[source] serde_yaml_ng::Error),
+    #[error("the merged user data could not be written")]
+    Write(#[source] serde_json::Error),
 }
 
 /// An address of the engine that the installed system reports to.
@@ -165,8 +169,7 @@ pub fn render_user_data(input: &UserDataInput) -> Result<String, UserDataError> 
     let commands: Vec<Value> = before.into_iter().chain(take_list(&mut document, "runcmd")).chain(after).collect();
     append(&mut document, "runcmd", commands);
 
-    let body = serde_yaml_ng::to_string(&Value::Object(document)).map_err(UserDataError::Write)?;
-    Ok(format!("{HEADER}\n{body}"))
+    Ok(format!("{HEADER}\n{}", write(&Value::Object(document))?))
 }
 
 /// Renders `meta-data`. A new `instance_id` is what makes cloud-init treat the boot as a first one.
@@ -174,8 +177,7 @@ pub fn render_user_data(input: &UserDataInput) -> Result<String, UserDataError> 
 /// # Errors
 /// [`UserDataError::Write`], which no input is known to cause.
 pub fn render_meta_data(instance_id: &str, hostname: &str) -> Result<String, UserDataError> {
-    serde_yaml_ng::to_string(&json!({ "instance-id": instance_id, "local-hostname": hostname }))
-        .map_err(UserDataError::Write)
+    write(&json!({ "instance-id": instance_id, "local-hostname": hostname }))
 }
 
 /// Renders `network-config` (version 2): DHCP on the port with this MAC address, which is the one that the server was
@@ -185,8 +187,11 @@ pub fn render_meta_data(instance_id: &str, hostname: &str) -> Result<String, Use
 /// [`UserDataError::Write`], which no input is known to cause.
 pub fn render_network_config(mac: &str) -> Result<String, UserDataError> {
     let ethernet = json!({ "match": { "macaddress": mac.to_ascii_lowercase() }, "dhcp4": true });
-    serde_yaml_ng::to_string(&json!({ "version": 2, "ethernets": { "provisioning": ethernet } }))
-        .map_err(UserDataError::Write)
+    write(&json!({ "version": 2, "ethernets": { "provisioning": ethernet } }))
+}
+
+fn write(document: &Value) -> Result<String, UserDataError> {
+    serde_json::to_string_pretty(document).map(|text| text + "\n").map_err(UserDataError::Write)
 }
 
 fn parse_layer(level: &str, text: &str) -> Result<Map<String, Value>, UserDataError> {
@@ -343,7 +348,7 @@ fn join_configuration(registration: &NodeRegistration) -> Result<String, UserDat
         },
         "nodeRegistration": node,
     });
-    serde_yaml_ng::to_string(&configuration).map_err(UserDataError::Write)
+    write(&configuration)
 }
 
 #[cfg(test)]

@@ -182,6 +182,22 @@ fn the_scripts_are_shell() {
     }
 }
 
+/// YAML 1.1 has ideas about these; PyYAML and kubeadm's reader follow it.
+#[test]
+fn nothing_is_left_for_yaml_to_guess() {
+    let mut input = input(&[(
+        "claim",
+        "#cloud-config\nanswer: 'no'\nwrite_files: [{path: /x, permissions: '0644', content: 'on'}]\n",
+    )]);
+    input.registration.as_mut().unwrap().taints[0].value = "yes".into();
+    let text = render_user_data(&input).unwrap();
+    for quoted in [r#""no""#, r#""0644""#, r#""on""#, r#"\"yes\""#] {
+        assert!(text.contains(quoted), "{quoted} in {text}");
+    }
+    assert!(render_network_config("52:54:00:12:34:56").unwrap().contains(r#""52:54:00:12:34:56""#));
+    assert!(render_meta_data("1e3", "0755").unwrap().contains(r#""0755""#));
+}
+
 #[test]
 fn meta_data_and_network_config_are_what_cloud_init_reads() {
     let meta: Value = serde_yaml_ng::from_str(&render_meta_data("i-1", "worker-1").unwrap()).unwrap();
