@@ -19,7 +19,7 @@ use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -175,7 +175,11 @@ fn boot_script(server: &HttpServer, peer: &Peer, method: &Method) -> Result<Resp
         None => Script::LocalDisk,
         Some(attempt) => {
             let who = Who { mac: peer.mac, attempt };
-            if server.shared.sessions().is_looping(who, Instant::now()) { Script::Looping } else { Script::Installer }
+            if server.shared.sessions().is_looping(who, crate::clock::now()) {
+                Script::Looping
+            } else {
+                Script::Installer
+            }
         }
     };
     let text = script::render(script, &peer.entry, peer.mac, &server.base, &server.kernel_args).map_err(|error| {
@@ -200,7 +204,8 @@ fn boot_script(server: &HttpServer, peer: &Peer, method: &Method) -> Result<Resp
 
 /// What to record when a boot file was delivered, with the time it took.
 fn sent_event(server: &Arc<HttpServer>, peer: &Peer, name: &str, size: u64, stage: Stage) -> files::OnSent {
-    let (shared, peer, name, started) = (Arc::clone(&server.shared), peer.clone(), name.to_owned(), Instant::now());
+    let (shared, peer, name, started) =
+        (Arc::clone(&server.shared), peer.clone(), name.to_owned(), crate::clock::now());
     Box::new(move || {
         shared.reached(&peer, stage);
         let seconds = started.elapsed().as_secs_f64();
@@ -323,7 +328,7 @@ fn installer_called(server: &HttpServer, token: &str, from: SocketAddr) {
         },
     };
     let who = Who { mac, attempt };
-    let now = Instant::now();
+    let now = crate::clock::now();
     let before = server.shared.sessions().stage(who, now).0;
     server.shared.sessions().reached(who, Stage::AgentSeen, now);
     if before != Stage::AgentSeen {

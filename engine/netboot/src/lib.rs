@@ -34,7 +34,7 @@ use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use tokio::net::TcpListener;
@@ -53,6 +53,7 @@ use table::Table;
 use tftp::server::TftpServer;
 
 pub mod assets;
+mod clock;
 pub mod dhcp;
 pub mod http;
 pub mod net;
@@ -198,7 +199,7 @@ async fn follow(engine: NetbootClient, shared: Arc<Shared>) {
                     tracing::error!("{conflict}");
                 }
                 tracing::debug!(revision = table.revision(), hosts = table.len(), "new boot table");
-                shared.sessions().forget(|mac| table.by_mac(mac).is_some(), Instant::now());
+                shared.sessions().forget(|mac| table.by_mac(mac).is_some(), crate::clock::now());
                 shared.tables.store(table);
             }
             BootFeed::Away(error) => {

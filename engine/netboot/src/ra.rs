@@ -130,7 +130,7 @@ impl Advertiser {
                     std::thread::sleep(TICK);
                 }
             }
-            last = Some(Instant::now());
+            last = Some(crate::clock::now());
         }
     }
 }

@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_loop_is_found_once_and_ends_with_the_attempt_the_installer_or_a_long_silence() {
-        let now = Instant::now();
+        let now = crate::clock::now();
         let mut sessions = Sessions::default();
         for _ in 0..MAX_ROUNDS {
             assert_eq!(sessions.begin_round(who("1"), Stage::LoaderOffered, now), Round::Allowed);
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_stage_belongs_to_one_attempt() {
-        let now = Instant::now();
+        let now = crate::clock::now();
         let mut sessions = Sessions::default();
         sessions.reached(who("1"), Stage::LoaderServed, now);
         let later = now + Duration::from_secs(3);
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn an_address_is_held_by_one_interface_of_a_host_until_its_lease_ends() {
-        let now = Instant::now();
+        let now = crate::clock::now();
         let address = Ipv4Addr::new(172, 22, 0, 11);
         let other = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
         let mut sessions = Sessions::default();
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn an_unknown_interface_is_reported_at_once_then_once_a_minute_with_its_count() {
-        let now = Instant::now();
+        let now = crate::clock::now();
         let mut sessions = Sessions::default();
         assert_eq!(sessions.count_unknown(MAC, now), Some(1));
         for second in 1..60 {
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_invented_interfaces_is_bounded() {
-        let now = Instant::now();
+        let now = crate::clock::now();
         let mut sessions = Sessions::default();
         let mac = |n: u32| {
             let [a, b, c, d] = n.to_be_bytes();

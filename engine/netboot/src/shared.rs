@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use vmetal_model::boot::BootEntry;
 use vmetal_model::net::MacAddr;
@@ -45,7 +44,7 @@ impl Shared {
     /// Notes how far the peer's boot has come.
     pub fn reached(&self, peer: &Peer, stage: Stage) {
         if let Some(attempt) = attempt(&peer.entry) {
-            self.sessions().reached(Who { mac: peer.mac, attempt }, stage, Instant::now());
+            self.sessions().reached(Who { mac: peer.mac, attempt }, stage, crate::clock::now());
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Needs root, iproute2, QEMU, OVMF, Debian's ipxe package and its kernel package (kept in cargo's directory for temporary
 //! files). What is missing is said, and the test is skipped.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which measure real time")]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! The HTTP server as clients see it, with an engine double behind a real socket.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which measure real time")]
 
 mod support;
 

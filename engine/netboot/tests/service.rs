@@ -1,7 +1,7 @@
 //! The whole process on a network of its own: packets as they are on the wire, and an engine that goes away and comes back.
 //!
 //! Needs root and iproute2; otherwise skipped.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which measure real time")]
 
 mod support;
 

@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::time::Instant;
 
 use dhcproto::v4;
 use tokio::net::UdpSocket;
@@ -61,7 +60,7 @@ impl DhcpServer {
         let answer = {
             let table = Tables::load(&self.shared.tables);
             let mut sessions = self.shared.sessions();
-            answer(&request, &table, &mut sessions, &self.config, Instant::now())
+            answer(&request, &table, &mut sessions, &self.config, crate::clock::now())
         };
         if let Some(reply) = &answer.reply {
             match reply.encode() {

@@ -38,7 +38,7 @@ impl World {
                 dns: vec![Ipv4Addr::new(9, 9, 9, 9)],
                 lease: Duration::from_secs(3600),
             },
-            now: Instant::now(),
+            now: crate::clock::now(),
         }
     }
 
@@ -98,7 +98,7 @@ impl Packet {
         Packet::new(kind, 1)
     }
 
-    fn from_address(mut self, address: Ipv4Addr) -> Self {
+    fn at_address(mut self, address: Ipv4Addr) -> Self {
         self.0.set_ciaddr(address);
         self
     }
@@ -151,7 +151,7 @@ fn every_way_of_requesting_is_acknowledged() {
     let mut world = World::new();
     let selecting = Packet::plain(MessageType::Request).with(54, &SERVER.octets()).with(50, &ADDRESS.octets());
     let init_reboot = Packet::plain(MessageType::Request).with(50, &ADDRESS.octets());
-    let renew = Packet::plain(MessageType::Request).from_address(ADDRESS);
+    let renew = Packet::plain(MessageType::Request).at_address(ADDRESS);
     for (packet, to) in [(selecting, Ipv4Addr::BROADCAST), (init_reboot, Ipv4Addr::BROADCAST), (renew, ADDRESS)] {
         let reply = world.ask(&packet).reply.unwrap();
         assert_eq!(reply.to, (to, 68));
@@ -163,7 +163,7 @@ fn every_way_of_requesting_is_acknowledged() {
 #[test]
 fn inform_is_told_options_and_no_address() {
     let mut world = World::new();
-    let ack = world.reply(&Packet::plain(MessageType::Inform).from_address(ADDRESS));
+    let ack = world.reply(&Packet::plain(MessageType::Inform).at_address(ADDRESS));
     assert_eq!(ack.opts().msg_type(), Some(MessageType::Ack));
     assert_eq!(ack.yiaddr(), Ipv4Addr::UNSPECIFIED);
     assert!(!ack.opts().contains(OptionCode::AddressLeaseTime) && ack.opts().contains(OptionCode::SubnetMask));
@@ -369,7 +369,7 @@ fn a_system_that_insists_on_a_wrong_address_is_refused_to_everyones_hearing() {
     let mut world = World::new();
     let wrong = Ipv4Addr::new(172, 22, 0, 200);
     let by_option = Packet::plain(MessageType::Request).with(50, &wrong.octets());
-    let by_address = Packet::plain(MessageType::Request).from_address(wrong);
+    let by_address = Packet::plain(MessageType::Request).at_address(wrong);
     for packet in [by_option, by_address] {
         let reply = world.ask(&packet).reply.unwrap();
         assert_eq!(reply.to, (Ipv4Addr::BROADCAST, 68));
@@ -410,7 +410,7 @@ fn any_interface_boots_but_a_system_gets_the_address_once() {
     assert!(refused.notes[0].what.contains("second interface"), "{refused:?}");
     assert!(world.ask(&spare).reply.is_some(), "firmware may boot from another port at any time");
 
-    world.ask(&Packet::plain(MessageType::Release).from_address(ADDRESS));
+    world.ask(&Packet::plain(MessageType::Release).at_address(ADDRESS));
     assert!(world.ask(&second).reply.is_some(), "free again");
     world.reply(&Packet::plain(MessageType::Request));
     world.now += world.config.lease;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::UdpSocket;
@@ -182,7 +182,7 @@ struct Job {
 
 impl Job {
     async fn run(&self, socket: &UdpSocket, client: SocketAddr, mut transfer: Transfer) {
-        let started = Instant::now();
+        let started = crate::clock::now();
         let mut tries = 0;
         let mut packets = transfer.current();
         let mut buffer = vec![0; 2048];
