@@ -346,7 +346,7 @@ impl<B: Backend> Vmetal for Service<B> {
         let kind = convert::kind(&request.kind).map_err(malformed)?;
         let backend = Arc::clone(&self.backend);
         let deleted = uncancelled(async move {
-            let uid = (!request.uid.is_empty()).then(|| Uid(request.uid));
+            let uid = (!request.uid.is_empty()).then_some(Uid(request.uid));
             backend.delete(&caller, kind, &request.name, uid.as_ref()).await
         });
         answer(deleted.await, |object| (&object).into())

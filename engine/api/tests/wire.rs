@@ -321,7 +321,7 @@ async fn a_watch_shows_the_present_then_every_change() {
     client.delete(Kind::NodeType, "a", None).await.unwrap();
     assert!(matches!(watch.next().await.unwrap().unwrap(), WatchItem::Deleted(o) if o.name() == "a"));
     // A stop ends an open watch at once, and says so.
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     server.stop().await;
     let error = watch.next().await.unwrap().unwrap_err();
     assert!(matches!(&error, ApiError::Unavailable { reason, .. } if reason.contains("stopping")), "{error:?}");

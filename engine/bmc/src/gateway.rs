@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use vmetal_model::bmc::BmcScheme;
-use vmetal_model::{BmcAddress, BmcFacts, BmcSpec, BootMode, Inventory, PowerState, Timestamp, TlsTrust};
+use vmetal_model::{BmcAddress, BmcFacts, BootMode, Inventory, PowerState, TlsTrust};
 
 use crate::config::Config;
 use crate::error::BmcError;
@@ -42,20 +42,6 @@ pub struct BmcTarget {
     pub tls: TlsTrust,
     /// The system to use when the address names none: [`BmcFacts::system_path`] of an earlier probe.
     pub system_path: Option<String>,
-}
-
-impl BmcTarget {
-    /// The target that a host declares. `facts` are those of an earlier probe, if there was one.
-    pub fn new(spec: &BmcSpec, password: impl Into<String>, facts: Option<&BmcFacts>) -> Self {
-        BmcTarget {
-            address: spec.address.clone(),
-            username: spec.username.clone(),
-            password: password.into(),
-            password_version: spec.password_version.clone(),
-            tls: spec.tls.clone(),
-            system_path: facts.map(|facts| facts.system_path.clone()),
-        }
-    }
 }
 
 impl fmt::Debug for BmcTarget {
@@ -165,7 +151,7 @@ impl fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// Signs in, finds the system and reads who it is.
+    /// Signs in, finds the system and reads who it is. [`BmcFacts::read`] is left to the caller, who has the clock.
     ///
     /// # Errors
     /// Any [`BmcError`] but [`BmcError::NotApplied`].
@@ -184,7 +170,6 @@ impl Gateway {
                 Err(error) => return Err(error),
             }
         }
-        facts.read = Some(Timestamp::now());
         Ok(facts)
     }
 

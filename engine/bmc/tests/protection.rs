@@ -161,7 +161,8 @@ async fn retry_after_ends_the_pause() {
 #[tokio::test]
 async fn strange_answers_are_errors_and_never_more() {
     let deep = || "[".repeat(100_000).into_bytes();
-    let cases: Vec<(Box<dyn Fn() -> Reply + Send + Sync>, &str)> = vec![
+    type Answer = Box<dyn Fn() -> Reply + Send + Sync>;
+    let cases: Vec<(Answer, &str)> = vec![
         (Box::new(|| empty(302).header("location", "http://169.254.169.254/")), "redirects are not followed"),
         (Box::new(|| Reply { body: b"<html>login</html>".to_vec(), ..empty(200) }), "text beginning \"<html>login"),
         (Box::new(move || Reply { body: deep(), ..empty(200) }), "expected JSON"),

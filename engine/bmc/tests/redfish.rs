@@ -303,7 +303,7 @@ async fn one_change_and_two_reads_at_a_time_over_all_systems_of_a_bmc() {
         let changes = changes.clone();
         move |seen: &Seen| {
             if seen.method == "POST" {
-                changes.lock().unwrap().push(std::time::Instant::now());
+                changes.lock().unwrap().push(tokio::time::Instant::now());
                 return empty(204).after(TAKES);
             }
             match seen.path.as_str() {

@@ -302,7 +302,10 @@ async fn apply(client: &Client, path: &Path, out: &mut impl Write) -> Result<(),
     for apply in manifest::read(path, &text, |name| std::env::var(name).ok())? {
         let what = ObjectRef { kind: apply.kind, name: apply.name.clone() };
         let before = client.get(apply.kind, &apply.name).await?;
-        let after = client.apply(apply).await.map_err(|source| CliError::Object { what: what.to_string(), source })?;
+        let after = client
+            .apply(apply)
+            .await
+            .map_err(|source| CliError::Object { what: what.to_string(), source: Box::new(source) })?;
         let word = match before {
             None => "created",
             Some(before) if before.metadata.uid != after.metadata.uid => "created",

@@ -18,7 +18,7 @@ pub enum CliError {
         what: String,
         /// Why.
         #[source]
-        source: ApiError,
+        source: Box<ApiError>,
     },
     /// Waiting ended too early.
     #[error(transparent)]
@@ -70,30 +70,26 @@ impl CliError {
 
     /// What is printed: the error, then what to do.
     pub fn lines(&self) -> Vec<String> {
-        let (details, advice): (Vec<String>, String) = match self {
+        let advice = match self {
             CliError::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Vec::new(),
-            CliError::Api(error) | CliError::Object { source: error, .. } | CliError::Wait(WaitError::Api(error)) => {
-                (Vec::new(), error.advice())
+            CliError::Api(error) | CliError::Wait(WaitError::Api(error)) => error.advice(),
+            CliError::Object { source, .. } => source.advice(),
+            CliError::Wait(WaitError::Deadline { .. }) => "it goes on without you; look with `vmetal describe`".into(),
+            CliError::Usage { advice, .. } => advice.clone(),
+            CliError::Manifest { .. } => {
+                "each document needs kind, metadata.name and spec; `vmetal get KIND -o yaml` shows examples".into()
             }
-            CliError::Wait(WaitError::Deadline { .. }) => {
-                (Vec::new(), "it goes on without you; look with `vmetal describe`".into())
-            }
-            CliError::Usage { advice, .. } => (Vec::new(), advice.clone()),
-            CliError::Manifest { .. } => (
-                Vec::new(),
-                "each document needs kind, metadata.name and spec; `vmetal get KIND -o yaml` shows examples".into(),
-            ),
-            CliError::File { .. } | CliError::Output(_) => (Vec::new(), String::new()),
+            CliError::File { .. } | CliError::Output(_) => String::new(),
         };
         let mut lines = match self {
             // One line per field reads better than one sentence.
             CliError::Api(ApiError::Invalid(errors)) => fields("error: the object is not valid", errors),
-            CliError::Object { what, source: ApiError::Invalid(errors) } => {
-                fields(&format!("error: {what} is not valid"), errors)
-            }
+            CliError::Object { what, source } => match &**source {
+                ApiError::Invalid(errors) => fields(&format!("error: {what} is not valid"), errors),
+                _ => vec![format!("error: {self}")],
+            },
             error => vec![format!("error: {error}")],
         };
-        lines.extend(details);
         if !advice.is_empty() {
             lines.push(format!("  try: {advice}"));
         }
@@ -127,7 +123,7 @@ mod tests {
     #[test]
     fn every_wrong_field_has_its_own_line() {
         let errors = vec![FieldError::new("spec.a", "is bad"), FieldError::new("spec.b", "is worse")];
-        let error = CliError::Object { what: "host \"x\"".into(), source: ApiError::Invalid(errors) };
+        let error = CliError::Object { what: "host \"x\"".into(), source: Box::new(ApiError::Invalid(errors)) };
         let lines = error.lines();
         assert_eq!(lines[..3], ["error: host \"x\" is not valid", "  spec.a: is bad", "  spec.b: is worse"]);
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use vmetal_cli::args::Cli;
 
+#[allow(clippy::disallowed_methods, reason = "the edge to the real clock: ages are shown, nothing is decided")]
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
