@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use tfplugin::{
     Attribute, Diagnostic, Diagnostics, Path, Schema, Type, Value,
-    plan::Plan,
+    plan::{Change, Plan},
     schema::{Nesting, Usage, Validator},
 };
 use vmetal_api::{Secret, Secrets};
@@ -350,7 +350,14 @@ impl Kind for Hosts {
 
     fn warn(plan: &Plan) -> Diagnostics {
         let holder = plan.prior.attr("claimed_by").as_str();
+        let at = Path::attr("bmc").attribute("password_wo");
         match holder {
+            _ if plan.change() == Change::Create && at.find(&plan.config).is_none_or(Value::is_null) => Diagnostic::warning(
+                "A host without a BMC password",
+                "The engine has no password for this host's BMC yet and will not be able to sign in. Set password_wo.",
+            )
+            .at(at)
+            .into(),
             Some(holder) if !plan.replace.is_empty() => Diagnostic::warning(
                 "The host is in use",
                 format!(

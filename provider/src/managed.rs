@@ -16,8 +16,8 @@ use std::{collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration}
 
 use sha2::{Digest, Sha256};
 use tfplugin::{
-    Apply as ApplyRequest, Ctx, Diagnostic, Diagnostics, Imported, Outcome, Pending, Private, Read, Resource, Schema,
-    Value,
+    Apply as ApplyRequest, Ctx, Diagnostic, Diagnostics, Imported, Named, Outcome, Pending, Private, Read, Resource,
+    Schema, Value,
     plan::{Change, Plan, empty_object},
 };
 use vmetal_api::{AnyObject, ApiError, Apply, Client, Precondition, Resource as ModelResource};
@@ -48,7 +48,7 @@ enum Step {
 }
 
 impl<K: Kind> Managed<K> {
-    pub(crate) fn register() -> (&'static str, Arc<dyn Resource<Engine>>) {
+    pub(crate) fn register() -> Named<Engine> {
         (K::TYPE, Arc::new(Self(PhantomData)))
     }
 
@@ -460,3 +460,6 @@ fn claim(apply: &Apply) -> String {
     }
     hex::encode(&digest.finalize()[..16])
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! The provider's own configuration: where the engine is and who is asking.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
-use tfplugin::{Attribute, Diagnostic, Diagnostics, Path, Provider, Resource, Schema, Type, Value};
+use tfplugin::{Attribute, Diagnostic, Diagnostics, Named, Path, Provider, Schema, Type, Value};
 use vmetal_api::{ApiError, Client, ClientConfig, Secret, TokenSource};
 
 use crate::{
@@ -104,7 +104,7 @@ impl Provider for Vmetal {
         settings(config, |name| std::env::var(name).ok())
     }
 
-    fn resources(&self) -> Vec<(&'static str, Arc<dyn Resource<Engine>>)> {
+    fn resources(&self) -> Vec<Named<Engine>> {
         vec![
             Managed::<Hosts>::register(),
             Managed::<NodeTypes>::register(),

@@ -1,6 +1,10 @@
 //! `vmetal_tenant_cluster`: a Kubernetes cluster that nodes are joined to.
 
-use tfplugin::{Attribute, Diagnostic, Path, Schema, Type, Value, schema::Validator};
+use tfplugin::{
+    Attribute, Diagnostic, Diagnostics, Path, Schema, Type, Value,
+    plan::{Change, Plan},
+    schema::Validator,
+};
 use vmetal_api::{Secret, Secrets};
 use vmetal_model::{Failure, TenantCluster, TenantClusterSpec, tenant_cluster::JoinDriver};
 
@@ -125,6 +129,18 @@ impl Kind for TenantClusters {
 
     fn failure(object: &TenantCluster) -> Option<&Failure> {
         object.status.failure.as_ref()
+    }
+
+    fn warn(plan: &Plan) -> Diagnostics {
+        if plan.change() == Change::Update || !plan.config.attr("kubeconfig_wo").is_null() {
+            return Diagnostics::new();
+        }
+        Diagnostic::warning(
+            "A tenant cluster without a kubeconfig",
+            "The engine cannot reach this cluster and no node will join it. Set kubeconfig_wo.",
+        )
+        .at(Path::attr("kubeconfig_wo"))
+        .into()
     }
 
     fn attribute_of(field: &str) -> Option<&'static str> {

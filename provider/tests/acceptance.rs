@@ -1,7 +1,7 @@
 //! The provider under the real `terraform`, against the real API server over a world in memory.
 //!
 //! What users fear is tried here: time running out, Ctrl-C, kill -9, a restarted engine, objects of other people.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests watch the real clock")]
 
 #[path = "support/engine.rs"]
 mod engine;

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fs, io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use tfplugin::{
-    Apply, Attribute, Ctx, Diagnostic, Diagnostics, Imported, Outcome, Path, Pending, Private, Provider, Read,
+    Apply, Attribute, Ctx, Diagnostic, Diagnostics, Imported, Named, Outcome, Path, Pending, Private, Provider, Read,
     Resource, Schema, Type, Value,
     plan::{Plan, empty_object},
     schema::Validator,
@@ -34,7 +34,7 @@ impl Provider for Notes {
         Ok(Directory(config.attr("dir").as_str().unwrap_or(".").into()))
     }
 
-    fn resources(&self) -> Vec<(&'static str, Arc<dyn Resource<Directory>>)> {
+    fn resources(&self) -> Vec<Named<Directory>> {
         vec![("notes_note", Arc::new(Note))]
     }
 }

@@ -32,7 +32,7 @@ pub mod wire;
 pub use codec::Type;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use path::Path;
-pub use resource::{Apply, Ctx, Imported, Outcome, Pending, Private, Provider, Read, Resource};
+pub use resource::{Apply, Ctx, Imported, Named, Outcome, Pending, Private, Provider, Read, Resource};
 pub use schema::{Attribute, Schema};
 pub use server::serve;
 pub use value::{Number, Value};

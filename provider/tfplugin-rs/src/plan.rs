@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::{
     path::Path,
     resource::Private,
-    schema::{Attribute, Nesting, OnChange, Schema, Shape, Usage},
+    schema::{Attribute, Nesting, OnChange, Schema, Shape},
     value::{Map, Value},
 };
 
@@ -169,11 +169,6 @@ fn find_replacements(
 /// An object of the schema in which everything is null: the start of an imported state.
 pub fn empty_object(schema: &Schema) -> Value {
     Value::Map(schema.attributes().keys().map(|name| (name.clone(), Value::Null)).collect::<Map>())
-}
-
-/// Whether an attribute can only come from the provider.
-pub(crate) fn is_providers_own(attribute: &Attribute) -> bool {
-    attribute.usage == Usage::Computed
 }
 
 #[cfg(test)]

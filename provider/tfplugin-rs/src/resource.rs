@@ -27,6 +27,9 @@ use crate::{
 /// A future that borrows its arguments, so that traits with async methods can be used as objects.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// A resource and its full type name.
+pub type Named<C> = (&'static str, Arc<dyn Resource<C>>);
+
 /// A provider: its configuration and its resources.
 pub trait Provider: Send + Sync + 'static {
     /// What a configured provider gives its resources, typically an API client. Built anew by every configuration, so
@@ -53,7 +56,7 @@ pub trait Provider: Send + Sync + 'static {
     fn configure(&self, config: &Value) -> Result<Self::Client, Diagnostics>;
 
     /// The resources by full type name.
-    fn resources(&self) -> Vec<(&'static str, Arc<dyn Resource<Self::Client>>)>;
+    fn resources(&self) -> Vec<Named<Self::Client>>;
 }
 
 /// One kind of managed resource.

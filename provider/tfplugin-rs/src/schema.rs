@@ -245,6 +245,11 @@ impl Attribute {
         }
     }
 
+    /// Whether only the provider can set it.
+    pub fn is_read_only(&self) -> bool {
+        self.usage == Usage::Computed
+    }
+
     pub(crate) fn is_computed(&self) -> bool {
         matches!(self.usage, Usage::Computed | Usage::OptionalComputed)
     }

@@ -128,11 +128,15 @@ impl Terraform {
     /// [`TestError::Io`] if the files of the mirror cannot be written.
     pub fn new(dir: &Path, provider: &Provider) -> Result<Self, TestError> {
         let cli_config = dir.join("terraform.rc");
+        let temporary = dir.join("tmp");
+        fs::create_dir_all(&temporary).map_err(failed(format!("cannot make {}", temporary.display())))?;
         let mut env = vec![
             ("TF_CLI_CONFIG_FILE".to_owned(), cli_config.display().to_string()),
             ("TF_IN_AUTOMATION".to_owned(), "1".to_owned()),
             ("TF_INPUT".to_owned(), "0".to_owned()),
             ("CHECKPOINT_DISABLE".to_owned(), "1".to_owned()),
+            // Providers that a test kills cannot remove their sockets.
+            ("TMPDIR".to_owned(), temporary.display().to_string()),
         ];
         let mut rc = "disable_checkpoint = true\n".to_owned();
         match provider {

@@ -1,7 +1,7 @@
 //! The example provider under the real `terraform`.
 //!
 //! terraform is a requirement of these tests, not an option: without it they fail and say so.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests watch the real clock")]
 
 use std::{
     io::{BufRead, BufReader},

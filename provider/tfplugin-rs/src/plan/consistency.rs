@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use super::is_providers_own;
 use crate::{
     codec::Type,
     diagnostics::{Diagnostic, Diagnostics},
@@ -70,7 +69,7 @@ fn plan_object(
             }
             continue;
         }
-        if is_providers_own(attribute) {
+        if attribute.is_read_only() {
             continue;
         }
         if config.is_null() {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{consistency::Violation, *};
-use crate::codec::Type;
+use crate::{codec::Type, schema::Usage};
 
 fn same_case(a: &Value, b: &Value) -> bool {
     matches!((a.as_str(), b.as_str()), (Some(a), Some(b)) if a.eq_ignore_ascii_case(b))

@@ -53,6 +53,7 @@ struct Hclog {
 }
 
 impl<S: Subscriber> Layer<S> for Hclog {
+    #[allow(clippy::disallowed_methods, reason = "a log line says when it was written; nothing is decided with it")]
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let line = render(&self.module, event, &jiff::Timestamp::now().to_string());
         // With standard error closed there is nobody to tell.

@@ -12,7 +12,7 @@ use crate::{
     codec::{self, CodecError, Type},
     diagnostics::{Diagnostic, Diagnostics},
     plan::{self, consistency},
-    resource::{Apply, Ctx, Outcome, Private, Provider, Read, Resource},
+    resource::{Apply, Ctx, Named, Outcome, Private, Provider, Read, Resource},
     schema::{self, Schema},
     value::Value,
     wire,
@@ -48,7 +48,7 @@ impl<C> Clone for Registered<C> {
 impl<P: Provider> ProviderService<P> {
     /// Reads the provider's schemas once.
     pub fn new(provider: P) -> Self {
-        let register = |(name, resource): (&'static str, Arc<dyn Resource<P::Client>>)| {
+        let register = |(name, resource): Named<P::Client>| {
             let schema = resource.schema();
             (name, Registered { ty: schema.value_type(), schema, resource })
         };

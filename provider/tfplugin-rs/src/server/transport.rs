@@ -1,11 +1,13 @@
 //! One unix socket, with or without TLS, under the gRPC server.
 
 use std::{
-    env, fs, io,
+    collections::hash_map::RandomState,
+    env, fs,
+    hash::{BuildHasher, Hasher},
+    io,
     path::{Path, PathBuf},
     pin::Pin,
     process,
-    sync::atomic::{AtomicU32, Ordering},
     task::{Context, Poll},
 };
 
@@ -136,15 +138,12 @@ impl AsyncWrite for Connection {
 pub(super) struct SocketGuard(PathBuf);
 
 impl SocketGuard {
-    /// A path nobody else uses, in `dir` or the directory for temporary files.
+    /// A path nobody else uses or can guess, in `dir` or the directory for temporary files.
     pub(super) fn new(dir: Option<PathBuf>) -> Self {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
         let dir = dir.unwrap_or_else(env::temp_dir);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = dir.join(format!("plugin-{}-{number}.sock", process::id()));
-        // A process with this id may have died here before without removing its socket; it is nobody's now.
-        let _ = fs::remove_file(&path);
-        Self(path)
+        // The seed of a hash map is random: enough to keep others from taking the name first.
+        let random = RandomState::new().build_hasher().finish();
+        Self(dir.join(format!("plugin-{}-{random:016x}.sock", process::id())))
     }
 
     pub(super) fn path(&self) -> &Path {
