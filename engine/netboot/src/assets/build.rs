@@ -132,6 +132,7 @@ pub fn build(config: &BuildConfig) -> Result<(Manifest, Built), BuildError> {
     }
     let kernel = locate(&config.kernel)?;
     let mut inputs = format!("recipe {RECIPE}\nkernel {}\nagent {}\n", kernel.sha256, sha256(&agent));
+    inputs.push_str(&format!("modules {}\n", WANTED.join(" ")));
     for (name, contents) in &loaders {
         inputs.push_str(&format!("{name} {}\n", sha256(contents)));
     }

@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Drivers the installer wants: network, storage, file systems it reads, firmware variables. Those that a kernel does not
-/// have are left out. The order matters only where something is needed that modules do not declare.
+/// have are left out. So are those of Hyper-V: where there is no Hyper-V their bus refuses to load, and they complain about each
+/// of its symbols. The order matters only where something is needed that modules do not declare.
 pub const WANTED: &[&str] = &[
     // Looked up by name at run time by others that use CRC32C.
     "crc32c_generic",
@@ -23,8 +24,6 @@ pub const WANTED: &[&str] = &[
     "virtio_scsi",
     "vmxnet3",
     "vmw_pvscsi",
-    "hv_netvsc",
-    "hv_storvsc",
     "ena",
     "gve",
     // Network cards.
