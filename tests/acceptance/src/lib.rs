@@ -11,5 +11,5 @@ pub mod terraform;
 
 pub use artifacts::Artifacts;
 pub use process::Process;
-pub use stack::{Options, Place, Server, Stack};
+pub use stack::{Options, Place, Stack};
 pub use terraform::Terraform;

@@ -30,15 +30,6 @@ pub struct Options {
     pub cluster: bool,
 }
 
-/// A virtual server as terraform needs it.
-#[derive(Debug, Clone)]
-pub struct Server {
-    /// Its name.
-    pub name: String,
-    /// What `vmetal-lab tfvars` says of it.
-    pub facts: Value,
-}
-
 /// Where a stack is: enough to look at it and to apply something to it, whoever owns its processes.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -97,11 +88,11 @@ impl Place {
         std::fs::read_to_string(self.directory.join("lab").join(format!("bmc-{host}.jsonl"))).unwrap_or_default()
     }
 
-    /// The lab's servers.
+    /// What `vmetal-lab tfvars` says: servers and BMC passwords, by name.
     ///
     /// # Errors
     /// When the lab does not say.
-    pub fn servers(&self) -> Result<Vec<Server>> {
+    pub fn lab_variables(&self) -> Result<Value> {
         let output = std::process::Command::new(self.artifacts.program("vmetal-lab"))
             .args(["tfvars", "--state-dir"])
             .arg(self.directory.join("lab"))
@@ -109,9 +100,7 @@ impl Place {
         if !output.status.success() {
             bail!("vmetal-lab tfvars: {}", String::from_utf8_lossy(&output.stderr));
         }
-        let facts: Value = serde_json::from_slice(&output.stdout).context("vmetal-lab tfvars wrote no JSON")?;
-        let hosts = facts["hosts"].as_object().context("vmetal-lab tfvars names no hosts")?;
-        Ok(hosts.iter().map(|(name, facts)| Server { name: name.clone(), facts: facts.clone() }).collect())
+        serde_json::from_slice(&output.stdout).context("vmetal-lab tfvars wrote no JSON")
     }
 
     /// The values of the quickstart's variables.
@@ -119,24 +108,10 @@ impl Place {
     /// # Errors
     /// When the lab does not say.
     pub fn quickstart_variables(&self) -> Result<Value> {
-        let servers = self.servers()?;
-        let sizes = servers.iter().map(|server| {
-            let size = if server.facts["cpus"].as_u64().unwrap_or(1) > 1 { "large" } else { "small" };
-            let mut facts = server.facts.as_object().cloned().unwrap_or_default();
-            facts.retain(|key, _| {
-                ["bmc_address", "bmc_username", "bmc_certificate_sha256", "boot_mac", "firmware"]
-                    .contains(&key.as_str())
-            });
-            facts.insert("size".to_owned(), size.into());
-            (server.name.clone(), Value::Object(facts))
-        });
-        let passwords = servers.iter().map(|server| (server.name.clone(), server.facts["bmc_password"].clone()));
-        Ok(serde_json::json!({
-            "servers": sizes.collect::<serde_json::Map<_, _>>(),
-            "bmc_passwords": passwords.collect::<serde_json::Map<_, _>>(),
-            "kubeconfig_file": self.kubeconfig(),
-            "node_image": std::fs::canonicalize(&self.artifacts.node_image)?,
-        }))
+        let mut variables = self.lab_variables()?;
+        variables["kubeconfig_file"] = text(&self.kubeconfig())?.into();
+        variables["node_image"] = text(&std::fs::canonicalize(&self.artifacts.node_image)?)?.into();
+        Ok(variables)
     }
 }
 

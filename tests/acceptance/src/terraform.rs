@@ -49,9 +49,9 @@ impl Terraform {
     fn in_directory(place: &Place, directory: PathBuf, variables: &serde_json::Value) -> Result<Self> {
         let mirror = place.directory.join("terraform-mirror");
         let version = env!("CARGO_PKG_VERSION");
-        let place = mirror.join(format!("registry.terraform.io/vmetal/vmetal/{version}/linux_amd64"));
-        std::fs::create_dir_all(&place)?;
-        let provider = place.join(format!("terraform-provider-vmetal_v{version}"));
+        let slot = mirror.join(format!("registry.terraform.io/vmetal/vmetal/{version}/linux_amd64"));
+        std::fs::create_dir_all(&slot)?;
+        let provider = slot.join(format!("terraform-provider-vmetal_v{version}"));
         if !provider.exists() {
             std::fs::copy(place.artifacts.program("terraform-provider-vmetal"), &provider)?;
         }
