@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::panic::{self, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::cmdline::Cmdline;
 use crate::console::say;
 use crate::engine::{Engine, Pace};
 use crate::error::chain;
-use crate::inventory::Sysfs;
+use crate::inventory::{self, Sysfs};
 use crate::net;
 use crate::sys;
 use crate::work::{self, Farewell, Machine};
@@ -47,6 +48,12 @@ fn live() -> Farewell {
     if Path::new("/sys/firmware/efi/efivars").is_dir() {
         mount_one("efivarfs", "/sys/firmware/efi/efivars");
     }
+    let sysfs = Sysfs::system();
+    // Beside the network, so that it costs no time of its own.
+    let settling = {
+        let sysfs = sysfs.clone();
+        thread::spawn(move || inventory::settle(&sysfs))
+    };
     let cmdline = loop {
         let text = fs::read_to_string("/proc/cmdline").unwrap_or_default();
         match Cmdline::parse(&text) {
@@ -58,7 +65,6 @@ fn live() -> Farewell {
         }
     };
     say(&format!("booted for {cmdline:?}"));
-    let sysfs = Sysfs::system();
     let lease = loop {
         match net::bring_up(&sysfs, cmdline.mac) {
             Ok(lease) => break lease,
@@ -70,7 +76,13 @@ fn live() -> Farewell {
     };
     say(&format!("address {}/{} from {}", lease.address, lease.prefix, lease.server));
     let engine = Engine::new(&cmdline.url, &cmdline.token, Pace::default());
-    let machine = Machine { sysfs, dev: PathBuf::from("/dev"), boot_mac: cmdline.mac, attempt: cmdline.attempt };
+    let machine = Machine {
+        sysfs,
+        dev: PathBuf::from("/dev"),
+        boot_mac: cmdline.mac,
+        attempt: cmdline.attempt,
+        settling: Mutex::new(Some(settling)),
+    };
     say(&format!("calling {}", cmdline.url));
     work::run(&engine, &machine)
 }

@@ -6,12 +6,15 @@
 mod cpu;
 mod disks;
 mod nics;
+mod settle;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use vmetal_model::MacAddr;
 use vmetal_model::inventory::{Firmware, Identity, Inventory, PciDevice};
+
+pub use settle::settle;
 
 /// A machine's `/sys` and `/proc`.
 #[derive(Debug, Clone)]

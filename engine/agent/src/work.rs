@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use vmetal_model::MacAddr;
@@ -32,6 +32,19 @@ pub struct Machine {
     pub boot_mac: MacAddr,
     /// The boot attempt.
     pub attempt: String,
+    /// A thread that ends when the machine's disks have been found. No disk is looked at before.
+    pub settling: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Machine {
+    fn wait_for_disks(&self) {
+        let mut settling = self.settling.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(thread) = settling.take()
+            && let Err(panic) = thread.join()
+        {
+            say(&format!("waiting for disks failed: {}", panic_text(panic.as_ref())));
+        }
+    }
 }
 
 /// Why the loop ended.
@@ -159,6 +172,8 @@ fn work_on(engine: &Engine, machine: &Machine, order: &Order) {
 }
 
 fn perform(engine: &Engine, machine: &Machine, order: &Order, progress: &Progress) -> Result<ReportBody, AgentError> {
+    progress.begin("waiting for the disks to be found", 0);
+    machine.wait_for_disks();
     match &order.action {
         Action::Inspect => {
             progress.begin("inspecting", 0);

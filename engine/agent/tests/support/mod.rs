@@ -60,6 +60,7 @@ impl Lab {
             dev: self.path("dev"),
             boot_mac: "52:54:00:12:34:56".parse().unwrap(),
             attempt: "attempt-1".to_owned(),
+            settling: Default::default(),
         }
     }
 

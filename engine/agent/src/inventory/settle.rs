@@ -1,0 +1,94 @@
+//! Waiting until the kernel has found its disks.
+//!
+//! Drivers look for disks after their module is loaded, at their own pace, and nothing says when all are found. An
+//! inventory taken too early lacks disks, and an erasure would be told as complete with a disk missing. So: no ATA
+//! device may be unprobed, no NVMe controller on its way up, and the list of block devices must not have changed for a
+//! while.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Sysfs;
+use crate::console::say;
+
+/// How long nothing may change. SAS expanders report their disks within a second of each other.
+const QUIET: Duration = Duration::from_secs(4);
+/// Hardware that is not done by now is broken.
+const LIMIT: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Waits, and says so on the console when something never gets ready.
+pub fn settle(sysfs: &Sysfs) {
+    if let Some(pending) = wait(sysfs, QUIET, LIMIT) {
+        say(&format!("going on without waiting any longer for {pending}"));
+    }
+}
+
+/// Waits until disks have been quiet for `quiet`, at most `limit`. Returns what is still pending then.
+fn wait(sysfs: &Sysfs, quiet: Duration, limit: Duration) -> Option<String> {
+    let begun = Instant::now();
+    let mut seen = Vec::new();
+    let mut since = begun;
+    loop {
+        let pending = pending(sysfs);
+        let now = sysfs.entries(&sysfs.path("sys/block"));
+        if now != seen || pending.is_some() {
+            seen = now;
+            since = Instant::now();
+        }
+        if since.elapsed() >= quiet {
+            return None;
+        }
+        if begun.elapsed() >= limit {
+            return Some(pending.unwrap_or_else(|| "a list of disks that keeps changing".to_owned()));
+        }
+        thread::sleep(LOOK_AGAIN.min(quiet));
+    }
+}
+
+/// A device that the kernel is still looking at.
+fn pending(sysfs: &Sysfs) -> Option<String> {
+    let find = |class: &str, file: &str, busy: &[&str]| {
+        sysfs.entries(&sysfs.path("sys/class").join(class)).into_iter().find_map(|(name, path)| {
+            let state = sysfs.text(&path.join(file))?;
+            busy.contains(&state.as_str()).then(|| format!("{class} {name} ({state})"))
+        })
+    };
+    // libata: "unknown" before the first probe, then the kind of device or "none".
+    find("ata_device", "class", &["unknown"]).or_else(|| find("nvme", "state", &["new", "resetting", "connecting"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Fixture;
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(300);
+
+    #[test]
+    fn quiet_hardware_is_not_waited_for_and_busy_hardware_is_named() {
+        let f = Fixture::new();
+        f.file("sys/class/ata_device/dev1.0/class", "ata\n");
+        f.file("sys/class/nvme/nvme0/state", "live\n");
+        assert_eq!(wait(&f.sysfs(), Duration::ZERO, SHORT), None);
+        f.file("sys/class/nvme/nvme0/state", "connecting\n");
+        assert_eq!(wait(&f.sysfs(), Duration::from_millis(50), SHORT).as_deref(), Some("nvme nvme0 (connecting)"));
+        f.file("sys/class/ata_device/dev1.0/class", "unknown\n");
+        let pending = wait(&f.sysfs(), Duration::from_millis(50), SHORT);
+        assert_eq!(pending.as_deref(), Some("ata_device dev1.0 (unknown)"));
+    }
+
+    #[test]
+    fn a_disk_that_appears_starts_the_wait_again() {
+        let f = Fixture::new();
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(200));
+                f.disk("sda", "pci0000:00/0000:00:01.1/ata1/host0/target0:0:0/0:0:0:0", 1 << 20);
+            });
+            assert_eq!(wait(&f.sysfs(), SHORT, Duration::from_secs(20)), None);
+        });
+        assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
+    }
+}
