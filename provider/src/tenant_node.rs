@@ -31,6 +31,10 @@ pub(crate) struct TenantNodes;
 /// apply arrive within it.
 const NO_TYPE_GRACE: Duration = Duration::from_secs(20);
 
+/// How long a failure that points at the declaration (a cluster or image that does not exist, a cluster nobody can join)
+/// must stand before it is believed: what is missing may be on its way in the same apply.
+const DECLARATION_GRACE: Duration = Duration::from_secs(60);
+
 const OPERATORS: [(&str, Operator); 6] = [
     ("In", Operator::In),
     ("NotIn", Operator::NotIn),
@@ -279,7 +283,7 @@ impl Kind for TenantNodes {
                 Some(failure) => Verdict::Stuck(failure.clone()),
                 None => going(),
             },
-            (_, Phase::Pending) => no_type(node).map_or_else(going, |why| Verdict::Doubtful(why, NO_TYPE_GRACE)),
+            (_, Phase::Pending | Phase::Scheduled) => doubt(node).unwrap_or_else(going),
             _ => going(),
         }
     }
@@ -345,6 +349,16 @@ fn wiped(prior: &Value, why: &str) -> Diagnostics {
     }
 }
 
+/// What stands in the way of a claim that nothing was installed for yet, if waiting alone will hardly remove it.
+fn doubt(node: &TenantNode) -> Option<Verdict> {
+    if let Some(why) = no_type(node) {
+        return Some(Verdict::Doubtful(why, NO_TYPE_GRACE));
+    }
+    let failure = node.status.failure.as_ref()?;
+    let declared_wrong = matches!(failure.cause, Cause::MissingReference | Cause::TenantSetup | Cause::Image);
+    declared_wrong.then(|| Verdict::Doubtful(failure.clone(), DECLARATION_GRACE))
+}
+
 /// The engine's decision that no node type fits, with every candidate and what it lacks. `None` while a type fits and only
 /// a free host is missing: that is worth waiting for.
 fn no_type(node: &TenantNode) -> Option<Failure> {
@@ -370,4 +384,58 @@ fn no_type(node: &TenantNode) -> Option<Failure> {
             .to_owned(),
         at: failure.at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use vmetal_model::{Candidate, Decision, Metadata, Object, TenantNodeStatus, Timestamp, Uid};
+
+    use super::*;
+
+    fn node(phase: TenantNodePhase, failure: Option<Cause>, feasible: &[bool]) -> TenantNode {
+        let now = Timestamp::UNIX_EPOCH;
+        let candidate =
+            |feasible: &bool| Candidate { name: "t".into(), value: None, feasible: *feasible, reason: "r".into() };
+        let mut status = TenantNodeStatus::new(now);
+        status.phase = phase;
+        status.failure = failure.map(|cause| Failure { cause, message: "m".into(), advice: "a".into(), at: now });
+        status.decision = Some(Decision {
+            node_type: None,
+            host: None,
+            cost: None,
+            reason: "no host".into(),
+            node_types: feasible.iter().map(candidate).collect(),
+            hosts: Vec::new(),
+            policies: Vec::new(),
+            input_digest: String::new(),
+            at: now,
+        });
+        let metadata = Metadata {
+            name: "n".into(),
+            uid: Uid("u".into()),
+            generation: 1,
+            revision: 1,
+            labels: Default::default(),
+            annotations: Default::default(),
+            created: now,
+            deleted: None,
+        };
+        Object { metadata, spec: TenantNodeSpec::default(), status }
+    }
+
+    #[test]
+    fn a_busy_pool_is_worth_waiting_for_and_an_impossible_wish_is_not() {
+        use TenantNodePhase as Phase;
+        let judge = |node: &TenantNode| TenantNodes::judge(node, "ready");
+        let no_candidate = Some(Cause::NoCandidate);
+        assert!(matches!(judge(&node(Phase::Pending, no_candidate, &[false, true])), Verdict::Going(_)));
+        assert!(matches!(judge(&node(Phase::Pending, no_candidate, &[false])), Verdict::Doubtful(_, NO_TYPE_GRACE)));
+        assert!(matches!(judge(&node(Phase::Pending, no_candidate, &[])), Verdict::Doubtful(..)));
+        let missing = node(Phase::Scheduled, Some(Cause::MissingReference), &[true]);
+        assert!(matches!(judge(&missing), Verdict::Doubtful(_, DECLARATION_GRACE)));
+        let away = node(Phase::Scheduled, Some(Cause::TenantUnreachable), &[true]);
+        assert!(matches!(judge(&away), Verdict::Going(_)), "a cluster that is away may come back");
+        assert!(matches!(judge(&node(Phase::Failed, Some(Cause::Join), &[true])), Verdict::Stuck(_)));
+        assert_eq!(TenantNodes::judge(&node(Phase::Provisioning, None, &[]), "scheduled"), Verdict::Done);
+    }
 }

@@ -25,7 +25,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::UnixListener;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::resource::Provider;
@@ -94,6 +97,7 @@ async fn serve_terraform<P: Provider>(provider: P) -> Result<(), ServeError> {
     let line = handshake.line(socket.path(), tls.as_ref().map(tls::Server::certificate));
     let stop = CancellationToken::new();
     watch_parent(stop.clone());
+    stop_when_terminated(stop.clone());
     ignore_interrupts();
     let mut stdout = io::stdout().lock();
     stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).map_err(ServeError::Stdout)?;
@@ -105,6 +109,7 @@ async fn serve_terraform<P: Provider>(provider: P) -> Result<(), ServeError> {
 async fn serve_debug<P: Provider>(provider: P, address: &str) -> Result<(), ServeError> {
     let (listener, socket) = listen(None)?;
     let stop = CancellationToken::new();
+    stop_when_terminated(stop.clone());
     let on_interrupt = stop.clone();
     tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
@@ -146,6 +151,17 @@ fn listen(dir: Option<PathBuf>) -> Result<(UnixListener, SocketGuard), ServeErro
 /// (StopProvider); dying on our own would lose the state of whatever is being made.
 fn ignore_interrupts() {
     tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
+}
+
+/// A polite request to end, from a service manager or a host that lost its patience: the socket is removed on the way out.
+fn stop_when_terminated(stop: CancellationToken) {
+    tokio::spawn(async move {
+        // Without the handler the default action ends the process, only less tidily.
+        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
+            terminated.recv().await;
+            stop.cancel();
+        }
+    });
 }
 
 /// A Terraform that is killed cannot say goodbye. Its providers notice that they have another parent and end, instead of

@@ -209,6 +209,16 @@ fn a_running_provider_can_be_attached_to() {
 }
 
 #[test]
+fn terminated_it_leaves_no_socket_behind() {
+    let mut attached = Attached::start();
+    let socket = attached.socket();
+    assert!(socket.exists());
+    Command::new("kill").args(["-TERM", &attached.child.id().to_string()]).status().unwrap();
+    assert!(attached.child.wait().unwrap().success());
+    assert!(!socket.exists());
+}
+
+#[test]
 fn started_by_hand_it_says_what_it_is() {
     let output = Command::new(binary()).env_remove("TF_PLUGIN_MAGIC_COOKIE").output().unwrap();
     assert!(!output.status.success() && output.stdout.is_empty());
