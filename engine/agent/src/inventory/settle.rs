@@ -1,9 +1,9 @@
 //! Waiting until the kernel has found its disks.
 //!
 //! Drivers look for disks after their module is loaded, at their own pace, and nothing says when all are found. An
-//! inventory taken too early lacks disks, and an erasure would be told as complete with a disk missing. So: no ATA
-//! device may be unprobed, no NVMe controller on its way up, and the list of block devices must not have changed for a
-//! while.
+//! inventory taken too early lacks disks, and an erasure would be told as complete with a disk missing. So: no NVMe
+//! controller may be on its way up, and the list of disks and of what they hang on must not have changed for a while.
+//! (libata shows no such state: a port that was not probed yet looks like an empty one.)
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,11 +11,14 @@ use std::time::{Duration, Instant};
 use super::Sysfs;
 use crate::console::say;
 
-/// How long nothing may change. SAS expanders report their disks within a second of each other.
-const QUIET: Duration = Duration::from_secs(4);
+/// How long nothing may change. A SATA port gives up on its first reset after less, and SAS expanders report their disks
+/// within a second of each other.
+const QUIET: Duration = Duration::from_secs(5);
 /// Hardware that is not done by now is broken.
 const LIMIT: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Controllers, what was found on them, and the disks that were made of it.
+const WATCHED: [&str; 4] = ["sys/class/scsi_host", "sys/class/scsi_device", "sys/class/nvme", "sys/block"];
 
 /// Waits, and says so on the console when something never gets ready.
 pub fn settle(sysfs: &Sysfs) {
@@ -31,7 +34,7 @@ fn wait(sysfs: &Sysfs, quiet: Duration, limit: Duration) -> Option<String> {
     let mut since = begun;
     loop {
         let pending = pending(sysfs);
-        let now = sysfs.entries(&sysfs.path("sys/block"));
+        let now: Vec<_> = WATCHED.iter().flat_map(|dir| sysfs.entries(&sysfs.path(dir))).collect();
         if now != seen || pending.is_some() {
             seen = now;
             since = Instant::now();
@@ -48,14 +51,10 @@ fn wait(sysfs: &Sysfs, quiet: Duration, limit: Duration) -> Option<String> {
 
 /// A device that the kernel is still looking at.
 fn pending(sysfs: &Sysfs) -> Option<String> {
-    let find = |class: &str, file: &str, busy: &[&str]| {
-        sysfs.entries(&sysfs.path("sys/class").join(class)).into_iter().find_map(|(name, path)| {
-            let state = sysfs.text(&path.join(file))?;
-            busy.contains(&state.as_str()).then(|| format!("{class} {name} ({state})"))
-        })
-    };
-    // libata: "unknown" before the first probe, then the kind of device or "none".
-    find("ata_device", "class", &["unknown"]).or_else(|| find("nvme", "state", &["new", "resetting", "connecting"]))
+    sysfs.entries(&sysfs.path("sys/class/nvme")).into_iter().find_map(|(name, path)| {
+        let state = sysfs.text(&path.join("state"))?;
+        ["new", "resetting", "connecting"].contains(&state.as_str()).then(|| format!("{name} ({state})"))
+    })
 }
 
 #[cfg(test)]
@@ -68,14 +67,10 @@ mod tests {
     #[test]
     fn quiet_hardware_is_not_waited_for_and_busy_hardware_is_named() {
         let f = Fixture::new();
-        f.file("sys/class/ata_device/dev1.0/class", "ata\n");
         f.file("sys/class/nvme/nvme0/state", "live\n");
         assert_eq!(wait(&f.sysfs(), Duration::ZERO, SHORT), None);
         f.file("sys/class/nvme/nvme0/state", "connecting\n");
-        assert_eq!(wait(&f.sysfs(), Duration::from_millis(50), SHORT).as_deref(), Some("nvme nvme0 (connecting)"));
-        f.file("sys/class/ata_device/dev1.0/class", "unknown\n");
-        let pending = wait(&f.sysfs(), Duration::from_millis(50), SHORT);
-        assert_eq!(pending.as_deref(), Some("ata_device dev1.0 (unknown)"));
+        assert_eq!(wait(&f.sysfs(), Duration::from_millis(50), SHORT).as_deref(), Some("nvme0 (connecting)"));
     }
 
     #[test]
