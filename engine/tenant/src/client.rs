@@ -66,6 +66,12 @@ impl TenantClient {
         Ok(ClusterFacts { version: version.git_version, endpoint: target.endpoint, ca_cert_hash: target.ca_cert_hash })
     }
 
+    /// A client whose answers come from a test.
+    #[cfg(test)]
+    pub(crate) fn answering(client: Client) -> Self {
+        TenantClient { retrying: client.clone(), direct: client, server: "https://test".to_owned() }
+    }
+
     pub(crate) fn error(&self, action: impl Into<String>, error: kube::Error) -> TenantError {
         TenantError::from_kube(&self.server, action, error)
     }

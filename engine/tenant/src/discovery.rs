@@ -208,5 +208,4 @@ fn pins(pem: &[u8], object: &str) -> Result<Vec<String>, TenantError> {
 }
 
 #[cfg(test)]
-#[path = "discovery/tests.rs"]
 mod tests;

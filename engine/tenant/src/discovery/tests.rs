@@ -1,5 +1,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
+use std::convert::Infallible;
+
 use base64::Engine as _;
+use http::{Request, Response};
+use kube::client::Body;
+use serde_json::json;
 
 use super::*;
 
@@ -76,4 +81,31 @@ fn garbage_is_named() {
         let error = target(root, &info, &configuration).unwrap_err();
         assert!(matches!(&error, TenantError::MalformedObject { object: o, .. } if o == object), "{error}");
     }
+}
+
+/// A server whose cluster-info carries the signature for `signed` and no other.
+fn server(signed: &str) -> TenantClient {
+    let info = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "cluster-info" },
+        "data": { "kubeconfig": "…", format!("jws-kubeconfig-{signed}"): "header..signature" },
+    });
+    let service = tower::service_fn(move |_: Request<Body>| {
+        let answer = Response::new(Body::from(info.to_string().into_bytes()));
+        async { Ok::<_, Infallible>(answer) }
+    });
+    TenantClient::answering(kube::Client::new(service, "default"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_signs_nothing_is_given_up_on_by_name() {
+    let limit = Duration::from_secs(30);
+    let started = Instant::now();
+    let error = wait_until_signed(&server("fedcba"), "abcdef", limit).await.unwrap_err();
+    assert!(matches!(&error, TenantError::NoBootstrapSigner { token_id, .. } if token_id == "abcdef"), "{error}");
+    assert!(error.advice().contains("bootstrapsigner"), "{}", error.advice());
+    let waited = started.elapsed();
+    assert!(waited <= limit && waited >= limit - Duration::from_secs(1), "{waited:?}");
+
+    wait_until_signed(&server("abcdef"), "abcdef", limit).await.unwrap();
+    assert_eq!(started.elapsed(), waited);
 }

@@ -3,7 +3,7 @@
 //! The nodes are hollow: the test plays the kubelet by creating the Node and reporting its status. What a kubelet and
 //! kubeadm make of our user data is shown by the acceptance tests, which boot the node image.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which wait for a real server in real time")]
 
 mod harness;
 
