@@ -7,12 +7,13 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use vmetal_model::agent::{Hello, Order, Report, ReportBody};
 
+use crate::clock;
 use crate::console::say;
 
 /// How patient the installer is. Tests are less so.
@@ -256,9 +257,9 @@ fn percent(text: &str) -> String {
 /// Sleeps, but not past `stop`.
 pub(crate) fn sleep_unless(stop: &AtomicBool, time: Duration) {
     const STEP: Duration = Duration::from_millis(50);
-    let end = Instant::now() + time;
+    let end = clock::now() + time;
     while !stop.load(Ordering::Acquire) {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = end.saturating_duration_since(clock::now());
         if left.is_zero() {
             break;
         }

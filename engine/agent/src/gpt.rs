@@ -311,9 +311,25 @@ pub fn partitions(target: &Target) -> Result<Vec<Span>, DiskError> {
     Ok(spans)
 }
 
-/// The sector size for which an image's first bytes hold a GUID partition table.
-pub fn sector_bytes_of(head: &[u8]) -> Option<u32> {
-    [512u32, 4096].into_iter().find(|size| head.get(*size as usize..).is_some_and(|rest| rest.starts_with(SIGNATURE)))
+/// What an image's first bytes tell about its GUID partition table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageTable {
+    /// The sector size that it is laid out for.
+    pub sector_bytes: u32,
+    /// Whether it has an EFI system partition.
+    pub esp: bool,
+}
+
+/// Looks at an image's first chunk, before anything is written. `None` without a GUID partition table.
+pub fn table_of(head: &[u8]) -> Option<ImageTable> {
+    let at = |sector: u32| head.get(sector as usize..).filter(|rest| rest.starts_with(SIGNATURE));
+    let (sector_bytes, header) = [512, 4096].into_iter().find_map(|sector| Some((sector, at(sector)?)))?;
+    let entries = usize::try_from(u64_at(header, 72)).ok()?.checked_mul(sector_bytes as usize)?;
+    let entry_bytes = u32_at(header, 84).clamp(128, MAX_ENTRY_BYTES) as usize;
+    let count = u32_at(header, 80).min(MAX_ENTRIES) as usize;
+    let table = head.get(entries..).unwrap_or_default();
+    let esp = table.chunks_exact(entry_bytes).take(count).any(|entry| guid_at(entry, 0) == ESP_TYPE);
+    Some(ImageTable { sector_bytes, esp })
 }
 
 #[cfg(test)]

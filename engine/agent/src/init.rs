@@ -135,7 +135,8 @@ fn load_modules(list: &Path) {
         match File::open(path).and_then(|file| sys::load_module(&file)) {
             Ok(()) => loaded += 1,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => loaded += 1,
-            // Hardware that is not there makes some drivers refuse; the others may do.
+            // The hardware, or EFI, is not there; the others may be.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
             Err(error) => say(&format!("cannot load {path}: {error}")),
         }
     }

@@ -9,12 +9,11 @@
 
 mod fetch;
 
-use std::time::Instant;
-
 use vmetal_image::{CHUNK_BYTES, Digest, MAX_MANIFEST_BYTES, Manifest};
 use vmetal_model::agent::{InstallOrder, Installed};
 use vmetal_model::inventory::{Disk, Firmware};
 
+use crate::clock;
 use crate::console::say;
 use crate::efi::Variables;
 use crate::engine::{CallError, Engine};
@@ -71,7 +70,7 @@ pub enum ImageError {
         sectors: u32,
     },
     /// Cannot boot this machine.
-    #[error("this machine boots by UEFI and the image has no EFI system partition")]
+    #[error("this machine boots by UEFI and the image has no EFI system partition; nothing was touched")]
     NoEsp,
     /// No memory for decompression.
     #[error("cannot prepare decompression")]
@@ -92,7 +91,7 @@ pub fn install(
     order: &InstallOrder,
     progress: &Progress,
 ) -> Result<Installed, AgentError> {
-    let begun = Instant::now();
+    let begun = clock::now();
     let image: Digest = order.image_digest.parse().map_err(|_| ImageError::Name(order.image_digest.clone()))?;
     progress.begin("fetching the image's manifest", 0);
     let mut fetched = 0;
@@ -103,7 +102,8 @@ pub fn install(
     let disk = root_device::select(&disks, &order.root_device, needed)?;
     let target = Target::open(&machine.dev.join(&disk.name))?;
     say(&format!("installing image {image} on {} (serial {})", disk.name, disk.serial.as_deref().unwrap_or("none")));
-    check_sectors(engine, &image, &manifest, &target, disk, &mut fetched)?;
+    let firmware = inventory::firmware(&machine.sysfs);
+    check_fit(engine, &image, &manifest, (&target, disk), firmware, &mut fetched)?;
 
     progress.begin("clearing the disk", 0);
     erase::clear_metadata(&target)?;
@@ -139,7 +139,7 @@ pub fn install(
         // Nothing here needs the partitions; the next boot reads them.
         say(&chain(&error));
     }
-    if inventory::firmware(&machine.sysfs) == Firmware::Uefi {
+    if firmware == Firmware::Uefi {
         progress.begin("setting the firmware's boot entry", 0);
         let esp = gpt::find_esp(&target)?.ok_or(ImageError::NoEsp)?;
         let variables = Variables::at(machine.sysfs.path("sys/firmware/efi/efivars"));
@@ -169,26 +169,31 @@ fn manifest(engine: &Engine, image: &Digest, fetched: &mut u64) -> Result<Manife
     })
 }
 
-/// An image made for disks with other sectors has its partition table where this disk's firmware will not look.
-fn check_sectors(
+/// Would the image boot from this disk? An image made for disks with other sectors has its partition table where the
+/// firmware will not look, and UEFI needs an EFI system partition.
+fn check_fit(
     engine: &Engine,
     image: &Digest,
     manifest: &Manifest,
-    target: &Target,
-    disk: &Disk,
+    (target, disk): (&Target, &Disk),
+    firmware: Firmware,
     fetched: &mut u64,
 ) -> Result<(), ImageError> {
-    let Some(first) = manifest.chunks().first().filter(|chunk| chunk.index == 0) else { return Ok(()) };
+    let no_esp = || if firmware == Firmware::Uefi { Err(ImageError::NoEsp) } else { Ok(()) };
+    let Some(first) = manifest.chunks().first().filter(|chunk| chunk.index == 0) else { return no_esp() };
     let mut decoder = vmetal_image::ChunkDecoder::new().map_err(ImageError::Decoder)?;
     let path = format!("/images/{image}/chunks/{}", first.digest);
-    let sectors = fetch::verified(engine, image, "the first chunk", &path, u64::from(CHUNK_BYTES) * 2, |bytes| {
+    let table = fetch::verified(engine, image, "the first chunk", &path, u64::from(CHUNK_BYTES) * 2, |bytes| {
         *fetched += bytes.len() as u64;
-        decoder.decode(manifest, first, bytes).map(gpt::sector_bytes_of).map_err(|e| chain(&e))
+        decoder.decode(manifest, first, bytes).map(gpt::table_of).map_err(|e| chain(&e))
     })?;
-    match sectors {
-        Some(sectors) if sectors != target.sector_bytes() => {
-            Err(ImageError::Sectors { image: sectors, disk: disk.name.clone(), sectors: target.sector_bytes() })
-        }
-        _ => Ok(()),
+    match table {
+        Some(table) if table.sector_bytes != target.sector_bytes() => Err(ImageError::Sectors {
+            image: table.sector_bytes,
+            disk: disk.name.clone(),
+            sectors: target.sector_bytes(),
+        }),
+        Some(table) if table.esp => Ok(()),
+        _ => no_esp(),
     }
 }

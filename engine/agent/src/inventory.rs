@@ -56,7 +56,7 @@ impl Sysfs {
         let Ok(read) = fs::read_dir(path) else { return Vec::new() };
         let mut entries: Vec<(String, PathBuf)> =
             read.flatten().filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect();
-        entries.sort_by(|(a, _), (b, _)| natural(a).cmp(&natural(b)));
+        entries.sort_by_cached_key(|(name, _)| natural(name));
         entries
     }
 }

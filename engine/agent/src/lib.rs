@@ -29,6 +29,7 @@
 //! Everything that decides is an ordinary library: hardware is read through [`inventory::Sysfs`], which can stand on a
 //! directory of fixtures, disks are [`target::Target`]s, which can be files, and firmware variables are files anyway.
 
+mod clock;
 pub mod cmdline;
 pub mod console;
 pub mod efi;

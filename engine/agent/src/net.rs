@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use vmetal_model::MacAddr;
 
+use crate::clock;
 use crate::console::say;
 use crate::inventory::{self, Sysfs};
 use crate::sys::PacketSocket;
@@ -72,7 +73,7 @@ pub enum NetError {
 /// # Errors
 /// [`NetError`].
 pub fn bring_up(sysfs: &Sysfs, mac: MacAddr) -> Result<Lease, NetError> {
-    let end = Instant::now() + ROUND;
+    let end = clock::now() + ROUND;
     let name = wait_for_interface(sysfs, mac, end)?;
     let kernel = |doing: &'static str| {
         let interface = name.clone();
@@ -85,7 +86,7 @@ pub fn bring_up(sysfs: &Sysfs, mac: MacAddr) -> Result<Lease, NetError> {
     netlink::set_up(index).map_err(kernel("bring up"))?;
     say(&format!("{name} ({mac}) is up, waiting for its carrier"));
     while text("carrier") != "1" {
-        if Instant::now() >= end {
+        if clock::now() >= end {
             return Err(NetError::NoCarrier(name));
         }
         thread::sleep(LOOK_AGAIN);
@@ -109,7 +110,7 @@ fn wait_for_interface(sysfs: &Sysfs, mac: MacAddr, end: Instant) -> Result<Strin
         if let Some(name) = inventory::interface_of(sysfs, mac) {
             return Ok(name);
         }
-        if Instant::now() >= end {
+        if clock::now() >= end {
             let nics = inventory::read(sysfs, None).nics;
             let seen: Vec<String> = nics.iter().map(|nic| format!("{} {}", nic.name, nic.mac)).collect();
             let seen = if seen.is_empty() { "none".to_owned() } else { seen.join(", ") };
@@ -121,11 +122,11 @@ fn wait_for_interface(sysfs: &Sysfs, mac: MacAddr, end: Instant) -> Result<Strin
 
 /// DISCOVER to ACK, from the start again after each silence.
 fn lease(socket: &PacketSocket, mac: MacAddr, end: Instant) -> Result<Lease, String> {
-    let mut client = Client::new(mac, transaction());
-    let begun = Instant::now();
+    let mut client = Client::new(mac, transaction(mac));
+    let begun = clock::now();
     let mut patience = ANSWER_MIN;
     let mut reason = "nothing was received".to_owned();
-    while Instant::now() < end {
+    while clock::now() < end {
         let seconds = u16::try_from(begun.elapsed().as_secs()).unwrap_or(u16::MAX);
         let offer = exchange(socket, &client, &client.discover(seconds), &[MessageKind::Offer], patience);
         match offer {
@@ -140,7 +141,7 @@ fn lease(socket: &PacketSocket, mac: MacAddr, end: Instant) -> Result<Lease, Str
             }
         }
         say(&format!("no address yet: {reason}"));
-        client = Client::new(mac, transaction());
+        client = Client::new(mac, transaction(mac));
         patience = (patience * 2).min(ANSWER_MAX);
     }
     Err(reason)
@@ -156,10 +157,10 @@ fn exchange(
 ) -> Result<(MessageKind, Lease), String> {
     let packet = dhcp::datagram(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, message);
     socket.broadcast(&packet).map_err(|e| format!("sending failed: {e}"))?;
-    let end = Instant::now() + patience;
+    let end = clock::now() + patience;
     let mut buffer = [0; 2048];
     loop {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = end.saturating_duration_since(clock::now());
         if left.is_zero() {
             return Err("nothing was received".to_owned());
         }
@@ -179,9 +180,12 @@ fn exchange(
 }
 
 /// A number that other machines on the link will not have chosen in the same minute.
-fn transaction() -> u32 {
+fn transaction(mac: MacAddr) -> u32 {
     let mut bytes = [0; 4];
     let random = fs::File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes));
-    // Without random numbers the clock must do; answers are also matched by hardware address.
-    random.map_or_else(|_| Instant::now().elapsed().subsec_nanos(), |()| u32::from_le_bytes(bytes))
+    if random.is_err() {
+        // Answers are also matched by hardware address, so that this does well enough.
+        bytes.copy_from_slice(&mac.0[2..]);
+    }
+    u32::from_le_bytes(bytes)
 }

@@ -12,7 +12,7 @@ use crate::sys;
 
 /// Largest piece of one discard, zeroing or explicit write, so that progress is seen.
 const STEP: u64 = 1 << 30;
-const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// An opened disk. All access is positioned; several threads may share it.
 #[derive(Debug)]

@@ -10,11 +10,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vmetal_model::MacAddr;
 use vmetal_model::agent::{Action, Hello, Order, Progress as ProgressReport, ReportBody};
 
+use crate::clock;
 use crate::console::say;
 use crate::engine::{CallError, Engine, sleep_unless};
 use crate::erase;
@@ -37,11 +38,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn wait_for_disks(&self) {
+    fn wait_for_disks(&self, progress: &Progress) {
         let mut settling = self.settling.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(thread) = settling.take()
-            && let Err(panic) = thread.join()
-        {
+        let Some(thread) = settling.take() else { return };
+        if !thread.is_finished() {
+            progress.begin("waiting until all disks are found", 0);
+        }
+        if let Err(panic) = thread.join() {
             say(&format!("waiting for disks failed: {}", panic_text(panic.as_ref())));
         }
     }
@@ -122,7 +125,7 @@ fn first_order(engine: &Engine, machine: &Machine) -> Order {
 }
 
 fn next_order(engine: &Engine, last: &Order) -> Order {
-    let asked = Instant::now();
+    let asked = clock::now();
     let order = persist(engine, || engine.order(&last.id));
     // An engine that does not hold the call is not asked a thousand times per second.
     if order.id == last.id {
@@ -172,8 +175,7 @@ fn work_on(engine: &Engine, machine: &Machine, order: &Order) {
 }
 
 fn perform(engine: &Engine, machine: &Machine, order: &Order, progress: &Progress) -> Result<ReportBody, AgentError> {
-    progress.begin("waiting for the disks to be found", 0);
-    machine.wait_for_disks();
+    machine.wait_for_disks(progress);
     match &order.action {
         Action::Inspect => {
             progress.begin("inspecting", 0);
@@ -225,7 +227,7 @@ fn summary(inventory: &vmetal_model::Inventory) -> String {
 /// Sends progress when there is some and heartbeats when there is not. Lost ones are lost.
 fn pulse(engine: &Engine, order: &str, progress: &Progress, finished: &AtomicBool) {
     let pace = engine.pace();
-    let mut last_sent = Instant::now();
+    let mut last_sent = clock::now();
     let mut last = ProgressReport { step: String::new(), done: 0, total: 0 };
     loop {
         sleep_unless(finished, pace.progress);
@@ -241,7 +243,7 @@ fn pulse(engine: &Engine, order: &str, progress: &Progress, finished: &AtomicBoo
         } else {
             continue;
         };
-        last_sent = Instant::now();
+        last_sent = clock::now();
         if let Err(error) = engine.report(order, body) {
             say(&error.to_string());
             // Not to hammer an engine that is being restarted.

@@ -215,13 +215,14 @@ fn an_install_without_esp_fails_on_uefi_and_works_on_bios() {
         if uefi {
             lab.uefi();
         }
-        lab.disk("vda", 96 * MIB);
+        let disk = lab.disk("vda", 96 * MIB);
         let (image, _) = lab.image(false);
         let orders =
             vec![order("a", Action::Install(Box::new(install(&image.digest.to_string())))), order("b", Action::Reboot)];
         let (_, reports, _) = carry_out(&lab, orders, vec![]);
         if uefi {
             assert!(failure(&reports).message.contains("EFI system partition"));
+            assert!(fs::read(&disk).unwrap().iter().all(|b| *b == 0xa5));
         } else {
             assert!(matches!(results(&reports)[..], [("a", ReportBody::Installed(_))]), "{reports:?}");
         }

@@ -118,12 +118,21 @@ fn damage_is_told_and_never_a_panic() {
 }
 
 #[test]
-fn the_sector_size_of_an_image_is_seen() {
-    let mut head = vec![0; 8192];
-    assert_eq!(sector_bytes_of(&head), None);
-    head[4096..4104].copy_from_slice(SIGNATURE);
-    assert_eq!(sector_bytes_of(&head), Some(4096));
-    head[512..520].copy_from_slice(SIGNATURE);
-    assert_eq!(sector_bytes_of(&head), Some(512));
-    assert_eq!(sector_bytes_of(&[]), None);
+fn an_image_is_judged_by_its_first_bytes() {
+    let dir = TempDir::new().unwrap();
+    let path = disk(&dir, 64 * MIB);
+    let head = std::fs::read(&path).unwrap()[..4 << 20].to_vec();
+    assert_eq!(table_of(&head), Some(ImageTable { sector_bytes: 512, esp: true }));
+    sgdisk(&["-t1:8300"], &path);
+    let other = std::fs::read(&path).unwrap()[..4 << 20].to_vec();
+    assert_eq!(table_of(&other), Some(ImageTable { sector_bytes: 512, esp: false }));
+    // The same table moved to where 4096-byte sectors would have it.
+    let mut wide = vec![0; 4 << 20];
+    wide[4096..4608].copy_from_slice(&head[512..1024]);
+    wide[8192..8192 + 128 * 128].copy_from_slice(&head[1024..1024 + 128 * 128]);
+    assert_eq!(table_of(&wide), Some(ImageTable { sector_bytes: 4096, esp: true }));
+    for length in [0, 511, 512, 520, 600, 1024, 1100] {
+        let _ = table_of(&head[..length]);
+    }
+    assert_eq!(table_of(&[0; 8192]), None);
 }

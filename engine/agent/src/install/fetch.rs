@@ -8,11 +8,11 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
 
 use vmetal_image::{ChunkDecoder, ChunkEntry, Digest, Manifest};
 
 use super::ImageError;
+use crate::clock;
 use crate::console::say;
 use crate::engine::{CallError, Engine};
 use crate::error::{AgentError, chain};
@@ -32,7 +32,7 @@ pub(super) fn verified<T>(
     limit: u64,
     mut accept: impl FnMut(&[u8]) -> Result<T, String>,
 ) -> Result<T, ImageError> {
-    let begun = Instant::now();
+    let begun = clock::now();
     let mut away = 0;
     let mut bad = 0;
     loop {

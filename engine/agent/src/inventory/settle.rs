@@ -6,9 +6,10 @@
 //! (libata shows no such state: a port that was not probed yet looks like an empty one.)
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Sysfs;
+use crate::clock;
 use crate::console::say;
 
 /// How long nothing may change. A SATA port gives up on its first reset after less, and SAS expanders report their disks
@@ -29,7 +30,7 @@ pub fn settle(sysfs: &Sysfs) {
 
 /// Waits until disks have been quiet for `quiet`, at most `limit`. Returns what is still pending then.
 fn wait(sysfs: &Sysfs, quiet: Duration, limit: Duration) -> Option<String> {
-    let begun = Instant::now();
+    let begun = clock::now();
     let mut seen = Vec::new();
     let mut since = begun;
     loop {
@@ -37,7 +38,7 @@ fn wait(sysfs: &Sysfs, quiet: Duration, limit: Duration) -> Option<String> {
         let now: Vec<_> = WATCHED.iter().flat_map(|dir| sysfs.entries(&sysfs.path(dir))).collect();
         if now != seen || pending.is_some() {
             seen = now;
-            since = Instant::now();
+            since = clock::now();
         }
         if since.elapsed() >= quiet {
             return None;
@@ -76,7 +77,7 @@ mod tests {
     #[test]
     fn a_disk_that_appears_starts_the_wait_again() {
         let f = Fixture::new();
-        let begun = Instant::now();
+        let begun = clock::now();
         thread::scope(|scope| {
             scope.spawn(|| {
                 thread::sleep(Duration::from_millis(200));

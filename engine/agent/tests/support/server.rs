@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vmetal_agent::engine::Pace;
 use vmetal_image::ImageStore;
@@ -178,23 +178,16 @@ fn answer(path: &str, body: &[u8], store: &ImageStore, shared: &(Mutex<State>, C
     }
     if let Some(after) = path.strip_prefix("/agent/v1/order?after=").and_then(|rest| rest.split('&').next()) {
         // Held for a little while, as the engine does.
-        let end = Instant::now() + Duration::from_millis(50);
-        let mut state = lock.lock().unwrap();
-        loop {
-            let current = state.current.clone().unwrap();
-            if current.id != after {
-                return (200, serde_json::to_vec(&current).unwrap());
-            }
-            if let Some(next) = state.orders.pop_front() {
-                state.current = Some(next);
-                continue;
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return (200, serde_json::to_vec(&current).unwrap());
-            }
-            state = changed.wait_timeout(state, left).unwrap().0;
+        let idle = |state: &mut State| {
+            state.orders.is_empty() && state.current.as_ref().is_some_and(|order| order.id == after)
+        };
+        let mut state = changed.wait_timeout_while(lock.lock().unwrap(), Duration::from_millis(50), idle).unwrap().0;
+        if state.current.as_ref().is_some_and(|order| order.id == after)
+            && let Some(next) = state.orders.pop_front()
+        {
+            state.current = Some(next);
         }
+        return (200, serde_json::to_vec(&state.current).unwrap());
     }
     (404, br#"{"error":"no such path"}"#.to_vec())
 }
