@@ -68,24 +68,12 @@ pub struct Bmc {
 }
 
 /// Where the policy components are.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policies {
-    /// Directory with `<name>.wasm`. Absent: the native twins decide.
+    /// Directory with `cost-vcluster.wasm` and `place-first-fit.wasm`. Absent: the native twins decide.
     #[serde(default)]
     pub dir: Option<PathBuf>,
-    /// The cost policy. Default `cost-vcluster`.
-    #[serde(default = "default_cost")]
-    pub cost: String,
-    /// The placement policy. Default `place-first-fit`.
-    #[serde(default = "default_place")]
-    pub placement: String,
-}
-
-impl Default for Policies {
-    fn default() -> Self {
-        Policies { dir: None, cost: default_cost(), placement: default_place() }
-    }
 }
 
 fn default_state_dir() -> PathBuf {
@@ -94,14 +82,6 @@ fn default_state_dir() -> PathBuf {
 
 fn default_log() -> String {
     "info".to_owned()
-}
-
-fn default_cost() -> String {
-    "cost-vcluster".to_owned()
-}
-
-fn default_place() -> String {
-    "place-first-fit".to_owned()
 }
 
 /// Why a configuration cannot be used.

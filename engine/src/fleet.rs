@@ -1,7 +1,11 @@
-//! All objects as they are now, in memory: what every decision reads. Fed by the ledger with each commit, in order of
-//! revision, so that a decision never sees an older state than the commits it made itself.
+//! All objects as they are now, in memory: what every decision reads.
+//!
+//! Fed twice: by the ledger with each commit of this engine, so that a decision never sees an older state than the commits
+//! it made itself, and by the loop that follows the store, in order of revision, with everybody's. Older news about an
+//! object than what is known is ignored, so the two may overtake each other.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -69,12 +73,13 @@ struct Tables {
 /// The objects, and a signal that something changed.
 pub struct Fleet {
     tables: RwLock<Tables>,
-    changed: watch::Sender<u64>,
+    changed: watch::Sender<()>,
+    settled: AtomicU64,
 }
 
 impl Default for Fleet {
     fn default() -> Self {
-        Fleet { tables: RwLock::default(), changed: watch::Sender::new(0) }
+        Fleet { tables: RwLock::default(), changed: watch::Sender::new(()), settled: AtomicU64::new(0) }
     }
 }
 
@@ -101,17 +106,22 @@ impl Fleet {
                 }
             }
         });
-        self.changed.send_modify(|seen| *seen = revision.max(*seen));
+        self.changed.send_replace(());
+    }
+
+    /// Says that everything up to a revision was taken in. For the one that follows the store in order.
+    pub fn settle(&self, revision: u64) {
+        self.settled.fetch_max(revision, Ordering::AcqRel);
     }
 
     /// Changes with every commit; for those who wait for something.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
+    pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// The newest revision that was taken in.
+    /// The revision up to which nothing is missing. Single objects may be newer.
     pub fn revision(&self) -> u64 {
-        *self.changed.borrow()
+        self.settled.load(Ordering::Acquire)
     }
 
     /// One host.

@@ -3,7 +3,6 @@
 //! A [`Batch`] is built by plain synchronous code and then committed: no lock and no transaction is ever held across I/O.
 //! Every write is guarded by the revision that was read, so a lost race changes nothing and is decided again.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -11,8 +10,8 @@ use serde::de::DeserializeOwned;
 use vmetal_lifecycle::Note;
 use vmetal_model::{Event, Host, Image, Kind, NodeType, Object, TenantCluster, TenantNode, Timestamp};
 use vmetal_store::{
-    AnyStore, CommitError, Guard, Key, ObjectChange, Page, ReadError, Revision, Selector, Store, Stored, Txn,
-    UniqueKey, Write,
+    AnyStore, CommitError, Guard, Key, ObjectChange, ReadError, Revision, Selector, Store, Stored, Txn, UniqueKey,
+    Write,
 };
 
 use crate::fleet::{Entry, Fleet, Update};
@@ -187,21 +186,15 @@ pub struct Ledger {
 impl Ledger {
     /// Reads everything there is into the fleet.
     pub async fn open(store: AnyStore, fleet: Arc<Fleet>) -> Result<Self, ReadError> {
-        let ledger = Ledger { store, fleet };
+        // Taken first: what is committed meanwhile is seen again, not missed.
+        let settled = store.revision().await?.0;
         for kind in Kind::ALL {
-            let mut page = Page::first(NonZeroUsize::MIN.saturating_add(999));
-            loop {
-                let list = ledger.store.list(&Selector::Kind(kind.as_str().into()), page.clone()).await?;
-                let updates = list.items.iter().map(|stored| decode_entry(kind, stored).map(Update::Put));
-                let updates = updates.collect::<Result<Vec<_>, _>>()?;
-                ledger.fleet.take(list.revision.0, updates);
-                match list.next {
-                    Some(token) => page.token = Some(token),
-                    None => break,
-                }
-            }
+            let list = store.list_all(&Selector::Kind(kind.as_str().into())).await?;
+            let updates = list.items.iter().map(|stored| decode_entry(kind, stored).map(Update::Put));
+            fleet.take(list.revision.0, updates.collect::<Result<Vec<_>, _>>()?);
         }
-        Ok(ledger)
+        fleet.settle(settled);
+        Ok(Ledger { store, fleet })
     }
 
     /// The store underneath, for reading histories.

@@ -84,16 +84,20 @@ impl Engine {
             while let Some(change) = changes.next().await {
                 match change {
                     Ok(Change::Committed(committed)) => {
-                        let updates = committed.objects.iter().map(decode_change);
-                        for update in updates {
+                        let revision = committed.revision.0;
+                        for update in committed.objects.iter().map(decode_change) {
                             match update {
-                                Ok(Some(update)) => self.changed(&update, &mut seen, &mut table, committed.revision.0),
+                                Ok(Some(update)) => {
+                                    self.fleet.take(revision, [update.clone()]);
+                                    self.changed(&update, &mut seen, &mut table, revision);
+                                }
                                 Ok(None) => {}
                                 Err(error) => tracing::error!(%error, "a change cannot be read"),
                             }
                         }
+                        self.fleet.settle(revision);
                     }
-                    Ok(Change::Progress(_)) => {}
+                    Ok(Change::Progress(revision)) => self.fleet.settle(revision.0),
                     Err(error) => {
                         tracing::warn!(%error, "lost the store's changes; looking at everything again");
                         break;

@@ -18,8 +18,11 @@ pub struct Limits {
     pub erase: SignedDuration,
     /// From the end of the installation to the installed system's first request.
     pub first_boot: SignedDuration,
-    /// From the claim to its join token and user data.
+    /// From the reservation of a host to join token and user data; an image that is being imported counts.
     pub seed: SignedDuration,
+    /// How long the deletion of a Node is tried once its host is off. After that the host is erased all the same: without its
+    /// disk it can never come back as that Node.
+    pub node_removal: SignedDuration,
     /// From the first request of the installed system to a Ready node. Exceeds kubeadm's own limits (5 min discovery, 5 min
     /// TLS bootstrap, 4 min kubelet health).
     pub join: SignedDuration,
@@ -48,7 +51,8 @@ impl Default for Limits {
             install: SignedDuration::from_hours(2),
             erase: SignedDuration::from_hours(24),
             first_boot: SignedDuration::from_mins(20),
-            seed: SignedDuration::from_mins(15),
+            seed: SignedDuration::from_mins(30),
+            node_removal: SignedDuration::from_mins(10),
             join: SignedDuration::from_mins(20),
             attempts: 3,
             failures: 5,

@@ -196,7 +196,7 @@ impl<'a> Turn<'a> {
         }
         match self.status.phase {
             Phase::Pending => self.pending(),
-            Phase::Scheduled => self.effect = Some(Effect::PrepareJoin),
+            Phase::Scheduled => self.scheduled(),
             Phase::Provisioning => self.provisioning(),
             Phase::Joining => self.joining(),
             Phase::Ready => self.ready(),
@@ -255,6 +255,9 @@ impl<'a> Turn<'a> {
         }
         let hopeless = matches!(failure.cause, Cause::ForeignNode | Cause::Image | Cause::Join);
         let leaving = matches!(effect, Effect::RevokeToken | Effect::Drain | Effect::DeleteNode);
+        if effect == Effect::DeleteNode && self.now >= after(self.status.phase_since, self.limits.node_removal) {
+            return self.leave_node_behind(&failure);
+        }
         if hopeless && !leaving && self.status.phase != Phase::Pending {
             return self.give_up(failure);
         }

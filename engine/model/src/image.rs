@@ -50,6 +50,9 @@ pub struct ImageStatus {
     /// Why the import failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// What was imported: an image is imported again only when this differs from the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<ImageSpec>,
     /// The generation of the spec that the status speaks of.
     #[serde(default)]
     pub observed_generation: u64,

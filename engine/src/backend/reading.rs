@@ -44,7 +44,7 @@ pub(super) fn watch(engine: Arc<Engine>, query: WatchQuery) -> BoxStream<'static
             Ok(Change::Committed(committed)) => {
                 committed.objects.iter().filter_map(|change| item(decode_change(change), &mut last)).collect()
             }
-            Ok(Change::Progress(revision)) => vec![Ok(WatchItem::Bookmark { revision: revision.0 })],
+            Ok(Change::Progress(_)) => Vec::new(),
             Err(error) => vec![Err(unavailable(error))],
         };
         stream::iter(items)

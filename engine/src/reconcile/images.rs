@@ -30,6 +30,11 @@ impl Engine {
         let current = image.status.observed_generation == image.metadata.generation;
         match image.status.phase {
             ImagePhase::Ready if current => return Ok(()),
+            ImagePhase::Ready if image.status.imported.as_ref() == Some(&image.spec) => {
+                // Only labels or annotations changed.
+                let status = ImageStatus { observed_generation: image.metadata.generation, ..image.status.clone() };
+                return self.set_image(&image, status, None).await;
+            }
             ImagePhase::Failed if current => {
                 let since = image.status.failure.as_ref().map_or(self.now(), |failure| failure.at);
                 let again = since.saturating_add(AGAIN).unwrap_or(vmetal_model::Timestamp::MAX);
@@ -45,13 +50,13 @@ impl Engine {
             observed_generation: image.metadata.generation,
             ..ImageStatus::default()
         };
-        self.set_image(&image, status, Note::info("import", format!("importing {}", image.spec.source))).await?;
+        self.set_image(&image, status, Some(Note::info("import", format!("importing {}", image.spec.source)))).await?;
         let engine = Arc::clone(self);
         self.run(key, async move { engine.import(image).await });
         Ok(())
     }
 
-    async fn set_image(&self, image: &Image, status: ImageStatus, note: Note) -> Result<(), CommitError> {
+    async fn set_image(&self, image: &Image, status: ImageStatus, note: Option<Note>) -> Result<(), CommitError> {
         let Some(current) = self.fleet.image(image.name()).filter(|now| now.metadata.uid == image.metadata.uid) else {
             return Ok(());
         };
@@ -59,7 +64,7 @@ impl Engine {
         if current.status != status {
             let mut changed = (*current).clone();
             changed.status = status;
-            batch.notes(&*current, self.now(), [note]);
+            batch.notes(&*current, self.now(), note);
             batch.replace(changed);
             self.ledger.commit(batch).await?;
         }
@@ -84,6 +89,7 @@ impl Engine {
                     size_bytes: imported.size_bytes,
                     stored_bytes: imported.stored_bytes,
                     failure: None,
+                    imported: Some(image.spec.clone()),
                     observed_generation: generation,
                 };
                 (status, Note::info("import", message))
@@ -100,7 +106,7 @@ impl Engine {
             }
         };
         loop {
-            match self.set_image(&image, status.clone(), note.clone()).await {
+            match self.set_image(&image, status.clone(), Some(note.clone())).await {
                 Ok(()) => return,
                 Err(CommitError::Conflict { .. }) => {}
                 Err(error) if error.is_retryable() => self.store_trouble(&error).await,

@@ -17,8 +17,8 @@ provider "vmetal" {}
 resource "vmetal_host" "server" {
   for_each = var.servers
 
-  name     = each.key
-  boot_mac = each.value.boot_mac
+  name      = each.key
+  boot_mac  = each.value.boot_mac
   boot_mode = each.value.firmware
 
   bmc = {

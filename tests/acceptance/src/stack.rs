@@ -222,12 +222,8 @@ impl Stack {
     /// # Errors
     /// Which part, with the end of its log.
     pub fn check(&mut self) -> Result<()> {
-        for process in [Some(&mut self.lab), self.engine.as_mut(), self.netboot.as_mut(), self.cluster.as_mut()] {
-            if let Some(process) = process {
-                process.check()?;
-            }
-        }
-        Ok(())
+        let parts = [Some(&mut self.lab), self.engine.as_mut(), self.netboot.as_mut(), self.cluster.as_mut()];
+        parts.into_iter().flatten().try_for_each(Process::check)
     }
 
     /// The lab of the quickstart, as `examples/lab/quickstart.toml` has it, with the API server's port filled in.

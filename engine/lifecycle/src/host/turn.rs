@@ -110,7 +110,11 @@ impl<'a> Turn<'a> {
             _ => "a failure",
         });
         let reason = format!("a pause after {what}");
-        self.wait(&reason, "the pause ends, or the declaration changes".to_owned(), None);
+        let unblocks = match self.status.phase {
+            HostPhase::Error => "the pause ends, or the declaration changes",
+            _ => "the pause ends",
+        };
+        self.wait(&reason, unblocks.to_owned(), None);
         if let Some(wait) = &mut self.status.wait {
             wait.next_check = Some(until);
         }

@@ -12,6 +12,22 @@ impl Turn<'_> {
         self.look_again_at(after(self.now, self.limits.decide_again));
     }
 
+    pub(super) fn scheduled(&mut self) {
+        let limit = self.limits.seed;
+        if self.now < after(self.status.phase_since, limit) {
+            self.effect = Some(Effect::PrepareJoin);
+            return;
+        }
+        let last = self.status.failure.clone();
+        let why = last.as_ref().map_or_else(String::new, |failure| format!(": {}", failure.message));
+        self.give_up(Failure {
+            cause: last.as_ref().map_or(Cause::Internal, |failure| failure.cause),
+            message: format!("join token and user data were not ready within {limit:#}{why}"),
+            advice: last.map_or_else(String::new, |failure| failure.advice),
+            at: self.now,
+        });
+    }
+
     pub(super) fn effected(&mut self, effected: Effected) {
         match effected {
             Effected::Decided(choice, Some((host, uid))) => {

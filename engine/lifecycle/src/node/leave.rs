@@ -67,6 +67,16 @@ impl Turn<'_> {
         self.pause_until(next);
     }
 
+    /// The tenant's cluster cannot be reached for good: the host must not wait for it.
+    pub(super) fn leave_node_behind(&mut self, failure: &Failure) {
+        let node = self.status.node_name.clone().unwrap_or_default();
+        let message =
+            format!("Node {node} could not be deleted ({}); its host is erased all the same", failure.message);
+        self.notes.push(Note::warning("node_left", message));
+        self.claim = Some(ClaimState::Erase);
+        self.look_again_at(self.now);
+    }
+
     pub(super) fn released(&mut self) -> Fate {
         let Some(host) = self.view.host else {
             // The host's claim is gone: erased and back in the pool, or the host was removed.

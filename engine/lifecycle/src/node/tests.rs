@@ -234,6 +234,31 @@ fn a_claim_without_host_is_deleted_at_once_and_a_vanished_cluster_does_not_keep_
 }
 
 #[test]
+fn what_cannot_be_prepared_ends_at_its_deadline_and_a_node_that_cannot_be_deleted_does_not_keep_the_host() {
+    let mut world = World::new();
+    world.reserve();
+    assert_eq!(world.step().0, Some(Effect::PrepareJoin));
+    world.outcome(Effect::PrepareJoin, Err(failure(Cause::TenantSetup)));
+    world.later(31 * 60);
+    world.step();
+    let seen = world.node.status.failure.clone().unwrap();
+    assert_eq!((world.phase(), seen.cause), (Phase::Failed, Cause::TenantSetup));
+    assert!(seen.message.contains("it broke"), "{seen}");
+
+    let mut world = World::new();
+    world.to_ready();
+    world.node.metadata.deleted = Some(world.now);
+    world.done(Effect::Drain, Effected::Drained(DrainPass::Empty));
+    world.host.as_mut().unwrap().status.stage = Stage::NodeRemoval;
+    for _ in 0..2 {
+        assert_eq!(world.step().0, Some(Effect::DeleteNode));
+        world.outcome(Effect::DeleteNode, Err(failure(Cause::TenantUnreachable)));
+        world.later(11 * 60);
+    }
+    assert_eq!(world.claim(), ClaimState::Erase);
+}
+
+#[test]
 fn a_reported_join_failure_carries_the_end_of_the_log() {
     let mut world = World::new();
     world.reserve();

@@ -2,6 +2,8 @@
 //!
 //! The stack is owned by a supervisor that stays when the demo has ended; whatever ends the supervisor ends everything.
 
+#![allow(clippy::disallowed_methods, reason = "shows real time")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +25,7 @@ const CLUSTER_PORT: u16 = 6443;
 #[derive(Parser)]
 struct Arguments {
     /// Where everything is kept while the demo is up. Must be short: unix sockets live in it.
-    #[arg(long, env = "VMETAL_DEMO_DIR", default_value = "/tmp/vmetal-demo")]
+    #[arg(long, global = true, env = "VMETAL_DEMO_DIR", default_value = "/tmp/vmetal-demo")]
     directory: PathBuf,
     #[command(subcommand)]
     verb: Verb,
@@ -247,14 +249,12 @@ impl View {
 
     /// Prints what the engine records, as it happens.
     fn follow_events(&self, narrator: Narrator) -> Result<Follower> {
-        let mut child = self.vmetal(&["events", "--follow", "-o", "json"]).stdout(Stdio::piped()).spawn()?;
+        let mut child = self.vmetal(&["events", "--follow"]).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().context("no pipe")?;
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
-                let Ok(entry) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
-                let event = if entry["event"].is_object() { &entry["event"] } else { &entry };
-                let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
-                narrator.say(&format!("{:<12} {:<18} {}", text("kind"), text("name"), text("message")));
+                // Date, time, then what we print with our own clock.
+                narrator.say(line.splitn(3, "  ").skip(1).collect::<Vec<_>>().join("  ").trim());
             }
         });
         Ok(Follower { child })
