@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use jiff::SignedDuration;
 use serde::Deserialize;
+use vmetal_lifecycle::Limits;
 
 /// The configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -23,6 +25,9 @@ pub struct Config {
     /// Cost and placement.
     #[serde(default)]
     pub policies: Policies,
+    /// How long things may take. The defaults suit real servers.
+    #[serde(default)]
+    pub deadlines: Deadlines,
     /// Log filter, as `RUST_LOG` has it. Default `info`.
     #[serde(default = "default_log")]
     pub log: String,
@@ -74,6 +79,55 @@ pub struct Policies {
     /// Directory with `cost-vcluster.wasm` and `place-first-fit.wasm`. Absent: the native twins decide.
     #[serde(default)]
     pub dir: Option<PathBuf>,
+}
+
+/// Deadlines, each a duration such as `90s`, `15m` or `2h 30m`. An absent one keeps its default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deadlines {
+    /// From power-on to the installer's first request. Default 15 min.
+    pub call_in: Option<SignedDuration>,
+    /// The longest silence of a working installer, which speaks every 5 s. Default 90 s.
+    pub silence: Option<SignedDuration>,
+    /// The whole of an inspection. Default 15 min.
+    pub inspect: Option<SignedDuration>,
+    /// The whole of an installation. Default 2 h.
+    pub install: Option<SignedDuration>,
+    /// The whole of an erasure. Default 24 h.
+    pub erase: Option<SignedDuration>,
+    /// From the end of the installation to the installed system's first request. Default 20 min.
+    pub first_boot: Option<SignedDuration>,
+    /// From a reservation to join token and user data, the import of the image included. Default 30 min.
+    pub seed: Option<SignedDuration>,
+    /// From the installed system's first request to a Ready node. Default 20 min.
+    pub join: Option<SignedDuration>,
+}
+
+impl Deadlines {
+    /// The limits of the lifecycle with these deadlines in them.
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        for (limit, given) in [
+            (&mut limits.call_in, self.call_in),
+            (&mut limits.silence, self.silence),
+            (&mut limits.inspect, self.inspect),
+            (&mut limits.install, self.install),
+            (&mut limits.erase, self.erase),
+            (&mut limits.first_boot, self.first_boot),
+            (&mut limits.seed, self.seed),
+            (&mut limits.join, self.join),
+        ] {
+            *limit = given.unwrap_or(*limit);
+        }
+        limits
+    }
+
+    fn shortest(&self) -> Option<SignedDuration> {
+        [self.call_in, self.silence, self.inspect, self.install, self.erase, self.first_boot, self.seed, self.join]
+            .into_iter()
+            .flatten()
+            .min()
+    }
 }
 
 fn default_state_dir() -> PathBuf {
@@ -139,7 +193,13 @@ impl Config {
             let message = format!("{url:?}; expected http://ADDRESS:PORT without a slash at the end");
             return Err(ConfigError::Value { key: "network.url", message });
         }
-        Ok(())
+        match self.deadlines.shortest() {
+            Some(shortest) if shortest < SignedDuration::from_secs(1) => {
+                let message = format!("{shortest:#} is too short; expected at least 1s");
+                Err(ConfigError::Value { key: "deadlines", message })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The store's file.
@@ -176,7 +236,15 @@ mod tests {
         let config = parse(NETWORK).unwrap();
         assert_eq!(config.api.listen.to_string(), "127.0.0.1:7600");
         assert_eq!(config.netboot_socket(), PathBuf::from("/var/lib/vmetal/netboot.sock"));
+        assert_eq!(config.deadlines.limits(), Limits::default());
         assert!(parse("").unwrap_err().contains("network"));
+    }
+
+    #[test]
+    fn deadlines_are_durations() {
+        let config = parse(&format!("{NETWORK}\n[deadlines]\njoin = \"2m 30s\"\n")).unwrap();
+        assert_eq!(config.deadlines.limits().join, SignedDuration::from_secs(150));
+        assert!(parse(&format!("{NETWORK}\n[deadlines]\njoin = \"0s\"\n")).unwrap_err().contains("deadlines"));
     }
 
     #[test]

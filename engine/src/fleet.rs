@@ -186,11 +186,10 @@ impl Fleet {
         })
     }
 
-    /// The host that a claim holds, if the claim is still the one that holds it.
-    pub fn held_by(&self, node: &TenantNode) -> Option<Arc<Host>> {
+    /// The host that a claim names, by identity, whether the claim still holds it or not.
+    pub fn host_of(&self, node: &TenantNode) -> Option<Arc<Host>> {
         let host = self.host(node.status.host.as_deref()?)?;
-        let mine = host.status.claim.as_ref().is_some_and(|claim| claim.uid == node.metadata.uid);
-        mine.then_some(host)
+        (Some(&host.metadata.uid) == node.status.host_uid.as_ref()).then_some(host)
     }
 
     /// Remembers or forgets a boot token.

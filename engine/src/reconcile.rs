@@ -160,7 +160,7 @@ impl Engine {
         for node_type in self.fleet.node_types() {
             self.scheduler.wake(ObjectKey::new(Kind::NodeType, node_type.name()));
         }
-        self.wake_pending();
+        self.wake_nodes(&[TenantNodePhase::Pending, TenantNodePhase::Released]);
     }
 
     fn wake_pending(&self) {

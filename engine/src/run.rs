@@ -10,7 +10,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use vmetal_api::{ServerConfig, TokenStore};
 use vmetal_bmc::{AddressGuard, Gateways};
-use vmetal_lifecycle::Limits;
 use vmetal_policy::PolicyEngine;
 use vmetal_runtime::{SystemClock, SystemEntropy};
 use vmetal_store::{AnyStore, SqliteOptions};
@@ -44,7 +43,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         policies: policies(&config)?,
         fleet,
         ledger,
-        limits: Limits::default(),
+        limits: config.deadlines.limits(),
         clock: Arc::new(SystemClock::new()),
         entropy: Arc::new(SystemEntropy),
         config,

@@ -10,7 +10,8 @@ use vmetal_model::agent::Seed;
 use vmetal_model::{Cause, Failure, Host, Image, ImagePhase, TenantCluster, TenantNode, Timestamp, Uid};
 use vmetal_tenant::{
     Callback, DeleteOutcome, DrainMode, DrainOptions, JoinGrant, JoinRequest, NodeExpectation, NodeRegistration,
-    NodeState, TenantClient, TenantError, TokenSecret, UserDataInput, render_meta_data, render_user_data,
+    NodeState, TenantClient, TenantError, TokenSecret, UserDataInput, render_meta_data, render_network_config,
+    render_user_data,
 };
 
 use crate::engine::Engine;
@@ -148,7 +149,7 @@ impl Engine {
     async fn prepare(&self, node: &TenantNode) -> Result<Effected, Failure> {
         self.image_for(node)?;
         let (_, client) = self.tenant_of(node).await?;
-        let Some(host) = self.fleet.held_by(node) else {
+        let Some(host) = self.fleet.host_of(node) else {
             return Err(self.missing("the reserved host is gone".to_owned()));
         };
         let request = JoinRequest {
@@ -303,7 +304,7 @@ impl Engine {
         Ok(Seed {
             user_data: render_user_data(&input).map_err(bad)?,
             meta_data: render_meta_data(&node.metadata.uid.0, &expectation.name).map_err(bad)?,
-            network_config: String::new(),
+            network_config: render_network_config(&host.spec.boot_mac.to_string()).map_err(bad)?,
         })
     }
 }

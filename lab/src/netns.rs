@@ -161,6 +161,9 @@ fn ip_script(network: &NetworkConfig, taps: &[String]) -> String {
         "link add anchor0 type veth peer name anchor1".to_owned(),
         "link set anchor0 addrgenmode none".to_owned(),
         "link set anchor1 addrgenmode none".to_owned(),
+        // The loose end must not answer ARP for the bridge's address: what a host sends to its MAC arrives on an interface
+        // that no service is bound to.
+        "link set anchor1 arp off".to_owned(),
         format!("link set anchor0 master {bridge}"),
         "link set anchor0 up".to_owned(),
         "link set anchor1 up".to_owned(),

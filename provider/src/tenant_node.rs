@@ -161,8 +161,8 @@ impl Kind for TenantNodes {
                         .requires_replace()
                         .describe("Name of the image to install; the node type's when not set."),
                 ),
-                ("labels", labels_attribute("Labels for the Node.")),
-                ("taints", taints_attribute("Taints for the Node.")),
+                ("labels", labels_attribute("Labels for the Node.").requires_replace()),
+                ("taints", taints_attribute("Taints for the Node.").requires_replace()),
                 (
                     "user_data_wo",
                     Attribute::optional(Type::String).write_only().describe(

@@ -93,8 +93,16 @@ pub enum DrainPass {
 pub struct View<'a> {
     /// The claim.
     pub node: &'a TenantNode,
-    /// The host that it names, if there is one and the claim holds it.
+    /// The host that it names, by identity, whether the claim still holds it or not.
     pub host: Option<&'a Host>,
+}
+
+impl<'a> View<'a> {
+    /// The host, while the claim holds it.
+    pub fn held(&self) -> Option<&'a Host> {
+        let uid = &self.node.metadata.uid;
+        self.host.filter(|host| host.status.claim.as_ref().is_some_and(|claim| claim.uid == *uid))
+    }
 }
 
 /// What to do about a claim.

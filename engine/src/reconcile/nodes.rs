@@ -18,7 +18,7 @@ impl Engine {
             return Ok(());
         }
         let Some(current) = self.fleet.node(name) else { return Ok(()) };
-        let host = self.fleet.held_by(&current);
+        let host = self.fleet.host_of(&current);
         let view = View { node: &current, host: host.as_deref() };
         let decision = node::step(view, &self.limits, self.now());
         if decision.fate == Fate::Remove {
@@ -78,7 +78,7 @@ impl Engine {
     async fn take_outcome(&self, name: &str, effect: Effect, result: Result<Effected, Failure>) {
         loop {
             let Some(current) = self.fleet.node(name) else { return };
-            let host = self.fleet.held_by(&current);
+            let host = self.fleet.host_of(&current);
             let view = View { node: &current, host: host.as_deref() };
             let decision = node::outcome(view, &self.limits, effect, result.clone(), self.now());
             let next = decision.next;

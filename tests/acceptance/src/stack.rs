@@ -28,6 +28,8 @@ pub struct Options {
     pub cluster_port: Option<u16>,
     /// Whether to start a Kubernetes control plane.
     pub cluster: bool,
+    /// More of the engine's configuration, for example `[deadlines]` with shorter ones.
+    pub engine: String,
 }
 
 /// Where a stack is: enough to look at it and to apply something to it, whoever owns its processes.
@@ -47,6 +49,7 @@ pub struct Stack {
     /// Where it is.
     pub place: Place,
     // In the order in which they end: who depends on others first.
+    engine_config: String,
     netboot: Option<Process>,
     engine: Option<Process>,
     lab: Process,
@@ -144,7 +147,7 @@ impl Stack {
         say("the lab is up: virtual servers, their BMCs and a network of their own");
 
         let place = Place { artifacts, directory, api_port };
-        let mut stack = Stack { place, netboot: None, engine: None, lab, cluster };
+        let mut stack = Stack { place, engine_config: options.engine, netboot: None, engine: None, lab, cluster };
         stack.start_engine()?;
         say(&format!("the engine is up: {}", stack.place.endpoint()));
         stack.start_netboot()?;
@@ -164,10 +167,11 @@ impl Stack {
         let config = self.place.directory.join("vmetald.toml");
         let text = format!(
             "state_dir = {state:?}\nlog = \"info\"\n\n[api]\nlisten = \"127.0.0.1:{port}\"\n\n[network]\nrange_start = \"172.22.0.10\"\n\
-             range_end = \"172.22.0.99\"\nurl = \"http://{GATEWAY}:8080\"\n\n[bmc]\nallow = [\"127.0.0.0/8\"]\n\n[policies]\ndir = {policies:?}\n",
+             range_end = \"172.22.0.99\"\nurl = \"http://{GATEWAY}:8080\"\n\n[bmc]\nallow = [\"127.0.0.0/8\"]\n\n[policies]\ndir = {policies:?}\n\n{more}",
             state = self.place.state(),
             port = self.place.api_port,
             policies = self.place.artifacts.policies,
+            more = self.engine_config,
         );
         std::fs::write(&config, text)?;
         let program = self.place.artifacts.program("vmetald");

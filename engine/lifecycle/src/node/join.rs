@@ -88,7 +88,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn provisioning(&mut self) {
-        let Some(host) = self.view.host else {
+        let Some(host) = self.view.held() else {
             return self.give_up(Failure {
                 cause: Cause::MissingReference,
                 message: format!("the reserved host {} is gone", self.status.host.clone().unwrap_or_default()),
@@ -199,7 +199,7 @@ impl Turn<'_> {
     /// A failed claim goes on when its host does.
     pub(super) fn failed_node(&mut self) {
         let by_host = !matches!(self.status.failure.as_ref().map(|f| f.cause), Some(Cause::Join | Cause::ForeignNode));
-        match self.view.host.map(|host| host.status.phase) {
+        match self.view.held().map(|host| host.status.phase) {
             Some(HostPhase::Provisioned) if by_host => self.enter(Phase::Joining, "the host went on"),
             Some(HostPhase::Provisioning) if by_host => self.enter(Phase::Provisioning, "the host goes on"),
             _ => {

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use vmetal_model::tenant_node::DrainTimeout;
-use vmetal_model::{Cause, ClaimState, Failure, Stage, TenantNodePhase as Phase};
+use vmetal_model::{Cause, ClaimState, Failure, HostPhase, Stage, TenantNodePhase as Phase};
 
 use super::{DrainPass, Effect, Turn};
 use crate::host::Fate;
@@ -77,12 +77,23 @@ impl Turn<'_> {
         self.look_again_at(self.now);
     }
 
+    /// Erased, and the claim is off the host: it only has to reach the pool.
+    fn given_back(&mut self) -> Fate {
+        match self.view.host.filter(|host| host.status.phase == HostPhase::Deprovisioning && host.status.claim.is_none()) {
+            Some(host) => {
+                let reason = format!("host {} to be back in the pool", host.name());
+                self.wait(&reason, "the BMC reports it off".to_owned(), None, None);
+                Fate::Keep
+            }
+            None => {
+                self.notes.push(Note::info("released", "the host is back in the pool"));
+                Fate::Remove
+            }
+        }
+    }
+
     pub(super) fn released(&mut self) -> Fate {
-        let Some(host) = self.view.host else {
-            // The host's claim is gone: erased and back in the pool, or the host was removed.
-            self.notes.push(Note::info("released", "the host is back in the pool"));
-            return Fate::Remove;
-        };
+        let Some(host) = self.view.held() else { return self.given_back() };
         let state = host.status.claim.as_ref().map(|claim| claim.state);
         let off = host.status.stage == Stage::NodeRemoval;
         match state {

@@ -144,7 +144,10 @@ fn a_claim_becomes_a_ready_node_and_goes_back_in_order() {
     world.done(Effect::DeleteNode, Effected::Deleted);
     assert_eq!(world.claim(), ClaimState::Erase);
     assert_eq!(world.step(), (None, Fate::Keep), "the claim stays until the host is erased");
-    world.host = None;
+    let host = &mut world.host.as_mut().unwrap().status;
+    (host.claim, host.phase) = (None, HostPhase::Deprovisioning);
+    assert_eq!(world.step().1, Fate::Keep, "not gone before the host is in the pool");
+    world.host.as_mut().unwrap().status.phase = HostPhase::Available;
     assert_eq!(world.step().1, Fate::Remove);
 }
 

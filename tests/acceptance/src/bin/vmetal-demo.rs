@@ -66,6 +66,7 @@ fn options(directory: &Path) -> Result<Options> {
         api_port: Some(API_PORT),
         cluster_port: Some(CLUSTER_PORT),
         cluster: true,
+        engine: String::new(),
     })
 }
 
