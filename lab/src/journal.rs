@@ -1,7 +1,7 @@
 //! The request journal: what a client asked this BMC to change, in order, and what the machine did.
 //!
 //! Tests read it to prove that no action was repeated: "one `ComputerSystem.Reset` with `On` between these two boots". Reads are not
-//! recorded. Each entry has a sequence number without gaps, a time, and, when a fault shaped the answer, the fault's id. Passwords
+//! recorded, unless their password was refused. Each entry has a sequence number without gaps, a time, and, when a fault shaped the answer, the fault's id. Passwords
 //! in bodies are replaced before anything is kept. Entries are kept in memory and, when the lab has a state directory, appended to
 //! `bmc-<host>.jsonl`, one JSON object per line.
 
@@ -32,7 +32,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Record {
-    /// A client sent POST, PATCH, PUT or DELETE.
+    /// A client sent POST, PATCH, PUT or DELETE, or a read with a refused password.
     Request {
         /// HTTP method.
         method: String,

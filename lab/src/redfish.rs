@@ -138,7 +138,11 @@ impl Bmc {
     }
 
     fn record(&self, request: &Request, status: Option<u16>, fault: Option<u64>) {
-        if matches!(request.method, Method::GET | Method::HEAD) {
+        let is_read = matches!(request.method, Method::GET | Method::HEAD);
+        // A read with a refused password is recorded all the same: real BMCs count those, and lock accounts.
+        let is_refused = status == Some(StatusCode::UNAUTHORIZED.as_u16())
+            && request.headers.contains_key(http::header::AUTHORIZATION);
+        if is_read && !is_refused {
             return;
         }
         let mut body = serde_json::from_slice(&request.body).unwrap_or(Value::Null);

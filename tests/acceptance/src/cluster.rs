@@ -74,7 +74,20 @@ fn row(node: Node) -> NodeRow {
 /// # Errors
 /// What the API server says.
 pub async fn join_tokens(client: &Client) -> Result<Vec<String>> {
+    Ok(tokens(client).await?.into_iter().filter_map(|secret| secret.metadata.name).collect())
+}
+
+/// The secret halves of all bootstrap tokens, for a test that looks for them where they must not be.
+///
+/// # Errors
+/// What the API server says.
+pub async fn join_token_secrets(client: &Client) -> Result<Vec<String>> {
+    let secrets = tokens(client).await?.into_iter().filter_map(|secret| secret.data?.remove("token-secret"));
+    Ok(secrets.map(|secret| String::from_utf8_lossy(&secret.0).into_owned()).collect())
+}
+
+async fn tokens(client: &Client) -> Result<Vec<Secret>> {
     let secrets = Api::<Secret>::namespaced(client.clone(), "kube-system").list(&ListParams::default()).await?;
-    let tokens = secrets.items.into_iter().filter(|s| s.type_.as_deref() == Some("bootstrap.kubernetes.io/token"));
-    Ok(tokens.filter_map(|secret| secret.metadata.name).collect())
+    let token = |secret: &Secret| secret.type_.as_deref() == Some("bootstrap.kubernetes.io/token");
+    Ok(secrets.items.into_iter().filter(token).collect())
 }

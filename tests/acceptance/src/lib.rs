@@ -5,11 +5,15 @@
 
 pub mod artifacts;
 pub mod cluster;
+pub mod installer;
+pub mod journal;
 pub mod process;
 pub mod stack;
 pub mod terraform;
+pub mod watch;
 
 pub use artifacts::Artifacts;
+pub use installer::{Behaviour, Deed, Installers};
 pub use process::Process;
-pub use stack::{Options, Place, Stack};
+pub use stack::{Options, Place, Software, Stack};
 pub use terraform::Terraform;

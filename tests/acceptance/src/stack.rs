@@ -1,5 +1,6 @@
 //! The stack: what runs, on which addresses, in which order.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::artifacts::{Artifacts, sources};
+use crate::installer::{Behaviour, Installers};
 use crate::process::Process;
 
 /// The lab's network: inside a namespace of the lab, so the same everywhere.
@@ -28,8 +30,19 @@ pub struct Options {
     pub cluster_port: Option<u16>,
     /// Whether to start a Kubernetes control plane.
     pub cluster: bool,
+    /// What runs on the servers.
+    pub software: Software,
     /// More of the engine's configuration, for example `[deadlines]` with shorter ones.
     pub engine: String,
+}
+
+/// What runs on the lab's servers.
+#[derive(Debug, Clone)]
+pub enum Software {
+    /// What they boot over the network that `vmetal-netboot` serves: for `qemu` hosts.
+    Real,
+    /// Simulated installers and systems that speak to the engine themselves, by host: for `sim` hosts.
+    Simulated(BTreeMap<String, Behaviour>),
 }
 
 /// Where a stack is: enough to look at it and to apply something to it, whoever owns its processes.
@@ -51,6 +64,7 @@ pub struct Stack {
     // In the order in which they end: who depends on others first.
     engine_config: String,
     netboot: Option<Process>,
+    installers: Option<Installers>,
     engine: Option<Process>,
     lab: Process,
     cluster: Option<Process>,
@@ -147,11 +161,19 @@ impl Stack {
         say("the lab is up: virtual servers, their BMCs and a network of their own");
 
         let place = Place { artifacts, directory, api_port };
-        let mut stack = Stack { place, engine_config: options.engine, netboot: None, engine: None, lab, cluster };
+        let mut stack = Stack { place, engine_config: options.engine, netboot: None, installers: None, engine: None, lab, cluster };
         stack.start_engine()?;
         say(&format!("the engine is up: {}", stack.place.endpoint()));
-        stack.start_netboot()?;
-        say("network boot is up: DHCP, router advertisements, TFTP, HTTP");
+        match options.software {
+            Software::Real => {
+                stack.start_netboot()?;
+                say("network boot is up: DHCP, router advertisements, TFTP, HTTP");
+            }
+            Software::Simulated(behaviours) => {
+                stack.installers = Some(Installers::start(&stack.place, behaviours)?);
+                say("the servers' software is simulated");
+            }
+        }
         if let Some(cluster) = &mut stack.cluster {
             cluster.wait_until(Duration::from_secs(120), "getting ready", |p| p.log().contains("ready "))?;
             say(&format!("the Kubernetes control plane is up: https://127.0.0.1:{cluster_port}"));
@@ -183,6 +205,14 @@ impl Stack {
         })?;
         self.engine = Some(engine);
         Ok(())
+    }
+
+    /// The simulated servers' software.
+    ///
+    /// # Errors
+    /// When the servers are real ones.
+    pub fn installers(&self) -> Result<&Installers> {
+        self.installers.as_ref().context("this stack's servers run real software")
     }
 
     /// Ends the engine as a crash would.

@@ -13,6 +13,7 @@ use crate::stack::Place;
 pub struct Terraform {
     directory: PathBuf,
     cli_config: PathBuf,
+    temporary: PathBuf,
     endpoint: String,
     token_file: PathBuf,
 }
@@ -59,9 +60,18 @@ impl Terraform {
         let text = format!(
             "disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{\n    path = {mirror:?}\n  }}\n  direct {{\n    exclude = [\"vmetal/vmetal\"]\n  }}\n}}\n"
         );
-        std::fs::write(&cli_config, text)?;
+        // Several configurations may be set up side by side: what is there already is left alone.
+        if std::fs::read_to_string(&cli_config).ok().as_ref() != Some(&text) {
+            std::fs::write(&cli_config, text)?;
+        }
         std::fs::write(directory.join("terraform.tfvars.json"), serde_json::to_string_pretty(variables)?)?;
-        let terraform = Terraform { directory, cli_config, endpoint: place.endpoint(), token_file: place.token_file() };
+        let terraform = Terraform {
+            directory,
+            cli_config,
+            temporary: place.directory.clone(),
+            endpoint: place.endpoint(),
+            token_file: place.token_file(),
+        };
         terraform.must(&["init", "-input=false", "-no-color"])?;
         Ok(terraform)
     }
@@ -78,6 +88,8 @@ impl Terraform {
             .current_dir(&self.directory)
             .env("TF_CLI_CONFIG_FILE", &self.cli_config)
             .env("TF_IN_AUTOMATION", "1")
+            // The sockets between terraform and the provider, so that one that is left behind is seen and removed.
+            .env("TMPDIR", &self.temporary)
             .env("VMETAL_ENDPOINT", &self.endpoint)
             .env("VMETAL_TOKEN_FILE", &self.token_file)
             .stdin(Stdio::null())

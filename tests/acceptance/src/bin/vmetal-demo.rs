@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vmetal_acceptance::{Artifacts, Options, Place, Stack, Terraform, cluster};
+use vmetal_acceptance::{Artifacts, Options, Place, Software, Stack, Terraform, cluster};
 
 const API_PORT: u16 = 7600;
 const CLUSTER_PORT: u16 = 6443;
@@ -66,6 +66,7 @@ fn options(directory: &Path) -> Result<Options> {
         api_port: Some(API_PORT),
         cluster_port: Some(CLUSTER_PORT),
         cluster: true,
+        software: Software::Real,
         engine: String::new(),
     })
 }
