@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export VMETAL_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmetal
 export PATH := $(VMETAL_CACHE)/tools/bin:$(PATH)
 
-.PHONY: help setup build artifacts demo demo-down test test-fast lint docs
+.PHONY: help setup build artifacts policies demo demo-down test test-fast lint audit docs
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ build: ## build every program
 artifacts: build ## build everything the demo and the acceptance tests need
 	@scripts/artifacts
 
+policies: build ## build the policy components only
+	@"$(CARGO_TARGET_DIR)/debug/vmetal-policy-build" "$(CARGO_TARGET_DIR)/artifacts/policies" cost-vcluster place-first-fit
+
 demo: setup artifacts ## from (virtual) bare metal to a Ready node, with the real terraform
 	@"$(CARGO_TARGET_DIR)/debug/vmetal-demo" up
 
@@ -32,6 +35,9 @@ demo-down: ## end the demo and remove everything it made
 
 lint: ## format, clippy, licences and advisories
 	@scripts/lint
+
+audit: ## known vulnerabilities in what we build with (needs the public advisory database)
+	@cargo deny --locked check --hide-inclusion-graph advisories
 
 docs: ## make the generated pages anew
 	@cargo run --locked -q -p vmetal-lifecycle --example lifecycle-page > docs/lifecycle.md

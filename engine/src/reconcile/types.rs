@@ -19,6 +19,9 @@ const CLUSTER_CHECK: SignedDuration = SignedDuration::from_mins(5);
 impl Engine {
     pub(super) async fn reconcile_node_type(&self, name: &str) -> Result<(), CommitError> {
         let Some(node_type) = self.fleet.node_type(name) else { return Ok(()) };
+        if node_type.is_deleted() {
+            return self.remove(&*node_type, &[], self.now()).await;
+        }
         let hosts = self.fleet.hosts();
         let selector = &node_type.spec.selector;
         let mut capacity = Capacity::default();

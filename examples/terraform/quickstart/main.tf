@@ -40,14 +40,14 @@ resource "vmetal_image" "debian" {
 resource "vmetal_node_type" "small" {
   name      = "small"
   selector  = { size = "small" }
-  resources = { cpu = "1", memory = "1500Mi" }
+  resources = { cpu = "1", memory = "1536Mi" }
   image     = vmetal_image.debian.name
 }
 
 resource "vmetal_node_type" "large" {
   name      = "large"
   selector  = { size = "large" }
-  resources = { cpu = "2", memory = "3500Mi" }
+  resources = { cpu = "2", memory = "3584Mi" }
   image     = vmetal_image.debian.name
 }
 

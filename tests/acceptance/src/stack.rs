@@ -238,6 +238,9 @@ impl Stack {
             "br0",
             "--address",
             BRIDGE,
+            // Leads nowhere, but a kubelet without a default route does not know its own address.
+            "--gateway",
+            GATEWAY,
             "--engine-socket",
             &text(&self.place.state().join("netboot.sock"))?,
             "--assets",
