@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use vmetal_api::netboot::{AgentReply, AgentRequest};
 use vmetal_lifecycle::host::Change;
-use vmetal_lifecycle::host::agent::{self, OrderKind, Refusal};
+use vmetal_lifecycle::host::agent::{self, Hearing, OrderKind, Refusal};
 use vmetal_lifecycle::node::{self, View};
 use vmetal_model::agent::{Action, EraseOrder, Hello, InstallOrder, Order, Report, ReportBody};
 use vmetal_model::{Failure, Host};
@@ -113,13 +113,13 @@ impl Engine {
         let refusal = std::sync::Mutex::new(None);
         let set = |value| *refusal.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = value;
         let decide = |host: &Host| match agent::hello(host, &self.limits, hello, self.now()) {
-            Ok(change) => {
+            Hearing::Welcome(change) => {
                 set(None);
-                Some(change)
+                Some(*change)
             }
-            Err((why, change)) => {
+            Hearing::Refused { why, change } => {
                 set(Some(why));
-                change
+                change.map(|change| *change)
             }
         };
         self.change_host(host.name(), decide, |_, _| {}).await?;

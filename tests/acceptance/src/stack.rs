@@ -161,7 +161,8 @@ impl Stack {
         say("the lab is up: virtual servers, their BMCs and a network of their own");
 
         let place = Place { artifacts, directory, api_port };
-        let mut stack = Stack { place, engine_config: options.engine, netboot: None, installers: None, engine: None, lab, cluster };
+        let mut stack =
+            Stack { place, engine_config: options.engine, netboot: None, installers: None, engine: None, lab, cluster };
         stack.start_engine()?;
         say(&format!("the engine is up: {}", stack.place.endpoint()));
         match options.software {

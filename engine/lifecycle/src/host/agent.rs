@@ -22,6 +22,20 @@ pub enum Refusal {
     UnknownOrder(String),
 }
 
+/// What a call-in leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hearing {
+    /// It is the machine that is waited for.
+    Welcome(Box<Change>),
+    /// It is not, or not now.
+    Refused {
+        /// Why.
+        why: Refusal,
+        /// What is to be recorded about it.
+        change: Option<Box<Change>>,
+    },
+}
+
 /// The order for an installer, without its contents: the engine fills in image and seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderKind {
@@ -60,11 +74,11 @@ pub fn order(host: &Host) -> (String, OrderKind) {
 }
 
 /// The installer calls in.
-pub fn hello(host: &Host, limits: &Limits, hello: &Hello, now: Timestamp) -> Result<Change, (Refusal, Option<Change>)> {
+pub fn hello(host: &Host, limits: &Limits, hello: &Hello, now: Timestamp) -> Hearing {
     let mut turn = Turn::new(host, limits, now);
     let boot = match &mut turn.status.boot {
         Some(boot) if boot.id == hello.attempt => boot,
-        _ => return Err((Refusal::StaleAttempt(hello.attempt.clone()), None)),
+        _ => return Hearing::Refused { why: Refusal::StaleAttempt(hello.attempt.clone()), change: None },
     };
     boot.last_seen = Some(now);
     if let Err(message) = same_machine(host, hello) {
@@ -75,7 +89,7 @@ pub fn hello(host: &Host, limits: &Limits, hello: &Hello, now: Timestamp) -> Res
             at: now,
         };
         turn.fail(failure);
-        return Err((Refusal::WrongMachine(message), Some(turn.change())));
+        return Hearing::Refused { why: Refusal::WrongMachine(message), change: Some(Box::new(turn.change())) };
     }
     if boot.called_in.is_none() {
         boot.called_in = Some(now);
@@ -83,7 +97,7 @@ pub fn hello(host: &Host, limits: &Limits, hello: &Hello, now: Timestamp) -> Res
         let message = format!("installer {} called in from {} (serial number {serial})", hello.version, hello.boot_mac);
         turn.notes.push(Note::info("boot", message));
     }
-    Ok(turn.change())
+    Hearing::Welcome(Box::new(turn.change()))
 }
 
 fn same_machine(host: &Host, hello: &Hello) -> Result<(), String> {

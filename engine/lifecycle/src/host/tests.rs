@@ -169,7 +169,7 @@ impl World {
             identity: inventory::Identity { serial: Some("S1".into()), ..Default::default() },
             firmware: inventory::Firmware::Uefi,
         };
-        if let Ok(change) = agent::hello(&self.host, &self.limits, &words, self.now) {
+        if let agent::Hearing::Welcome(change) = agent::hello(&self.host, &self.limits, &words, self.now) {
             self.take(change.status);
         }
         let (order, kind) = agent::order(&self.host);
@@ -312,6 +312,13 @@ fn a_silent_installer_meets_its_deadline_and_the_attempts_run_out() {
     assert!(failure.message.contains("52:54:00:00:00:01") && !failure.advice.is_empty());
 }
 
+fn refused(hearing: agent::Hearing) -> (agent::Refusal, Option<Box<Change>>) {
+    match hearing {
+        agent::Hearing::Refused { why, change } => (why, change),
+        agent::Hearing::Welcome(_) => panic!("welcomed"),
+    }
+}
+
 #[test]
 fn another_machine_on_the_same_wire_is_refused_before_anything_is_written() {
     let mut world = World::new();
@@ -327,10 +334,10 @@ fn another_machine_on_the_same_wire_is_refused_before_anything_is_written() {
         identity: inventory::Identity { serial: Some(serial.into()), ..Default::default() },
         firmware: inventory::Firmware::Uefi,
     };
-    let (refusal, change) = agent::hello(&world.host, &world.limits, &words("OTHER", &attempt), world.now).unwrap_err();
+    let (refusal, change) = refused(agent::hello(&world.host, &world.limits, &words("OTHER", &attempt), world.now));
     assert!(matches!(&refusal, agent::Refusal::WrongMachine(text) if text.contains("S1") && text.contains("OTHER")));
     assert_eq!(change.unwrap().status.phase, HostPhase::Error);
-    let (refusal, change) = agent::hello(&world.host, &world.limits, &words("S1", "old"), world.now).unwrap_err();
+    let (refusal, change) = refused(agent::hello(&world.host, &world.limits, &words("S1", "old"), world.now));
     assert!(matches!(refusal, agent::Refusal::StaleAttempt(_)) && change.is_none());
 }
 

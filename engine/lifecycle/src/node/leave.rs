@@ -14,12 +14,12 @@ impl Turn<'_> {
         // A token that is out of use must not outlive the claim, whatever happens later.
         let stuck = self.status.failure.as_ref().is_some_and(|failure| failure.cause != Cause::Drain);
         if stuck && self.now >= self.drain_deadline() {
-            return self.to_release("the tenant's cluster does not answer and the drain deadline has passed");
+            return self.release_host("the tenant's cluster does not answer and the drain deadline has passed");
         }
         if self.status.token_id.is_some() {
             self.effect = Some(Effect::RevokeToken);
         } else if self.status.node_uid.is_none() {
-            self.to_release("the Node never became Ready: nothing runs there");
+            self.release_host("the Node never became Ready: nothing runs there");
         } else {
             self.effect = Some(Effect::Drain);
         }
@@ -30,14 +30,14 @@ impl Turn<'_> {
         after(self.status.phase_since, timeout)
     }
 
-    fn to_release(&mut self, why: &str) {
+    fn release_host(&mut self, why: &str) {
         self.claim = Some(ClaimState::Release);
         self.enter(Phase::Released, why);
     }
 
     pub(super) fn drained(&mut self, pass: DrainPass) {
         let (leaving, held) = match pass {
-            DrainPass::Empty => return self.to_release("every pod has left"),
+            DrainPass::Empty => return self.release_host("every pod has left"),
             DrainPass::Remaining { leaving, held } => (leaving, held),
         };
         let deadline = self.drain_deadline();
@@ -45,7 +45,7 @@ impl Turn<'_> {
         if over && self.view.node.spec.drain.on_timeout == DrainTimeout::Force {
             let left = [leaving, held].concat().join(", ");
             self.notes.push(Note::warning("drain", format!("the drain deadline has passed with pods left: {left}")));
-            return self.to_release("the drain deadline has passed");
+            return self.release_host("the drain deadline has passed");
         }
         let held_text =
             if held.is_empty() { String::new() } else { format!("; held by a disruption budget: {}", held.join(", ")) };
@@ -79,7 +79,11 @@ impl Turn<'_> {
 
     /// Erased, and the claim is off the host: it only has to reach the pool.
     fn given_back(&mut self) -> Fate {
-        match self.view.host.filter(|host| host.status.phase == HostPhase::Deprovisioning && host.status.claim.is_none()) {
+        match self
+            .view
+            .host
+            .filter(|host| host.status.phase == HostPhase::Deprovisioning && host.status.claim.is_none())
+        {
             Some(host) => {
                 let reason = format!("host {} to be back in the pool", host.name());
                 self.wait(&reason, "the BMC reports it off".to_owned(), None, None);
