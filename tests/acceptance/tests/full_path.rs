@@ -82,8 +82,9 @@ fn two_bare_servers_become_a_ready_node_and_go_back() -> Result<()> {
     run.destroy()?;
     run.nothing_secret_is_told()?;
     run.stage("end of the stack", |run| {
-        let Run { stack, watch, .. } = run;
-        (stack.take(), watch.take());
+        // Whoever watches goes first: the engine gives clients time to leave.
+        drop(run.watch.take());
+        drop(run.stack.take());
         Ok(())
     })?;
     tails.told = true;
@@ -100,8 +101,8 @@ fn two_bare_servers_become_a_ready_node_and_go_back() -> Result<()> {
 
 /// One run, with how long each stage took.
 struct Run {
-    stack: Option<Stack>,
     watch: Option<Watch>,
+    stack: Option<Stack>,
     place: Place,
     terraform: Terraform,
     narrator: Narrator,

@@ -1,1 +1,227 @@
-//! x
+//! What can be wrong, and what terraform says then. One stack for all, each case in a configuration of its own, side by side.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use vmetal_acceptance::installer::{NetworkBoot, System, disk};
+use vmetal_acceptance::{Behaviour, Place, Stack};
+use vmetal_agent::error::AgentError;
+use vmetal_agent::root_device;
+use vmetal_model::agent::AgentFailure;
+use vmetal_model::inventory::Disk;
+use vmetal_model::{BmcAddress, RootDeviceHints};
+
+use crate::support::Ground::Elsewhere;
+use crate::support::{
+    HostBlock, ground, image, journal, must_say, node_type, object, password, rewrite, start, tenant_node, terraform,
+    terraform_with,
+};
+
+const ENGINE: &str = "[deadlines]\njoin = \"15s\"\ncall_in = \"5s\"\n";
+
+/// The real installer's choice, word for word.
+fn choose(disks: &[Disk], hints: &RootDeviceHints) -> Result<Disk, AgentFailure> {
+    root_device::select(disks, hints, 1 << 30).cloned().map_err(|error| AgentError::from(error).to_failure())
+}
+
+#[test]
+fn failures_say_what_where_and_what_to_do() {
+    let behaviours = BTreeMap::from([
+        ("mute".to_owned(), Behaviour { network_boot: NetworkBoot::NeverCallsIn, ..Behaviour::default() }),
+        ("loner".to_owned(), Behaviour { system: System::NeverJoins, ..Behaviour::default() }),
+        (
+            "refused".to_owned(),
+            Behaviour { system: System::FailsToJoin("error execution phase preflight\nthe clock is wrong".to_owned()), ..Behaviour::default() },
+        ),
+        (
+            "choosy".to_owned(),
+            Behaviour {
+                disks: vec![disk("nvme0n1", 64, "FIRST"), disk("nvme1n1", 64, "SECOND")],
+                choose_disk: choose,
+                ..Behaviour::default()
+            },
+        ),
+    ]);
+    let hosts = ["mute", "loner", "refused", "choosy", "locked", "selfsigned", "original", "spare"];
+    let lab = start(&hosts, behaviours, ENGINE);
+    let stack = &lab.stack;
+    let place = &stack.place;
+    // First alone: image and cluster are the others' ground.
+    terraform(place, "ground", &ground(place)).apply().unwrap();
+
+    let cases: [(&str, fn(&Place)); 11] = [
+        ("wrong password", wrong_password),
+        ("unreachable", unreachable),
+        ("not pinned", not_pinned),
+        ("scheme", unknown_scheme),
+        ("duplicates", duplicates),
+        ("no node type", no_node_type),
+        ("checksum", wrong_checksum),
+        ("no disk", no_disk),
+        ("never joins", never_joins),
+        ("join fails", join_fails),
+        ("never calls in", never_calls_in),
+    ];
+    let failed: Vec<&str> = std::thread::scope(|scope| {
+        let running: Vec<_> = cases
+            .map(|(name, case)| {
+                let case = std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, move || case(place));
+                (name, case.unwrap())
+            })
+            .into();
+        running.into_iter().filter_map(|(name, case)| case.join().is_err().then_some(name)).collect()
+    });
+    assert_eq!(failed, Vec::<&str>::new(), "these cases failed; see above");
+    choice_corrected(stack);
+}
+
+#[allow(clippy::disallowed_methods, reason = "measures how long a user waits")]
+fn wrong_password(place: &Place) {
+    let text = HostBlock::of(place, "locked").text();
+    let terraform = terraform_with(place, "locked", &text, &json!({ "locked": "not-the-password" }));
+    let start = Instant::now();
+    let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(60), "a wrong password took {:?} to be told", start.elapsed());
+    must_say(
+        &said,
+        &["host \"locked\" failed", "refused user \"admin\" and its password", "What to do: Correct user name or password"],
+    );
+    assert!(!said.contains("not-the-password"), "{said}");
+    let refused = journal(place, "locked").iter().filter(|entry| entry["status"] == 401).count();
+    assert!((1..=3).contains(&refused), "the BMC saw {refused} refused passwords; accounts get locked");
+
+    let right = HostBlock { password_version: "2".to_owned(), ..HostBlock::of(place, "locked") }.text();
+    let terraform = terraform_with(place, "locked", &right, &json!({ "locked": password("locked") }));
+    terraform.apply().unwrap();
+    assert_eq!(object(place, "host", "locked")["status"]["phase"], "available");
+    assert!(terraform.plan_is_empty().unwrap());
+}
+
+fn unreachable(place: &Place) {
+    let port = vmetal_acceptance::stack::free_port().unwrap();
+    let nobody = HostBlock {
+        name: "nobody".to_owned(),
+        address: format!("redfish://127.0.0.1:{port}/redfish/v1/Systems/1"),
+        mac: "52:54:00:0b:0d:01".to_owned(),
+        fingerprint: None,
+        password_version: "1".to_owned(),
+        more: String::new(),
+    };
+    let terraform = terraform(place, "nobody", &nobody.text());
+    let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
+    let origin = format!("127.0.0.1:{port}");
+    must_say(&said, &["host \"nobody\" failed", &origin, "did not answer", "onnection refused", "What to do: Check address and port"]);
+}
+
+fn not_pinned(place: &Place) {
+    let known = HostBlock::of(place, "selfsigned");
+    let pin = known.fingerprint.clone().unwrap();
+    let terraform = terraform(place, "selfsigned", &HostBlock { fingerprint: None, ..known }.text());
+    let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
+    must_say(&said, &["host \"selfsigned\" failed", "certificate that is not trusted", "self-signed", &pin, "pin it with"]);
+    rewrite(&terraform, &HostBlock::of(place, "selfsigned").text());
+    terraform.apply().unwrap();
+    assert_eq!(object(place, "host", "selfsigned")["status"]["phase"], "available");
+}
+
+fn unknown_scheme(place: &Place) {
+    let known = HostBlock::of(place, "spare");
+    let address = known.address.replacen("redfish://", "telnet://", 1);
+    let terraform = terraform(place, "scheme", &HostBlock { address, ..known }.text());
+    let said = terraform.must_fail(&["plan", "-input=false", "-no-color"]).unwrap();
+    must_say(&said, &["Invalid BMC address", "bmc.address", "telnet", "redfish://"]);
+}
+
+fn duplicates(place: &Place) {
+    let original = HostBlock::of(place, "original");
+    let setup = terraform(place, "original", &original.text());
+    setup.apply().unwrap();
+    let address = "redfish://127.0.0.1:1/redfish/v1/Systems/1".to_owned();
+    let twin = || HostBlock { name: "twin".to_owned(), ..HostBlock::of(place, "original") };
+    let same_mac = HostBlock { address, ..twin() };
+    let terraform = terraform(place, "twin", &same_mac.text());
+    let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
+    must_say(&said, &["belongs to another object already", "host \"twin\"", "host \"original\"", &original.mac, "boot_mac"]);
+    let same_bmc = HostBlock { mac: "52:54:00:0b:0d:02".to_owned(), ..twin() };
+    rewrite(&terraform, &same_bmc.text());
+    let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
+    let origin = original.address.parse::<BmcAddress>().unwrap().identity();
+    must_say(&said, &["belongs to another object already", "host \"twin\"", "host \"original\"", &origin, "bmc.address"]);
+}
+
+fn no_node_type(place: &Place) {
+    let types = ["spare-small", "spare-labelled"].map(|name| node_type("spare", Elsewhere).replace("\"spare\"", &format!("\"{name}\"")));
+    let claim = r#"
+resource "vmetal_tenant_node" "giant" {
+  name         = "giant"
+  cluster      = "tenant"
+  resources    = { cpu = "1000" }
+  depends_on   = [vmetal_node_type.spare-small, vmetal_node_type.spare-labelled]
+}
+"#;
+    let terraform = terraform(place, "giant", &format!("{}{claim}", types.concat()));
+    let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
+    must_say(&said, &["tenant node \"giant\" failed", "- node type spare-small:", "- node type spare-labelled:", "cpu", "1000", "ask for less"]);
+}
+
+fn wrong_checksum(place: &Place) {
+    let path = image(place, "altered");
+    let bytes = std::process::Command::new("sha256sum").arg(&path).output().unwrap().stdout;
+    let seen = String::from_utf8(bytes).unwrap()[..64].to_owned();
+    let expected = "0123456789abcdef".repeat(4);
+    let text =
+        format!("resource \"vmetal_image\" \"altered\" {{\n  name = \"altered\"\n  source = {path:?}\n  checksum = \"sha256:{expected}\"\n}}\n");
+    let terraform = terraform(place, "altered", &text);
+    let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
+    must_say(&said, &["image \"altered\" failed", &expected, &seen, "What to do: Correct source, checksum or format"]);
+}
+
+fn no_disk(place: &Place) {
+    let host = HostBlock { more: "root_device = { serial = \"THIRD\" }".to_owned(), ..HostBlock::of(place, "choosy") };
+    let text = [host.text(), node_type("choosy", Elsewhere), tenant_node("choosy-node", "choosy", Elsewhere)].concat();
+    let terraform = terraform(place, "choosy", &text);
+    let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
+    must_say(
+        &said,
+        &["tenant node \"choosy-node\" failed", "host choosy", "no disk of the 2 seen matches", "nvme0n1", "FIRST", "nvme1n1", "SECOND", "THIRD", "correct the host's root_device"],
+    );
+}
+
+/// The operator corrects the hints, and the same claim goes on.
+fn choice_corrected(stack: &Stack) {
+    let place = &stack.place;
+    let uid = object(place, "tenant-node", "choosy-node")["metadata"]["uid"].clone();
+    let host = HostBlock { more: "root_device = { serial = \"SECOND\" }".to_owned(), ..HostBlock::of(place, "choosy") };
+    let text = [host.text(), node_type("choosy", Elsewhere), tenant_node("choosy-node", "choosy", Elsewhere)].concat();
+    let terraform = terraform(place, "choosy", &text);
+    terraform.apply().unwrap();
+    let node = object(place, "tenant-node", "choosy-node");
+    assert_eq!(node["status"]["phase"], "ready", "{node:#}");
+    assert_eq!(node["metadata"]["uid"], uid, "the same claim");
+    assert!(terraform.plan_is_empty().unwrap());
+}
+
+fn never_joins(place: &Place) {
+    let text = [HostBlock::of(place, "loner").text(), node_type("loner", Elsewhere), tenant_node("loner-node", "loner", Elsewhere)].concat();
+    let terraform = terraform(place, "loner", &text);
+    let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
+    must_say(
+        &said,
+        &["tenant node \"loner-node\" failed", "did not become Ready within 15s", "has not registered yet", "Host: loner", "look at the host's console"],
+    );
+}
+
+fn join_fails(place: &Place) {
+    let text = [HostBlock::of(place, "refused").text(), node_type("refused", Elsewhere), tenant_node("refused-node", "refused", Elsewhere)].concat();
+    let terraform = terraform(place, "refused", &text);
+    let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
+    must_say(&said, &["tenant node \"refused-node\" failed", "joining the cluster failed", "the clock is wrong", "Host: refused"]);
+}
+
+fn never_calls_in(place: &Place) {
+    let host = HostBlock::of(place, "mute");
+    let terraform = terraform(place, "mute", &host.text());
+    let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
+    must_say(&said, &["host \"mute\" failed", "no installer called in from", &host.mac, "within 5s", "What to do: Check the boot MAC"]);
+}

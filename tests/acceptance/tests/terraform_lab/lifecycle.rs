@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use vmetal_acceptance::{Behaviour, Deed, Place, Stack, Terraform, cluster};
 use vmetal_model::agent::BootPurpose;
 
+use crate::support::Ground::Here;
 use crate::support::{
     HostBlock, ground, must_say, node_type, object, objects, password, power_ons, start, tenant_node, terraform, vmetal,
 };
@@ -25,9 +26,9 @@ fn from_nothing_to_a_ready_node_and_back() {
         ground(place),
         HostBlock::of(place, "alpha").text(),
         HostBlock::of(place, "beta").text(),
-        node_type("alpha"),
-        node_type("beta"),
-        tenant_node("worker", "alpha"),
+        node_type("alpha", Here),
+        node_type("beta", Here),
+        tenant_node("worker", "alpha", Here),
     ]
     .concat();
     let terraform = terraform(place, "whole", &text);
@@ -51,7 +52,8 @@ fn from_nothing_to_a_ready_node_and_back() {
 
     printed += &terraform.must(&["plan", "-out=plan.bin", "-no-color", "-destroy"]).unwrap();
     printed += &terraform.must(&["show", "-json", "plan.bin"]).unwrap();
-    printed += &terraform.must(&["destroy", "-target=vmetal_tenant_node.worker", "-auto-approve", "-no-color"]).unwrap();
+    printed +=
+        &terraform.must(&["destroy", "-target=vmetal_tenant_node.worker", "-auto-approve", "-no-color"]).unwrap();
     let host = object(place, "host", "alpha");
     assert_eq!(host["status"]["phase"], "available", "{host:#}");
     assert!(host["status"]["claim"].is_null() && host["status"]["power"] == "off", "{host:#}");
@@ -100,7 +102,7 @@ fn imported(terraform: &Terraform) {
 fn interrupted(stack: &Stack, terraform: &Terraform, text: &str) {
     let place = &stack.place;
     let installers = stack.installers().unwrap();
-    crate::support::rewrite(terraform, &text.replace(&tenant_node("worker", "alpha"), &tenant_node("second", "beta")));
+    crate::support::rewrite(terraform, &text.replace(&tenant_node("worker", "alpha", Here), &tenant_node("second", "beta", Here)));
     let uid = object(place, "host", "beta")["metadata"]["uid"].clone();
     let child = terraform
         .command(&["apply", "-auto-approve", "-input=false", "-no-color"])

@@ -64,7 +64,9 @@ pub(crate) fn image(place: &Place, name: &str) -> PathBuf {
     disk[446 + 12..446 + 16].copy_from_slice(&(SECTORS as u32 - 1).to_le_bytes());
     disk[510..512].copy_from_slice(&[0x55, 0xaa]);
     let mut entries = vec![0_u8; 128 * 128];
-    entries[0..16].copy_from_slice(&[0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4]);
+    entries[0..16].copy_from_slice(&[
+        0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4,
+    ]);
     entries[16..32].copy_from_slice(&[7; 16]);
     entries[32..40].copy_from_slice(&2048_u64.to_le_bytes());
     entries[40..48].copy_from_slice(&(SECTORS - 2048).to_le_bytes());
@@ -163,7 +165,7 @@ resource "vmetal_host" "{name}" {{
     password_wo_version = "{password_version}"
     {pin}
   }}
-  labels = {{ for = "{name}" }}
+  labels = {{ only = "{name}" }}
   {more}
 }}
 "#
@@ -171,27 +173,45 @@ resource "vmetal_host" "{name}" {{
     }
 }
 
+/// Whether image and cluster are in the same configuration.
+#[derive(Clone, Copy)]
+pub(crate) enum Ground {
+    Here,
+    Elsewhere,
+}
+
+impl Ground {
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Ground::Here => ("vmetal_image.tiny.name", "vmetal_tenant_cluster.tenant.name"),
+            Ground::Elsewhere => ("\"tiny\"", "\"tenant\""),
+        }
+    }
+}
+
 /// A node type for one host.
-pub(crate) fn node_type(host: &str) -> String {
+pub(crate) fn node_type(host: &str, ground: Ground) -> String {
+    let (image, _) = ground.names();
     format!(
         r#"
 resource "vmetal_node_type" "{host}" {{
   name      = "{host}"
-  selector  = {{ for = "{host}" }}
+  selector  = {{ only = "{host}" }}
   resources = {{ cpu = "4", memory = "7Gi" }}
-  image     = "tiny"
+  image     = {image}
 }}
 "#
     )
 }
 
 /// A tenant node of one node type.
-pub(crate) fn tenant_node(name: &str, node_type: &str) -> String {
+pub(crate) fn tenant_node(name: &str, node_type: &str, ground: Ground) -> String {
+    let (_, cluster) = ground.names();
     format!(
         r#"
 resource "vmetal_tenant_node" "{name}" {{
   name       = "{name}"
-  cluster    = "tenant"
+  cluster    = {cluster}
   node_type  = "{node_type}"
   labels     = {{ "vmetal.dev/pool" = "test" }}
   depends_on = [vmetal_host.{node_type}, vmetal_node_type.{node_type}]
@@ -287,8 +307,10 @@ pub(crate) fn journal(place: &Place, host: &str) -> Vec<Value> {
 /// went on.
 pub(crate) fn power_ons(place: &Place, host: &str) -> usize {
     let journal = journal(place, host);
-    let resets: Vec<&Value> =
-        journal.iter().filter(|e| e["path"].as_str().is_some_and(|path| path.ends_with("ComputerSystem.Reset"))).collect();
+    let resets: Vec<&Value> = journal
+        .iter()
+        .filter(|e| e["path"].as_str().is_some_and(|path| path.ends_with("ComputerSystem.Reset")))
+        .collect();
     for reset in &resets {
         assert_eq!(reset["status"], 204, "an action that made no sense: {reset}; the whole journal: {journal:#?}");
     }
