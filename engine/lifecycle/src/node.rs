@@ -17,6 +17,9 @@ use crate::limits::{Limits, after};
 use crate::note::Note;
 use crate::transitions::node_may;
 
+/// How much of one line of a host's log is kept: the host writes it, the store keeps it.
+const LOG_LINE_CHARS: usize = 300;
+
 /// What the engine can do for a claim. Each can be repeated without harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Effect {
@@ -138,10 +141,18 @@ pub fn outcome(
     now: Timestamp,
 ) -> Decision {
     let mut turn = Turn::new(view, limits, now);
+    // The host may have reported a failed join while the Node was looked at: what it said stands.
+    if effect == Effect::CheckNode && turn.status.phase == Phase::Failed {
+        return turn.finish(Fate::Keep);
+    }
     match result {
         Ok(effected) => {
             turn.status.failures = 0;
             turn.status.not_before = None;
+            // The cluster answers: what it did not answer before is over, and must not count against its pods.
+            if turn.status.phase == Phase::Draining {
+                turn.status.failure.take_if(|failure| failure.cause != Cause::Drain);
+            }
             turn.effected(effected);
         }
         Err(failure) => turn.failed(effect, failure),
@@ -155,8 +166,9 @@ pub fn join_failed(view: View<'_>, limits: &Limits, log: &str, now: Timestamp) -
         return None;
     }
     let mut turn = Turn::new(view, limits, now);
-    let tail: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(6).collect();
-    let tail: Vec<&str> = tail.into_iter().rev().collect();
+    let tail = log.lines().rev().map(str::trim).filter(|line| !line.is_empty()).take(6);
+    let tail: Vec<String> = tail.map(|line| line.chars().take(LOG_LINE_CHARS).collect()).collect();
+    let tail: Vec<String> = tail.into_iter().rev().collect();
     turn.give_up(Failure {
         cause: Cause::Join,
         message: format!("joining the cluster failed on the host; the end of its log: {}", tail.join(" | ")),
@@ -269,7 +281,9 @@ impl<'a> Turn<'a> {
         if hopeless && !leaving && self.status.phase != Phase::Pending {
             return self.give_up(failure);
         }
-        self.status.failure = Some(failure);
+        // The same trouble again keeps the time when it began.
+        let since = self.status.failure.as_ref().filter(|_| !new).map_or(failure.at, |old| old.at);
+        self.status.failure = Some(Failure { at: since, ..failure });
         self.pause_until(after(self.now, pause));
     }
 }

@@ -23,7 +23,10 @@ impl Turn<'_> {
         self.give_up(Failure {
             cause: last.as_ref().map_or(Cause::Internal, |failure| failure.cause),
             message: format!("join token and user data were not ready within {limit:#}{why}"),
-            advice: last.map_or_else(String::new, |failure| failure.advice),
+            advice: last.map_or_else(
+                || "look at the engine's log; then delete the tenant node and create it again".to_owned(),
+                |failure| format!("{}; then delete the tenant node and create it again", failure.advice),
+            ),
             at: self.now,
         });
     }
@@ -50,8 +53,7 @@ impl Turn<'_> {
                 self.status.token_id = None;
                 self.notes.push(Note::info("token", "the join token was revoked"));
                 if self.status.phase == Phase::Joining {
-                    let node = self.status.node_name.clone().unwrap_or_default();
-                    self.enter(Phase::Ready, &format!("Node {node} is Ready"));
+                    self.now_ready();
                 }
                 self.look_again_at(self.now);
             }
@@ -77,9 +79,15 @@ impl Turn<'_> {
             at: since,
         });
         let old = self.status.decision.take();
-        // The same answer to the same question is not news: keep the old one, so that nothing is written.
+        // The same answer is not news: keep the old one, so that nothing is written. The digest covers the time of asking and
+        // always differs.
+        let asked_again = |old: &vmetal_model::Decision| vmetal_model::Decision {
+            input_digest: old.input_digest.clone(),
+            at: old.at,
+            ..choice.clone()
+        };
         self.status.decision = match old {
-            Some(old) if old.input_digest == choice.input_digest && old.reason == choice.reason => Some(old),
+            Some(old) if old == asked_again(&old) => Some(old),
             _ => Some(choice),
         };
         let unblocks = "a matching host becomes available, or the claim changes".to_owned();
@@ -104,7 +112,10 @@ impl Turn<'_> {
                 self.give_up(Failure {
                     cause: failure.as_ref().map_or(Cause::Internal, |failure| failure.cause),
                     message: format!("host {}: {message}", host.name()),
-                    advice: failure.map_or_else(String::new, |failure| failure.advice),
+                    advice: failure.map_or_else(
+                        || "look at the host's events; the tenant node goes on when its host does".to_owned(),
+                        |failure| failure.advice,
+                    ),
                     at: self.now,
                 });
             }
@@ -120,8 +131,9 @@ impl Turn<'_> {
     pub(super) fn joining(&mut self) {
         if self.status.node_uid.is_some() {
             // Seen Ready; what is left is the token.
-            if self.status.token_id.is_some() {
-                self.effect = Some(Effect::RevokeToken);
+            match self.status.token_id {
+                Some(_) => self.effect = Some(Effect::RevokeToken),
+                None => self.now_ready(),
             }
             return;
         }
@@ -137,6 +149,11 @@ impl Turn<'_> {
             });
         }
         self.effect = Some(Effect::CheckNode);
+    }
+
+    fn now_ready(&mut self) {
+        let node = self.status.node_name.clone().unwrap_or_default();
+        self.enter(Phase::Ready, &format!("Node {node} is Ready"));
     }
 
     fn seen(&mut self, sight: Sight) {
@@ -156,6 +173,8 @@ impl Turn<'_> {
                 self.status.failure = None;
                 self.look_again_at(self.now);
             }
+            // The tenant may do with its Nodes what it likes; the workload on the host goes on.
+            Sight::Foreign(how) if ready_phase => self.unready(format!("Node {node} is not ours any more: {how}")),
             Sight::Foreign(how) => self.give_up(Failure {
                 cause: Cause::ForeignNode,
                 message: format!("a Node named {node} exists and is not ours: {how}"),
@@ -198,7 +217,10 @@ impl Turn<'_> {
 
     /// A failed claim goes on when its host does.
     pub(super) fn failed_node(&mut self) {
-        let by_host = !matches!(self.status.failure.as_ref().map(|f| f.cause), Some(Cause::Join | Cause::ForeignNode));
+        // A claim whose join was never prepared has nothing to go on with: its host waits for it, not it for the host.
+        let prepared = self.status.provider_id.is_some();
+        let by_host =
+            prepared && !matches!(self.status.failure.as_ref().map(|f| f.cause), Some(Cause::Join | Cause::ForeignNode));
         match self.view.held().map(|host| host.status.phase) {
             Some(HostPhase::Provisioned) if by_host => self.enter(Phase::Joining, "the host went on"),
             Some(HostPhase::Provisioning) if by_host => self.enter(Phase::Provisioning, "the host goes on"),

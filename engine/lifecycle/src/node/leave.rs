@@ -12,8 +12,7 @@ use crate::note::Note;
 impl Turn<'_> {
     pub(super) fn draining(&mut self) {
         // A token that is out of use must not outlive the claim, whatever happens later.
-        let stuck = self.status.failure.as_ref().is_some_and(|failure| failure.cause != Cause::Drain);
-        if stuck && self.now >= self.drain_deadline() {
+        if self.now >= self.drain_deadline() && self.cluster_is_lost() {
             return self.release_host("the tenant's cluster does not answer and the drain deadline has passed");
         }
         if self.status.token_id.is_some() {
@@ -22,6 +21,18 @@ impl Turn<'_> {
             self.release_host("the Node never became Ready: nothing runs there");
         } else {
             self.effect = Some(Effect::Drain);
+        }
+    }
+
+    /// True when the cluster has not answered for so long that the host does not wait for it. Where pods are to be waited
+    /// for, one lost call after the deadline is not that long.
+    fn cluster_is_lost(&self) -> bool {
+        let Some(failure) = self.status.failure.as_ref().filter(|failure| failure.cause != Cause::Drain) else {
+            return false;
+        };
+        match self.view.node.spec.drain.on_timeout {
+            DrainTimeout::Force => true,
+            DrainTimeout::Wait => self.now >= after(failure.at, self.limits.node_removal),
         }
     }
 

@@ -272,3 +272,90 @@ fn a_reported_join_failure_carries_the_end_of_the_log() {
     assert_eq!(decision.status.phase, Phase::Failed);
     assert!(join_failed(View { node: &node(), host: None }, &world.limits, "x", world.now).is_none());
 }
+
+#[test]
+fn a_lost_call_after_the_drain_deadline_does_not_cost_the_pods_their_budget() {
+    let held = || Effected::Drained(DrainPass::Remaining { leaving: vec![], held: vec!["c/d".into()] });
+    let mut world = World::new();
+    world.to_ready();
+    world.node.metadata.deleted = Some(world.now);
+    assert_eq!(world.step().0, Some(Effect::Drain));
+    world.outcome(Effect::Drain, Err(failure(Cause::TenantUnreachable)));
+    world.later(10);
+    world.done(Effect::Drain, held());
+    world.later(1801);
+    world.done(Effect::Drain, held());
+    assert_eq!(world.phase(), Phase::Draining, "trouble that is over does not count");
+    world.later(10);
+    assert_eq!(world.step().0, Some(Effect::Drain));
+    let lost = Failure { at: world.now, ..failure(Cause::TenantUnreachable) };
+    world.outcome(Effect::Drain, Err(lost.clone()));
+    world.later(130);
+    assert_eq!(world.step().0, Some(Effect::Drain), "one lost call is not a lost cluster");
+    world.outcome(Effect::Drain, Err(Failure { at: world.now, ..lost }));
+    world.later(601);
+    world.step();
+    assert_eq!(world.phase(), Phase::Released, "a cluster that stays away does not keep the host");
+}
+
+#[test]
+fn a_claim_that_failed_before_its_join_was_prepared_stays_failed() {
+    let mut world = World::new();
+    world.reserve();
+    world.host.as_mut().unwrap().status.phase = HostPhase::Provisioning;
+    world.later(31 * 60);
+    world.step();
+    assert_eq!(world.phase(), Phase::Failed);
+    assert!(!world.node.status.failure.as_ref().unwrap().advice.is_empty());
+    for _ in 0..3 {
+        world.step();
+        assert_eq!(world.phase(), Phase::Failed, "its host waits for a seed that nobody makes");
+    }
+}
+
+#[test]
+fn a_ready_node_that_is_replaced_by_the_tenant_is_said_and_left_alone() {
+    let mut world = World::new();
+    world.to_ready();
+    world.later(61);
+    world.done(Effect::CheckNode, Effected::Seen(Sight::Foreign("provider id aws://1".into())));
+    assert_eq!((world.phase(), world.claim()), (Phase::Ready, ClaimState::Install));
+    assert!(world.node.status.failure.as_ref().unwrap().message.contains("aws://1"));
+    assert_eq!(world.step().0, None, "looked at again after a pause");
+}
+
+#[test]
+fn what_was_seen_while_the_host_reported_a_failed_join_does_not_hide_the_report() {
+    let mut world = World::new();
+    world.reserve();
+    world.prepare();
+    world.host.as_mut().unwrap().status.phase = HostPhase::Provisioned;
+    world.step();
+    assert_eq!(world.step().0, Some(Effect::CheckNode));
+    let view = View { node: &world.node, host: world.host.as_ref() };
+    let long = format!("{}\nno route to host", "x".repeat(5000));
+    let decision = join_failed(view, &world.limits, &long, world.now).unwrap();
+    world.take(decision);
+    for result in [Ok(Effected::Seen(Sight::Absent)), Err(failure(Cause::TenantUnreachable))] {
+        world.outcome(Effect::CheckNode, result);
+        world.step();
+        let seen = world.node.status.failure.clone().unwrap();
+        assert_eq!((world.phase(), seen.cause), (Phase::Failed, Cause::Join));
+        assert!(seen.message.contains("no route to host") && seen.message.len() < 1000, "{seen}");
+    }
+}
+
+#[test]
+fn the_same_answer_with_another_digest_is_not_written_again() {
+    let mut world = World::new();
+    let answer = |digest: &str, at: i64| Choice {
+        input_digest: digest.into(),
+        at: Timestamp::from_second(at).unwrap(),
+        ..choice("0 of 2 hosts")
+    };
+    world.done(Effect::Decide, Effected::Decided(answer("one", 1), None));
+    let before = world.node.status.clone();
+    world.later(61);
+    world.done(Effect::Decide, Effected::Decided(answer("two", 2), None));
+    assert_eq!(world.node.status, before);
+}
