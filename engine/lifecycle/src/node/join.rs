@@ -219,8 +219,8 @@ impl Turn<'_> {
     pub(super) fn failed_node(&mut self) {
         // A claim whose join was never prepared has nothing to go on with: its host waits for it, not it for the host.
         let prepared = self.status.provider_id.is_some();
-        let by_host =
-            prepared && !matches!(self.status.failure.as_ref().map(|f| f.cause), Some(Cause::Join | Cause::ForeignNode));
+        let by_host = prepared
+            && !matches!(self.status.failure.as_ref().map(|f| f.cause), Some(Cause::Join | Cause::ForeignNode));
         match self.view.held().map(|host| host.status.phase) {
             Some(HostPhase::Provisioned) if by_host => self.enter(Phase::Joining, "the host went on"),
             Some(HostPhase::Provisioning) if by_host => self.enter(Phase::Provisioning, "the host goes on"),
