@@ -290,6 +290,7 @@ impl Engine {
                 grant,
                 name: expectation.name.clone(),
                 provider_id: provider_id(&host.metadata.uid),
+                address: host.status.address,
                 labels: expectation.labels,
                 taints: expectation.taints,
                 cri_socket: None,

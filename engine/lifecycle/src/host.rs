@@ -14,7 +14,7 @@ use vmetal_model::{
     Timestamp,
 };
 
-use crate::limits::Limits;
+use crate::limits::{Limits, after};
 use crate::note::Note;
 pub(crate) use turn::Turn;
 
@@ -110,8 +110,12 @@ pub fn recover(host: &Host, limits: &Limits, now: Timestamp) -> Option<Change> {
     let current = turn.status.operation.as_mut().filter(|op| op.state == OperationState::Intended)?;
     current.state = OperationState::Observed;
     current.finished = Some(now);
-    let (id, kind) = (current.id, current.kind);
+    let (id, kind, started) = (current.id, current.kind, current.started);
     turn.status.power = PowerState::Unknown;
+    if matches!(kind, OperationKind::PowerOn | OperationKind::PowerOff) {
+        let pause = &mut turn.status.retry.not_before;
+        *pause = (*pause).max(Some(after(started, limits.settle)));
+    }
     turn.notes.push(Note::warning(
         "operation",
         format!("the engine stopped during operation {id} ({}); looking before acting again", kind.describe()),

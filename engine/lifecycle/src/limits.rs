@@ -21,7 +21,8 @@ pub struct Limits {
     /// From the reservation of a host to join token and user data; an image that is being imported counts.
     pub seed: SignedDuration,
     /// How long the deletion of a Node is tried once its host is off. After that the host is erased all the same: without its
-    /// disk it can never come back as that Node.
+    /// disk it can never come back as that Node. Also how long a tenant's cluster must have been silent, after the drain
+    /// deadline, before its pods are no longer waited for.
     pub node_removal: SignedDuration,
     /// From the first request of the installed system to a Ready node. Exceeds kubeadm's own limits (5 min discovery, 5 min
     /// TLS bootstrap, 4 min kubelet health).
@@ -36,6 +37,9 @@ pub struct Limits {
     pub backoff: (SignedDuration, SignedDuration),
     /// How often a joining node is looked at.
     pub join_poll: SignedDuration,
+    /// How long after its intent a power command of an engine that has died may still be on its way: so long the power that
+    /// a BMC tells is not believed.
+    pub settle: SignedDuration,
     /// How often a ready node is looked at.
     pub ready_poll: SignedDuration,
     /// How often a claim without a host is decided again, if nothing changes before.
@@ -59,6 +63,7 @@ impl Default for Limits {
             error_retry: SignedDuration::from_mins(5),
             backoff: (SignedDuration::from_secs(2), SignedDuration::from_mins(2)),
             join_poll: SignedDuration::from_secs(2),
+            settle: SignedDuration::from_secs(10),
             ready_poll: SignedDuration::from_secs(60),
             decide_again: SignedDuration::from_secs(60),
         }

@@ -101,6 +101,9 @@ pub struct NodeRegistration {
     pub name: String,
     /// The Node's provider id.
     pub provider_id: String,
+    /// The server's address on its network, which becomes the Node's `InternalIP`. Without it the kubelet takes the address
+    /// that the default route leads out of, and a Node on a network without one has no address at all.
+    pub address: Option<std::net::Ipv4Addr>,
     /// Labels. Those that a kubelet may not set are left out; [`crate::TenantClient::observe_node`] sets them later.
     pub labels: BTreeMap<String, String>,
     /// Taints.
@@ -316,8 +319,9 @@ fn join_script(failed: Option<&Callback>) -> Result<String, UserDataError> {
 
 /// JoinConfiguration, kubeadm.k8s.io/v1beta4.
 fn join_configuration(registration: &NodeRegistration) -> Result<String, UserDataError> {
-    let NodeRegistration { grant, name, provider_id, labels, taints, cri_socket } = registration;
+    let NodeRegistration { grant, name, provider_id, address, labels, taints, cri_socket } = registration;
     let mut arguments = vec![json!({ "name": "provider-id", "value": provider_id })];
+    arguments.extend(address.map(|address| json!({ "name": "node-ip", "value": address.to_string() })));
     let (labels, _) = split_labels(labels);
     if !labels.is_empty() {
         let list: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();

@@ -122,9 +122,11 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, bmc: Arc<Bmc>) {
                 Ok(request) => request,
                 Err(reply) => return Ok(render(reply)),
             };
-            match bmc.handle(request).await {
-                Some(reply) => Ok(render(reply)),
-                None => Err(Dropped),
+            // In a task of its own: a BMC that has taken a request does it, whether or not the client still listens. An engine
+            // that is killed in the middle of a power-on must not leave half a boot, with the override used up and no machine.
+            match tokio::spawn(async move { bmc.handle(request).await }).await {
+                Ok(Some(reply)) => Ok(render(reply)),
+                Ok(None) | Err(_) => Err(Dropped),
             }
         }
     });

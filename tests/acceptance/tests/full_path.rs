@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use vmetal_acceptance::journal::{Boot, Journal};
 use vmetal_acceptance::watch::{Narrator, Watch};
-use vmetal_acceptance::{Options, Place, Stack, Terraform, cluster};
+use vmetal_acceptance::{Options, Place, Software, Stack, Terraform, cluster};
 use vmetal_model::inventory::{Firmware, Inventory};
 use vmetal_model::{Host, HostPhase, TenantNode, TenantNodePhase};
 
@@ -71,6 +71,7 @@ fn two_bare_servers_become_a_ready_node_and_go_back() -> Result<()> {
         api_port: None,
         cluster_port: None,
         cluster: true,
+        software: Software::Real,
         engine: String::new(),
     };
     let stack = Stack::start(options, &mut |text| narrator.say(text))?;

@@ -32,6 +32,9 @@ impl Turn<'_> {
             }
             Stage::On => match self.status.power {
                 PowerState::On | PowerState::PoweringOn => self.stage(Stage::Agent),
+                // Power is only read here when a power-on came to nobody knows what. If the host began to boot and went off
+                // again, the override for one start is used up, and the next start would be from disk.
+                PowerState::Off if self.last_is(OperationKind::ReadPower) => self.stage(Stage::BootDevice),
                 PowerState::Off => self.effect(OperationKind::PowerOn),
                 PowerState::Unknown | PowerState::PoweringOff => self.effect(OperationKind::ReadPower),
             },

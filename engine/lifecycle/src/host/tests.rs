@@ -358,10 +358,36 @@ fn a_crash_between_intent_and_outcome_is_looked_at_not_repeated() {
         assert!(step(&world.host, &world.limits, world.now).effect.is_none(), "an open intent is never acted on");
         let change = recover(&world.host, &world.limits, world.now).unwrap();
         world.take(change.status);
+        let waits = step(&world.host, &world.limits, world.now);
+        let settled = world.now + world.limits.settle;
+        assert_eq!((waits.effect, waits.next), (None, Some(settled)), "the command may still be on its way");
+        world.now = settled;
         assert_eq!(step(&world.host, &world.limits, world.now).effect, Some(OperationKind::ReadPower));
         world.run_until(HostPhase::Available);
         assert_eq!(world.mutations.iter().filter(|m| **m == "on").count(), 1, "happened: {happened}");
     }
+}
+
+#[test]
+fn a_power_on_that_used_up_the_boot_override_is_not_followed_by_a_boot_from_disk() {
+    let mut world = World::new();
+    while world.host.status.stage != Stage::On {
+        world.now = world.now + SignedDuration::from_secs(1);
+        world.tick(None);
+    }
+    let decision = step(&world.host, &world.limits, world.now);
+    assert_eq!(decision.effect, Some(OperationKind::PowerOn));
+    world.take(decision.status);
+    // The engine dies; the machine starts, forgets the override and goes off again.
+    world.network_boot = false;
+    let change = recover(&world.host, &world.limits, world.now).unwrap();
+    world.take(change.status);
+    world.run_until(HostPhase::Available);
+    assert_eq!(
+        world.mutations.iter().filter(|m| **m == "on").count(),
+        1,
+        "the first start after it is from the network"
+    );
 }
 
 #[test]

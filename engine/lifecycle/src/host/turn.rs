@@ -105,7 +105,7 @@ impl<'a> Turn<'a> {
         if self.status.phase == HostPhase::Error && self.host.metadata.generation > self.status.observed_generation {
             return false;
         }
-        let what = self.status.failure.as_ref().map_or("a failure", |f| match f.cause {
+        let what = self.status.failure.as_ref().map_or("an interruption", |f| match f.cause {
             vmetal_model::Cause::BmcUnreachable => "the BMC not answering",
             _ => "a failure",
         });

@@ -19,6 +19,7 @@ fn registration() -> NodeRegistration {
         },
         name: "worker-1".into(),
         provider_id: "vmetal://h1".into(),
+        address: Some(std::net::Ipv4Addr::new(172, 22, 0, 10)),
         labels: [("rack", "r1"), ("zone", ""), ("node-role.kubernetes.io/worker", "")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
@@ -105,6 +106,7 @@ fn the_join_configuration_says_all_that_kubeadm_needs() {
                 "criSocket": "unix:///run/containerd/containerd.sock",
                 "kubeletExtraArgs": [
                     { "name": "provider-id", "value": "vmetal://h1" },
+                    { "name": "node-ip", "value": "172.22.0.10" },
                     { "name": "node-labels", "value": "rack=r1,zone=" },
                 ],
                 "taints": [{ "key": "gpu", "value": "yes", "effect": "NoSchedule" }],
