@@ -17,6 +17,7 @@ use vmetal_store::CommitError;
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::ledger::{Batch, Ledger, Record};
+use crate::questions::Questions;
 use crate::tenants::Tenants;
 
 /// Names one object.
@@ -61,6 +62,8 @@ pub struct Engine {
     pub boot: watch::Sender<BootTable>,
     /// Serialises decisions, so that two claims never want the same host.
     pub placing: tokio::sync::Mutex<()>,
+    /// Which claims were told that there is nothing for them, and what they were told that of.
+    pub questions: Questions,
     /// Objects with an effect under way in this process.
     under_way: Mutex<HashSet<ObjectKey>>,
 }
@@ -103,6 +106,7 @@ impl Engine {
             scheduler,
             boot: watch::Sender::new(BootTable::default()),
             placing: tokio::sync::Mutex::new(()),
+            questions: Questions::default(),
             under_way: Mutex::default(),
         })
     }

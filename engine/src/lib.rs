@@ -14,6 +14,7 @@ pub mod engine;
 pub mod fleet;
 pub mod ledger;
 pub mod netboot;
+pub mod questions;
 pub mod reconcile;
 pub mod run;
 pub mod secrets;

@@ -7,6 +7,7 @@ mod types;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::SignedDuration;
@@ -20,6 +21,8 @@ use crate::netboot::Table;
 
 /// How many objects are decided on at the same time. Decisions are short; effects run apart.
 const WORKERS: usize = 16;
+/// How long changes of hosts are gathered before the classes are counted again.
+const COUNT_PAUSE: Duration = Duration::from_millis(200);
 
 impl Engine {
     /// Looks at every object once, then at each when it is due or something happened to it. Runs until dropped.
@@ -109,7 +112,7 @@ impl Engine {
                     self.scheduler.wake(ObjectKey::new(kind, entry.metadata().name.clone()));
                 }
             }
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
@@ -129,7 +132,10 @@ impl Engine {
                     self.scheduler.wake(ObjectKey::new(Kind::TenantNode, node));
                 }
                 if pool.changed {
-                    self.pool_changed();
+                    self.classes_changed();
+                }
+                if pool.free {
+                    self.wake_nodes(&[TenantNodePhase::Pending, TenantNodePhase::Released]);
                 }
             }
             Update::Gone(Kind::Host, name) => {
@@ -137,7 +143,8 @@ impl Engine {
                     self.boot.send_replace(table.publish(revision));
                 }
                 seen.hosts.remove(name);
-                self.pool_changed();
+                self.classes_changed();
+                self.wake_nodes(&[TenantNodePhase::Released]);
             }
             Update::Put(Entry::TenantNode(node)) => {
                 if let Some(host) = &node.status.host {
@@ -156,11 +163,11 @@ impl Engine {
         }
     }
 
-    fn pool_changed(&self) {
+    /// Has the classes counted again, soon: ten thousand hosts that move at once must not have them counted each time.
+    fn classes_changed(&self) {
         for node_type in self.fleet.node_types() {
-            self.scheduler.wake(ObjectKey::new(Kind::NodeType, node_type.name()));
+            self.scheduler.wake_after(ObjectKey::new(Kind::NodeType, node_type.name()), COUNT_PAUSE);
         }
-        self.wake_nodes(&[TenantNodePhase::Pending, TenantNodePhase::Released]);
     }
 
     fn wake_pending(&self) {
@@ -172,6 +179,9 @@ impl Engine {
     }
 
     fn wake_nodes(&self, phases: &[TenantNodePhase]) {
+        if phases.contains(&TenantNodePhase::Pending) {
+            self.questions.pool_changed();
+        }
         for node in self.fleet.nodes().iter().filter(|node| phases.contains(&node.status.phase)) {
             self.scheduler.wake(ObjectKey::new(Kind::TenantNode, node.name()));
         }
@@ -188,8 +198,10 @@ struct Seen {
 struct PoolNews {
     /// The claim that holds the host, or held it before.
     claimant: Option<String>,
-    /// Whether claims and classes should look again.
+    /// Whether the classes that the host may belong to count differently.
     changed: bool,
+    /// Whether it is news to claims that look for a host or give one back: it was declared, is free, or is out of reach.
+    free: bool,
 }
 
 impl Seen {
@@ -197,7 +209,10 @@ impl Seen {
         let claim = host.status.claim.as_ref().map(|claim| (claim.node.clone(), claim.uid.clone()));
         let now = (host.status.phase, claim.clone(), host.metadata.generation);
         let before = self.hosts.insert(host.name().to_owned(), now.clone());
+        let declared = before.as_ref().map(|(.., generation)| *generation) != Some(host.metadata.generation);
+        let free = claim.is_none() && matches!(host.status.phase, HostPhase::Available | HostPhase::Error);
         let claimant = claim.or_else(|| before.as_ref().and_then(|(_, claim, _)| claim.clone())).map(|(node, _)| node);
-        PoolNews { claimant, changed: before != Some(now) }
+        let changed = before != Some(now);
+        PoolNews { claimant, changed, free: declared || changed && free }
     }
 }

@@ -1,15 +1,21 @@
 //! Claims: the step, the decision and its reservation, and the effects on the tenant's cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use vmetal_lifecycle::host::Fate;
 use vmetal_lifecycle::node::{self, Effect, Effected, View};
-use vmetal_model::{Cause, Claim, ClaimState, Failure, Host, Kind, NodeType, TenantNode};
+use vmetal_model::{
+    Cause, Claim, ClaimState, Failure, Host, Kind, Metadata, NodeType, TenantNode, TenantNodePhase,
+};
 use vmetal_store::CommitError;
 
 use crate::engine::{Engine, ObjectKey};
 use crate::ledger::Batch;
 use crate::secrets;
+
+/// The pause after a commit that the store refuses for good: the effect it was about is begun again.
+const PAUSE: Duration = Duration::from_secs(5);
 
 impl Engine {
     pub(super) async fn reconcile_node(self: &Arc<Self>, name: &str) -> Result<(), CommitError> {
@@ -24,9 +30,17 @@ impl Engine {
         if decision.fate == Fate::Remove {
             let uid = &current.metadata.uid;
             let now = self.now();
+            self.questions.forget(uid);
             return self.remove(&*current, &[secrets::user_data(uid), secrets::join(uid)], now).await;
         }
-        let (effect, next) = (decision.effect, decision.next);
+        let (mut effect, mut next) = (decision.effect, decision.next);
+        if effect == Some(Effect::Decide) {
+            let Metadata { uid, generation, .. } = &current.metadata;
+            let due = self.questions.due(uid, *generation, self.now(), self.limits.decide_again);
+            if due.is_some() {
+                (effect, next) = (None, due);
+            }
+        }
         self.record(&current, host.as_deref(), decision).await?;
         if let Some(next) = next {
             self.wake_at(key.clone(), next);
@@ -55,7 +69,8 @@ impl Engine {
         }
         if let (Some(state), Some(host)) = (decision.claim, host) {
             let mut changed = host.clone();
-            if let Some(claim) = &mut changed.status.claim {
+            // Another claim's hold on the host is not ours to change.
+            if let Some(claim) = changed.status.claim.as_mut().filter(|claim| claim.uid == current.metadata.uid) {
                 claim.state = state;
             }
             if changed.status != host.status {
@@ -93,7 +108,7 @@ impl Engine {
                 Err(error) if error.is_retryable() => self.store_trouble(&error).await,
                 Err(error) => {
                     tracing::error!(node = name, %error, "an outcome could not be recorded; the effect is repeated");
-                    return;
+                    return tokio::time::sleep(PAUSE).await;
                 }
             }
         }
@@ -105,6 +120,11 @@ impl Engine {
         let _alone = self.placing.lock().await;
         loop {
             let Some(current) = self.fleet.node(name) else { return };
+            // A commit of unknown outcome may have given it a host; a second one would never be let go.
+            if current.status.phase != TenantNodePhase::Pending || current.is_deleted() {
+                return;
+            }
+            let pool = self.questions.pool();
             let hosts: Vec<Host> = self.fleet.hosts().iter().map(|host| (**host).clone()).collect();
             let node_types: Vec<NodeType> = self.fleet.node_types().iter().map(|o| (**o).clone()).collect();
             let now = self.now();
@@ -121,6 +141,11 @@ impl Engine {
                 }
             };
             let chosen = outcome.host.and_then(|index| hosts.get(index));
+            let Metadata { uid, generation, .. } = &current.metadata;
+            match chosen {
+                Some(_) => self.questions.forget(uid),
+                None => self.questions.unanswered(uid, *generation, pool, now),
+            }
             let reserved = chosen.map(|host| (host.name().to_owned(), host.metadata.uid.clone()));
             let effected = Effected::Decided(outcome.decision, reserved);
             let view = View { node: &current, host: None };
@@ -151,7 +176,10 @@ impl Engine {
                 Ok(_) => return,
                 Err(CommitError::Conflict { .. }) => {}
                 Err(error) if error.is_retryable() => self.store_trouble(&error).await,
-                Err(error) => return tracing::error!(node = name, %error, "a decision could not be recorded"),
+                Err(error) => {
+                    tracing::error!(node = name, %error, "a decision could not be recorded; deciding again");
+                    return tokio::time::sleep(PAUSE).await;
+                }
             }
         }
     }
