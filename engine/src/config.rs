@@ -248,6 +248,16 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_shows_a_configuration_that_is_valid_and_whose_deadlines_are_the_defaults() {
+        let readme = include_str!("../../README.md");
+        let block = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let config = parse(block).unwrap();
+        assert_eq!(config.deadlines.limits(), Limits::default());
+        let default = Deadlines::default();
+        assert!(config.deadlines != default && config.bmc != Bmc::default() && config.policies != Policies::default());
+    }
+
+    #[test]
     fn mistakes_name_the_key() {
         assert!(parse(&format!("sate_dir = \"/x\"\n{NETWORK}")).unwrap_err().contains("sate_dir"));
         assert!(parse(&NETWORK.replace(".99", ".9")).unwrap_err().contains("range_start"));
