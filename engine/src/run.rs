@@ -10,8 +10,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use vmetal_api::{ServerConfig, TokenStore};
 use vmetal_bmc::{AddressGuard, Gateways};
+use vmetal_lifecycle::Limits;
 use vmetal_policy::PolicyEngine;
-use vmetal_runtime::{SystemClock, SystemEntropy};
+use vmetal_runtime::{Clock as _, SystemClock, SystemEntropy};
 use vmetal_store::{AnyStore, SqliteOptions};
 
 use crate::backend::ApiBackend;
@@ -38,13 +39,15 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     let fleet = Arc::new(Fleet::default());
     let ledger = Ledger::open(store, Arc::clone(&fleet)).await.context("cannot read the store")?;
     restore_boot_tokens(&fleet, &ledger).await?;
+    let clock = SystemClock::new();
+    let limits = Limits { listening_since: clock.now(), ..config.deadlines.limits() };
     let engine = Engine::new(Parts {
         gateways: Gateways::new(vmetal_bmc::Config::new(guard(&config)?)),
         policies: policies(&config)?,
         fleet,
         ledger,
-        limits: config.deadlines.limits(),
-        clock: Arc::new(SystemClock::new()),
+        limits,
+        clock: Arc::new(clock),
         entropy: Arc::new(SystemEntropy),
         config,
     });

@@ -66,6 +66,21 @@ pub enum Effected {
     BootDevice,
 }
 
+/// Why an effect failed, and how long the other side is to be left alone at least.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setback {
+    /// What failed.
+    pub failure: Failure,
+    /// What a BMC asked for with `Retry-After`, or a breaker decided; the engine's own pause may be longer.
+    pub not_before: Option<Timestamp>,
+}
+
+impl From<Failure> for Setback {
+    fn from(failure: Failure) -> Self {
+        Setback { failure, not_before: None }
+    }
+}
+
 /// Decides what happens next.
 pub fn step(host: &Host, limits: &Limits, now: Timestamp) -> Decision {
     let mut turn = Turn::new(host, limits, now);
@@ -78,7 +93,7 @@ pub fn outcome(
     host: &Host,
     limits: &Limits,
     operation: u64,
-    result: Result<Effected, Failure>,
+    result: Result<Effected, Setback>,
     now: Timestamp,
 ) -> Option<Change> {
     let mut turn = Turn::new(host, limits, now);
@@ -86,18 +101,20 @@ pub fn outcome(
         turn.status.operation.as_mut().filter(|op| op.id == operation && op.state == OperationState::Intended)?;
     current.finished = Some(now);
     let kind = current.kind;
-    match result {
+    match result.and_then(|effected| installer::usable(host, effected, now)) {
         Ok(effected) => {
             current.state = OperationState::Succeeded;
             turn.effected(effected);
             turn.succeeded(kind);
         }
-        Err(failure) => {
+        Err(Setback { failure, not_before }) => {
             current.state = OperationState::Failed { failure: failure.clone() };
             if matches!(kind, OperationKind::PowerOn | OperationKind::PowerOff | OperationKind::ReadPower) {
                 turn.status.power = PowerState::Unknown;
             }
             turn.fail(failure);
+            let pause = &mut turn.status.retry.not_before;
+            *pause = pause.map(|own| not_before.map_or(own, |asked| asked.max(own)));
         }
     }
     Some(turn.change())

@@ -10,6 +10,9 @@ pub struct Limits {
     pub call_in: SignedDuration,
     /// The longest silence of a working installer (it speaks every 5 s).
     pub silence: SignedDuration,
+    /// Since when this engine listens. Before, nobody could be heard: after a restart everyone has [`Limits::silence`] to be
+    /// heard again, and no installer is restarted for a silence that was the engine's.
+    pub listening_since: Timestamp,
     /// The whole of an inspection.
     pub inspect: SignedDuration,
     /// The whole of an installation.
@@ -51,6 +54,7 @@ impl Default for Limits {
         Limits {
             call_in: SignedDuration::from_mins(15),
             silence: SignedDuration::from_secs(90),
+            listening_since: Timestamp::MIN,
             inspect: SignedDuration::from_mins(15),
             install: SignedDuration::from_hours(2),
             erase: SignedDuration::from_hours(24),

@@ -3,12 +3,13 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
-use vmetal_bmc::{BmcTarget, Gateway};
-use vmetal_lifecycle::host::{self, Effected, Fate};
+use vmetal_bmc::{BmcError, BmcTarget, Gateway};
+use vmetal_lifecycle::host::{self, Effected, Fate, Setback};
 use vmetal_model::agent::BootPurpose;
 use vmetal_model::host::BootAttempt;
-use vmetal_model::{Cause, Failure, Host, HostPhase, HostStatus, Kind, OperationKind, OperationState};
+use vmetal_model::{Cause, Failure, Host, HostPhase, HostStatus, Kind, OperationKind, OperationState, Timestamp};
 use vmetal_store::CommitError;
 
 use crate::engine::{Engine, ObjectKey};
@@ -100,33 +101,41 @@ impl Engine {
         }
     }
 
-    async fn act(&self, host: &Host, kind: OperationKind, taken: &[Ipv4Addr]) -> Result<Brought, Failure> {
+    async fn act(&self, host: &Host, kind: OperationKind, taken: &[Ipv4Addr]) -> Result<Brought, Setback> {
         match kind {
-            OperationKind::AllocateAddress => self.allocate(host, taken).map(|a| Effected::Address(a).into()),
+            OperationKind::AllocateAddress => Ok(Effected::Address(self.allocate(host, taken)?).into()),
             OperationKind::OpenBoot => Ok(self.open_boot(&host.status)),
             OperationKind::ProbeBmc => {
-                let mut facts = self.gateway(host).await?.probe().await.map_err(|e| e.to_failure(self.now()))?;
+                let mut facts = self.gateway(host).await?.probe().await.map_err(|e| self.setback(&e))?;
                 facts.read = Some(self.now());
                 Ok(Effected::Bmc(facts).into())
             }
             OperationKind::ReadPower => {
-                let power = self.gateway(host).await?.power().await.map_err(|e| e.to_failure(self.now()))?;
+                let power = self.gateway(host).await?.power().await.map_err(|e| self.setback(&e))?;
                 Ok(Effected::Power(power).into())
             }
             OperationKind::SetNetworkBoot => {
                 let gateway = self.gateway(host).await?;
                 let set = gateway.set_network_boot_once(host.spec.boot_mode).await;
-                set.map(|_| Effected::BootDevice.into()).map_err(|e| e.to_failure(self.now()))
+                set.map(|_| Effected::BootDevice.into()).map_err(|e| self.setback(&e))
             }
             OperationKind::PowerOn => {
                 let on = self.gateway(host).await?.power_on().await;
-                on.map(|_| Effected::Power(vmetal_model::PowerState::On).into()).map_err(|e| e.to_failure(self.now()))
+                on.map(|_| Effected::Power(vmetal_model::PowerState::On).into()).map_err(|e| self.setback(&e))
             }
             OperationKind::PowerOff => {
                 let off = self.gateway(host).await?.power_off().await;
-                off.map(|_| Effected::Power(vmetal_model::PowerState::Off).into()).map_err(|e| e.to_failure(self.now()))
+                off.map(|_| Effected::Power(vmetal_model::PowerState::Off).into()).map_err(|e| self.setback(&e))
             }
         }
+    }
+
+    /// A BMC's failure, with the pause that it or its breaker asks for.
+    fn setback(&self, error: &BmcError) -> Setback {
+        let now = self.now();
+        let pause = error.retry_in().and_then(|pause| SignedDuration::try_from(pause).ok());
+        let not_before = pause.map(|pause| now.saturating_add(pause).unwrap_or(Timestamp::MAX));
+        Setback { failure: error.to_failure(now), not_before }
     }
 
     async fn gateway(&self, host: &Host) -> Result<Arc<Gateway>, Failure> {

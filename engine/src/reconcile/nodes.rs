@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use vmetal_lifecycle::host::Fate;
 use vmetal_lifecycle::node::{self, Effect, Effected, View};
-use vmetal_model::{
-    Cause, Claim, ClaimState, Failure, Host, Kind, Metadata, NodeType, TenantNode, TenantNodePhase,
-};
+use vmetal_model::{Cause, Claim, ClaimState, Failure, Host, Kind, Metadata, NodeType, TenantNode, TenantNodePhase};
 use vmetal_store::CommitError;
 
 use crate::engine::{Engine, ObjectKey};

@@ -1,12 +1,16 @@
 //! What the installer says, and what it is told.
 
-use vmetal_model::agent::{BootPurpose, Hello, Report, ReportBody};
-use vmetal_model::inventory::Identity;
+use vmetal_model::agent::{BootPurpose, EraseLevel, ErasedDisk, Hello, Report, ReportBody};
+use vmetal_model::inventory::{Disk, Identity};
 use vmetal_model::{Cause, EraseRecord, Failure, Host, HostPhase, Stage, Timestamp};
 
 use super::{Change, Turn, return_to_pool};
 use crate::limits::Limits;
 use crate::note::Note;
+
+/// The annotation with which an operator says that disks have left a host: their serial numbers (names, for disks without
+/// one), separated by commas. They need no erasure before the host goes back to the pool.
+pub const DISKS_GONE: &str = "vmetal.dev/disks-gone";
 
 /// Why a request of an installer is turned away.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +71,12 @@ pub fn order(host: &Host) -> (String, OrderKind) {
         OrderKind::Wait => "wait",
         OrderKind::Inspect => "inspect",
         OrderKind::Install => "install",
-        OrderKind::Erase => "erase",
+        // Another level is another order: what was done for one never stands for the other.
+        OrderKind::Erase => match host.spec.erase {
+            EraseLevel::Metadata => "erase-metadata",
+            EraseLevel::Discard => "erase-discard",
+            EraseLevel::Overwrite => "erase-overwrite",
+        },
         OrderKind::Reboot => "reboot",
     };
     (format!("{}/{word}", boot.id), kind)
@@ -76,8 +85,10 @@ pub fn order(host: &Host) -> (String, OrderKind) {
 /// The installer calls in.
 pub fn hello(host: &Host, limits: &Limits, hello: &Hello, now: Timestamp) -> Hearing {
     let mut turn = Turn::new(host, limits, now);
+    // Who has the token of a host that is given to a tenant, or in error, has no say in what becomes of it.
+    let open = matches!(host.status.phase, HostPhase::Inspecting | HostPhase::Provisioning | HostPhase::Deprovisioning);
     let boot = match &mut turn.status.boot {
-        Some(boot) if boot.id == hello.attempt => boot,
+        Some(boot) if open && boot.id == hello.attempt => boot,
         _ => return Hearing::Refused { why: Refusal::StaleAttempt(hello.attempt.clone()), change: None },
     };
     boot.last_seen = Some(now);
@@ -164,10 +175,13 @@ pub fn report(host: &Host, limits: &Limits, report: &Report, now: Timestamp) -> 
             );
             turn.notes.push(Note::info("installed", message));
         }
-        (ReportBody::Erased { disks }, OrderKind::Erase) if mine => {
-            boot.work_done = Some(now);
-            erased(&mut turn, disks.clone());
-        }
+        (ReportBody::Erased { disks }, OrderKind::Erase) if mine => match untouched(host, disks, now) {
+            Ok(gone) => {
+                boot.work_done = Some(now);
+                erased(&mut turn, disks.clone(), &gone);
+            }
+            Err(failure) => turn.fail(failure),
+        },
         (ReportBody::Failed(failure), OrderKind::Inspect | OrderKind::Install | OrderKind::Erase) if mine => {
             let failure = Failure {
                 cause: failure.cause,
@@ -184,7 +198,46 @@ pub fn report(host: &Host, limits: &Limits, report: &Report, now: Timestamp) -> 
     Ok(turn.change())
 }
 
-fn erased(turn: &mut Turn<'_>, disks: Vec<vmetal_model::agent::ErasedDisk>) {
+/// Disks that inspection found and the erasure did not: the installer cannot miss a disk that does not show itself. Fails for
+/// those that nobody has said to be gone; returns the others.
+fn untouched(host: &Host, erased: &[ErasedDisk], now: Timestamp) -> Result<Vec<Disk>, Failure> {
+    let mut erased: Vec<&ErasedDisk> = erased.iter().collect();
+    let mut missing: Vec<Disk> = Vec::new();
+    for disk in host.status.inventory.iter().flat_map(|inventory| &inventory.disks) {
+        // Names change between boots. Without a serial number, the size is all that is left.
+        let same = |other: &&ErasedDisk| {
+            other.serial == disk.serial && (disk.serial.is_some() || other.size_bytes == disk.size_bytes)
+        };
+        match erased.iter().position(same) {
+            Some(found) => drop(erased.swap_remove(found)),
+            None => missing.push(disk.clone()),
+        }
+    }
+    let said = host.metadata.annotations.get(DISKS_GONE).map_or("", String::as_str);
+    let known = |disk: &Disk| disk.serial.as_deref().unwrap_or(&disk.name).to_owned();
+    let unknown: Vec<&Disk> = missing.iter().filter(|d| !said.split(',').any(|one| one.trim() == known(d))).collect();
+    if unknown.is_empty() {
+        return Ok(missing);
+    }
+    let list: Vec<String> = unknown
+        .iter()
+        .map(|d| {
+            format!("{} ({}, {} GiB)", d.name, d.serial.as_deref().unwrap_or("no serial number"), d.size_bytes >> 30)
+        })
+        .collect();
+    let names: Vec<String> = unknown.iter().map(|disk| known(disk)).collect();
+    Err(Failure {
+        cause: Cause::Erase,
+        message: format!("inspection found disks that were not there to be erased: {}", list.join("; ")),
+        advice: format!(
+            "bring them back and change any label of the host; if they have left it for good, say so with the annotation {DISKS_GONE}={}",
+            names.join(",")
+        ),
+        at: now,
+    })
+}
+
+fn erased(turn: &mut Turn<'_>, disks: Vec<ErasedDisk>, gone: &[Disk]) {
     let Some(claim) = &turn.status.claim else { return };
     let level = turn.host.spec.erase;
     let record = EraseRecord { claim_uid: claim.uid.clone(), level, disks, at: turn.now };
@@ -197,6 +250,13 @@ fn erased(turn: &mut Turn<'_>, disks: Vec<vmetal_model::agent::ErasedDisk>) {
         .collect();
     let message = format!("erased after tenant node {}: {}", claim.node, list.join("; "));
     turn.notes.push(Note::info("erased", message));
+    if let Some(inventory) = turn.status.inventory.as_mut().filter(|_| !gone.is_empty()) {
+        inventory.disks.retain(|disk| !gone.contains(disk));
+        let names: Vec<&str> = gone.iter().map(|d| d.serial.as_deref().unwrap_or(&d.name)).collect();
+        let message =
+            format!("not erased, because the annotation {DISKS_GONE} says that they are gone: {}", names.join(", "));
+        turn.notes.push(Note::warning("erased", message));
+    }
     return_to_pool(&mut turn.status, record);
 }
 

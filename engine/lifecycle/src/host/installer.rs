@@ -3,9 +3,9 @@
 
 use jiff::SignedDuration;
 use vmetal_model::agent::BootPurpose;
-use vmetal_model::{Cause, Failure, OperationKind, PowerState, Stage};
+use vmetal_model::{Cause, Failure, Host, OperationKind, PowerState, Stage, Timestamp};
 
-use super::Turn;
+use super::{Effected, Setback, Turn};
 use crate::limits::after;
 
 /// How far the installer is.
@@ -15,6 +15,23 @@ pub(super) enum Run {
     Busy,
     /// Its order is done.
     Done,
+}
+
+/// Before the installer is waited for, power must be known to be on or off. A BMC that keeps telling neither is pausing, or
+/// broken, and is not asked again and again without a pause.
+pub(super) fn usable(host: &Host, effected: Effected, now: Timestamp) -> Result<Effected, Setback> {
+    let Effected::Power(power @ (PowerState::Unknown | PowerState::PoweringOff)) = effected else {
+        return Ok(effected);
+    };
+    if host.status.stage != Stage::On {
+        return Ok(effected);
+    }
+    Err(Setback::from(Failure {
+        cause: Cause::BmcProtocol,
+        message: format!("the BMC tells the host's power as {power:?} after power-on; expected on or off"),
+        advice: "look at the host's power on the BMC; it is read again by itself".to_owned(),
+        at: now,
+    }))
 }
 
 impl Turn<'_> {
@@ -79,7 +96,8 @@ impl Turn<'_> {
         if boot.work_done.is_some() {
             return Run::Done;
         }
-        let silent_at = after(boot.last_seen.unwrap_or(boot.opened), self.limits.silence);
+        let heard = boot.last_seen.unwrap_or(boot.opened).max(self.limits.listening_since);
+        let silent_at = after(heard, self.limits.silence);
         let deadline = self.deadline(limit);
         if self.now < silent_at.min(deadline) {
             let step = self.status.progress.as_ref().map_or("its order", |progress| progress.step.as_str()).to_owned();

@@ -149,7 +149,7 @@ impl World {
         if let Some(kind) = decision.effect {
             let id = self.host.status.operation.as_ref().unwrap().id;
             let result = match broken {
-                Some(cause) => Err(failure(cause)),
+                Some(cause) => Err(failure(cause).into()),
                 None => Ok(self.perform(kind)),
             };
             let change = outcome(&self.host, &self.limits, id, result, self.now).unwrap();
@@ -403,6 +403,194 @@ fn an_unclaimed_host_can_always_be_deleted_and_a_claimed_one_never() {
         world.tick(None);
         world.installer();
     }
+}
+
+#[test]
+fn a_bmc_that_answers_and_never_switches_on_or_off_is_given_up() {
+    for (stage, broken) in [(Stage::On, OperationKind::PowerOn), (Stage::Off, OperationKind::PowerOff)] {
+        let mut world = World::new();
+        while world.host.status.stage != stage {
+            world.now = world.now + SignedDuration::from_secs(1);
+            world.tick(None);
+        }
+        for _ in 0..200 {
+            world.now = world.now + SignedDuration::from_mins(3);
+            let fails = step(&world.host, &world.limits, world.now).effect == Some(broken);
+            world.tick(fails.then_some(Cause::BmcNotApplied));
+            if world.host.status.phase == HostPhase::Error {
+                break;
+            }
+        }
+        assert_eq!(
+            (world.host.status.phase, world.host.status.failure.unwrap().cause),
+            (HostPhase::Error, Cause::BmcNotApplied)
+        );
+    }
+}
+
+#[test]
+fn power_that_is_neither_on_nor_off_is_asked_for_with_pauses() {
+    let mut world = World::new();
+    while world.host.status.stage != Stage::On {
+        world.now = world.now + SignedDuration::from_secs(1);
+        world.tick(None);
+    }
+    world.tick(Some(Cause::BmcUnreachable));
+    world.power = PowerState::Unknown;
+    let mut asked = 0;
+    for _ in 0..600 {
+        world.now = world.now + SignedDuration::from_secs(1);
+        asked += u32::from(step(&world.host, &world.limits, world.now).effect.is_some());
+        world.tick(None);
+        if world.host.status.phase == HostPhase::Error {
+            break;
+        }
+    }
+    assert_eq!(world.host.status.phase, HostPhase::Error);
+    assert!(asked < 20, "{asked}");
+}
+
+#[test]
+fn a_pause_that_the_bmc_asks_for_is_kept() {
+    let mut world = World::new();
+    world.tick(None);
+    world.tick(None);
+    let decision = step(&world.host, &world.limits, world.now);
+    assert_eq!(decision.effect, Some(OperationKind::ProbeBmc));
+    world.take(decision.status);
+    let id = world.host.status.operation.as_ref().unwrap().id;
+    let asked = world.now + SignedDuration::from_mins(7);
+    let busy = |not_before| Err(Setback { failure: failure(Cause::BmcBusy), not_before });
+    let change = outcome(&world.host, &world.limits, id, busy(Some(asked)), world.now).unwrap();
+    assert_eq!(change.status.retry.not_before, Some(asked));
+    let change = outcome(&world.host, &world.limits, id, busy(Some(world.now)), world.now).unwrap();
+    assert!(change.status.retry.not_before.unwrap() > world.now, "the engine's own pause is longer");
+}
+
+#[test]
+fn a_declaration_that_is_corrected_while_the_old_one_fails_is_tried() {
+    let mut world = World::new();
+    world.tick(None);
+    world.tick(None);
+    let decision = step(&world.host, &world.limits, world.now);
+    assert_eq!(decision.effect, Some(OperationKind::ProbeBmc));
+    world.take(decision.status);
+    world.host.metadata.generation += 1;
+    let id = world.host.status.operation.as_ref().unwrap().id;
+    let refused = Err(failure(Cause::BmcCredentials).into());
+    let change = outcome(&world.host, &world.limits, id, refused, world.now).unwrap();
+    world.take(change.status);
+    assert_eq!(world.host.status.phase, HostPhase::Error);
+    world.run_until(HostPhase::Available);
+}
+
+#[test]
+fn a_wall_clock_that_is_set_back_does_not_repeat_effects() {
+    let mut world = World::new();
+    world.now = world.now + SignedDuration::from_hours(1);
+    world.tick(None);
+    world.tick(None);
+    assert_eq!(world.host.status.stage, Stage::Probe);
+    world.now = world.now - SignedDuration::from_mins(30);
+    for _ in 0..3 {
+        world.tick(None);
+    }
+    assert_eq!(world.effects.iter().filter(|kind| **kind == OperationKind::ProbeBmc).count(), 1);
+}
+
+fn working_on(world: &mut World, phase: HostPhase) {
+    while !(world.host.status.phase == phase && world.host.status.stage == Stage::Agent) {
+        world.now = world.now + SignedDuration::from_secs(1);
+        world.tick(None);
+        if world.host.status.phase != phase {
+            world.installer();
+        }
+    }
+}
+
+#[test]
+fn a_silence_of_the_engine_is_not_the_installers() {
+    let mut world = World::new();
+    working_on(&mut world, HostPhase::Inspecting);
+    world.host.status.boot.as_mut().unwrap().called_in = Some(world.now);
+    world.tick(None);
+    assert_eq!(world.host.status.stage, Stage::Work);
+    world.now = world.now + SignedDuration::from_mins(10);
+    let silent = step(&world.host, &world.limits, world.now);
+    assert_eq!(silent.status.stage, Stage::Off, "an engine that listened gives up");
+    world.limits.listening_since = world.now;
+    let next = world.tick(None).unwrap();
+    assert_eq!((world.host.status.stage, next), (Stage::Work, world.now + world.limits.silence));
+    world.now = next;
+    world.tick(None);
+    assert_eq!(world.host.status.stage, Stage::Off);
+}
+
+#[test]
+fn the_token_of_a_tenancy_has_no_say_in_what_becomes_of_the_host() {
+    let mut world = World::new();
+    world.run_until(HostPhase::Available);
+    claim(&mut world.host, ClaimState::Install);
+    world.run_until(HostPhase::Provisioned);
+    let words = Hello {
+        version: "t".into(),
+        attempt: world.host.status.boot.as_ref().unwrap().id.clone(),
+        boot_mac: "52:54:00:00:00:99".parse().unwrap(),
+        identity: inventory::Identity::default(),
+        firmware: inventory::Firmware::Uefi,
+    };
+    for phase in [HostPhase::Provisioned, HostPhase::Error] {
+        world.host.status.phase = phase;
+        let heard = agent::hello(&world.host, &world.limits, &words, world.now);
+        assert!(matches!(heard, agent::Hearing::Refused { why: agent::Refusal::StaleAttempt(_), change: None }));
+    }
+}
+
+#[test]
+fn a_disk_that_was_inspected_and_not_erased_keeps_the_host_out_of_the_pool() {
+    let disk = |name: &str, serial: Option<&str>| inventory::Disk {
+        name: name.into(),
+        serial: serial.map(Into::into),
+        size_bytes: 1 << 40,
+        ..Default::default()
+    };
+    let done = |name: &str, serial: Option<&str>| ErasedDisk {
+        name: name.into(),
+        serial: serial.map(Into::into),
+        size_bytes: 1 << 40,
+        method: "m".into(),
+    };
+    let mut world = World::new();
+    world.run_until(HostPhase::Available);
+    claim(&mut world.host, ClaimState::Erase);
+    world.host.status.inventory.as_mut().unwrap().disks =
+        vec![disk("sda", Some("A")), disk("sdb", Some("B")), disk("vda", None), disk("vdb", None)];
+    working_on(&mut world, HostPhase::Deprovisioning);
+    let (order, kind) = agent::order(&world.host);
+    assert_eq!(kind, agent::OrderKind::Erase);
+    let report = |host: &Host, disks| {
+        let words = Report { order: order.clone(), sequence: 1, body: ReportBody::Erased { disks } };
+        agent::report(host, &Limits::default(), &words, Timestamp::UNIX_EPOCH)
+    };
+    let all = vec![done("sdc", Some("B")), done("sda", Some("A")), done("vdb", None), done("vdc", None)];
+    let change = report(&world.host, all.clone()).unwrap();
+    assert!(change.status.claim.is_none(), "names may change");
+    for lost in 0..all.len() {
+        let mut disks = all.clone();
+        disks.remove(lost);
+        let change = report(&world.host, disks).unwrap();
+        let failure = change.status.failure.unwrap();
+        assert_eq!((failure.cause, change.status.stage), (Cause::Erase, Stage::Off), "booted again: it may be slow");
+        assert!(change.status.claim.is_some() && change.status.erase.is_none());
+        assert!(failure.advice.contains(agent::DISKS_GONE));
+    }
+    world.host.metadata.annotations.insert(agent::DISKS_GONE.into(), "X, B".into());
+    let change = report(&world.host, all[1..].to_vec()).unwrap();
+    assert!(change.status.claim.is_none());
+    assert_eq!(change.status.inventory.unwrap().disks.len(), 3, "a disk that is gone is not looked for again");
+
+    world.host.spec.erase = EraseLevel::Overwrite;
+    assert!(report(&world.host, all).is_err(), "what was done for another level does not count");
 }
 
 proptest! {

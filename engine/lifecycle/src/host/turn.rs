@@ -49,6 +49,10 @@ impl<'a> Turn<'a> {
 
     /// Changes the step inside the phase. Power is read anew before it is relied on.
     pub(crate) fn stage(&mut self, stage: Stage) {
+        // Up to power-on the steps may go round in a circle: what failed there counts until something shows that it is over.
+        if !matches!(stage, Stage::Off | Stage::Open | Stage::BootDevice | Stage::On) {
+            self.end_failures();
+        }
         self.status.stage = stage;
         self.status.stage_since = self.now;
         self.status.wait = None;
@@ -62,8 +66,11 @@ impl<'a> Turn<'a> {
     /// Records an intent and asks for the effect.
     pub(crate) fn effect(&mut self, kind: OperationKind) {
         let id = self.status.operation.as_ref().map_or(1, |op| op.id + 1);
-        self.status.operation =
-            Some(Operation { id, kind, state: OperationState::Intended, started: self.now, finished: None });
+        // Never before its stage, though the wall clock be set back in between: it would not count as that stage's.
+        let started = self.now.max(self.status.stage_since);
+        self.status.operation = Some(Operation { id, kind, state: OperationState::Intended, started, finished: None });
+        // What fails from here on, fails for this declaration.
+        self.status.observed_generation = self.host.metadata.generation;
         self.status.wait = None;
         self.effect = Some(kind);
     }
@@ -81,8 +88,10 @@ impl<'a> Turn<'a> {
         self.next = Some(self.next.map_or(when, |next| next.min(when)));
     }
 
+    /// The end of the present stage. What was to be heard while the engine was away may be said again.
     pub(crate) fn deadline(&self, limit: SignedDuration) -> Timestamp {
-        after(self.status.stage_since, limit)
+        let heard = after(self.limits.listening_since, self.limits.silence.min(limit));
+        after(self.status.stage_since, limit).max(heard)
     }
 
     /// True while an operation is under way: its outcome wakes the host.
@@ -136,17 +145,24 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// A success ends the run of failures; what a retry was for is not worth showing any more.
+    /// A success ends the run of failures, unless it is one of the steps that precede each try of another: a BMC that tells
+    /// its power and takes a boot device, and never switches on, would otherwise be tried for ever.
     pub(crate) fn succeeded(&mut self, kind: OperationKind) {
-        self.status.retry.cause = None;
-        self.status.retry.failures = 0;
         self.status.retry.not_before = None;
-        if self.status.failure.as_ref().is_some_and(|f| remedy(f.cause) == Remedy::Retry) {
-            self.status.failure = None;
+        if !matches!(kind, OperationKind::ReadPower | OperationKind::SetNetworkBoot) {
+            self.end_failures();
         }
         if !kind.changes_nothing() {
             self.notes.push(Note::info("operation", format!("{}: done", kind.describe())));
         }
+    }
+
+    /// The run of failures is over; what a retry was for is not worth showing any more.
+    fn end_failures(&mut self) {
+        self.status.retry.cause = None;
+        self.status.retry.failures = 0;
+        self.status.retry.not_before = None;
+        self.status.failure.take_if(|failure| remedy(failure.cause) == Remedy::Retry);
     }
 
     /// Takes a failure and chooses what follows: a pause, another network boot, or `error`.
@@ -191,7 +207,5 @@ impl<'a> Turn<'a> {
         self.status.retry.cause = Some(failure.cause);
         self.status.retry.not_before = again;
         self.status.failure = Some(failure);
-        // What was declared until now is what failed: only a later declaration is news.
-        self.status.observed_generation = self.host.metadata.generation;
     }
 }
