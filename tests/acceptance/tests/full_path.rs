@@ -47,7 +47,7 @@ memory_mib = 1024
 mac = "52:54:00:78:00:22"
 serial_number = "FULL-PATH-BIOS"
 tags = { size = "large" }
-disks = [{ size_gib = 4, bus = "sata", serial = "BIOS-DISK-0" }]
+disks = [{ size_gib = 4, bus = "nvme", serial = "BIOS-DISK-0" }]
 bmc = { listen = "127.78.0.22:8443", password = "the-bmc-password-of-bios-1" }
 
 [[forwards]]
@@ -128,6 +128,9 @@ impl Run {
         }
         let token = std::fs::read_to_string(place.token_file()).context("no API token")?;
         secrets.push(("API token".to_owned(), token.trim().to_owned()));
+        let kubeconfig = std::fs::read_to_string(place.kubeconfig()).context("no kubeconfig")?;
+        let key = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("client-key-data: "));
+        secrets.push(("key of the kubeconfig".to_owned(), key.context("no key in the kubeconfig")?.to_owned()));
         let terraform = Terraform::example(&place, "quickstart", "quickstart", &variables)?;
         let mut run = Run {
             stack: Some(stack),
@@ -274,7 +277,7 @@ impl Run {
         let idle = self.host(BIOS)?;
         ensure!(idle.status.phase == HostPhase::Available, "{BIOS} is {:?}", idle.status.phase);
         let inventory = idle.status.inventory.as_ref().context("no inventory")?;
-        check_inventory(inventory, Firmware::Bios, 1024, (4, "sata", "BIOS-DISK-0"), "52:54:00:78:00:22")?;
+        check_inventory(inventory, Firmware::Bios, 1024, (4, "nvme", "BIOS-DISK-0"), "52:54:00:78:00:22")?;
         ensure!(inventory.identity.serial.as_deref() == Some("FULL-PATH-BIOS"), "{:?}", inventory.identity);
 
         // Inspection, installation, and the installer's own restart into the new system.
@@ -293,7 +296,7 @@ impl Run {
             ("the join token was revoked", 1),
             ("inspecting -> available", 2),
         ] {
-            let seen = self.events_with(what)?;
+            let seen = self.events_beginning(what)?;
             ensure!(seen.len() == expected, "{expected} event(s) {what:?} expected: {seen:?}");
         }
         let written = Partitions::read(&self.disk(UEFI))?;
@@ -301,9 +304,9 @@ impl Run {
         Ok(())
     }
 
-    fn events_with(&self, text: &str) -> Result<Vec<String>> {
+    fn events_beginning(&self, text: &str) -> Result<Vec<String>> {
         let events = self.watch()?.events();
-        Ok(events.into_iter().map(|event| event.message).filter(|message| message.contains(text)).collect())
+        Ok(events.into_iter().map(|event| event.message).filter(|message| message.starts_with(text)).collect())
     }
 
     fn disk(&self, host: &str) -> PathBuf {
@@ -326,7 +329,7 @@ impl Run {
         let [disk] = erase.disks.as_slice() else { bail!("one disk was expected: {erase:?}") };
         ensure!(disk.serial.as_deref() == Some("UEFI-DISK-0"), "{disk:?}");
         ensure!(disk.method.contains("BLKDISCARD") || disk.method.contains("overwrit"), "{disk:?}");
-        let events = self.events_with("erased after tenant node")?;
+        let events = self.events_beginning("erased after tenant node")?;
         ensure!(matches!(events.as_slice(), [event] if event.contains(&disk.method)), "{events:?}");
         let left = Partitions::read(&self.disk(UEFI))?;
         ensure!(left == Partitions { mbr: false, gpt: false, backup: false }, "after the erasure: {left:?}");
