@@ -66,6 +66,9 @@ struct Tables {
     nodes: BTreeMap<String, Arc<TenantNode>>,
     clusters: BTreeMap<String, Arc<TenantCluster>>,
     images: BTreeMap<String, Arc<Image>>,
+    /// What was removed ahead of the one that follows the store, and at which revision: its older news about those must not
+    /// bring them back.
+    removed: HashMap<(Kind, String), u64>,
     /// Boot tokens in force, by host uid.
     tokens: HashMap<Uid, String>,
 }
@@ -96,6 +99,13 @@ impl Fleet {
     pub fn take(&self, revision: u64, updates: impl IntoIterator<Item = Update>) {
         self.write(|tables| {
             for update in updates {
+                let (kind, name) = match &update {
+                    Update::Put(entry) => (entry.kind(), &entry.metadata().name),
+                    Update::Gone(kind, name) => (*kind, name),
+                };
+                if tables.removed.get(&(kind, name.clone())).is_some_and(|removed| *removed >= revision) {
+                    continue;
+                }
                 match update {
                     Update::Put(Entry::Host(o)) => put(&mut tables.hosts, o, |o| &o.metadata),
                     Update::Put(Entry::NodeType(o)) => put(&mut tables.node_types, o, |o| &o.metadata),
@@ -112,6 +122,7 @@ impl Fleet {
     /// Says that everything up to a revision was taken in. For the one that follows the store in order.
     pub fn settle(&self, revision: u64) {
         self.settled.fetch_max(revision, Ordering::AcqRel);
+        self.write(|tables| tables.removed.retain(|_, removed| *removed > revision));
     }
 
     /// Changes with every commit; for those who wait for something.
@@ -221,6 +232,7 @@ impl Tables {
                 table.remove(name);
             }
         }
+        self.removed.insert((kind, name.to_owned()), revision);
         match kind {
             Kind::Host => gone(&mut self.hosts, name, |o| o.metadata.revision < revision),
             Kind::NodeType => gone(&mut self.node_types, name, |o| o.metadata.revision < revision),
@@ -228,5 +240,43 @@ impl Tables {
             Kind::TenantCluster => gone(&mut self.clusters, name, |o| o.metadata.revision < revision),
             Kind::Image => gone(&mut self.images, name, |o| o.metadata.revision < revision),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmetal_model::{ImageSpec, ImageStatus, Object, Timestamp};
+
+    fn image(revision: u64) -> Update {
+        let mut metadata = crate::ledger::new_metadata("i", [0; 16], Timestamp::UNIX_EPOCH);
+        metadata.revision = revision;
+        let spec = ImageSpec { source: "/i".to_owned(), checksum: None, format: None };
+        Update::Put(Entry::Image(Arc::new(Object { metadata, spec, status: ImageStatus::default() })))
+    }
+
+    fn gone() -> Update {
+        Update::Gone(Kind::Image, "i".to_owned())
+    }
+
+    fn revision(fleet: &Fleet) -> Option<u64> {
+        fleet.image("i").map(|image| image.metadata.revision)
+    }
+
+    #[test]
+    fn older_news_neither_replaces_nor_brings_back() {
+        let fleet = Fleet::default();
+        fleet.take(5, [image(5)]);
+        fleet.take(4, [image(4)]);
+        assert_eq!(revision(&fleet), Some(5));
+        // Removed and known to be so, while the store's changes are still being read.
+        fleet.take(7, [gone()]);
+        fleet.take(5, [image(5)]);
+        assert_eq!(revision(&fleet), None, "the deleted object is not seen again");
+        fleet.take(9, [image(9)]);
+        fleet.take(7, [gone()]);
+        assert_eq!(revision(&fleet), Some(9), "a new object of the name is not removed by the old one's end");
+        fleet.settle(9);
+        assert!(fleet.read(|tables| tables.removed.is_empty()), "nothing is kept for ever");
     }
 }
