@@ -1,5 +1,6 @@
 //! Hosts: the step, and the effects on hardware.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -45,7 +46,9 @@ impl Engine {
         if decision.fate == Fate::Remove {
             let uid = &host.metadata.uid;
             self.fleet.set_token(uid, None);
-            return self.remove(&*host, &[secrets::bmc_password(uid), secrets::boot_token(uid)], now).await;
+            self.remove(&*host, &[secrets::bmc_password(uid), secrets::boot_token(uid)], now).await?;
+            self.gateways.forget(&host.spec.bmc.address);
+            return Ok(());
         }
         if let Some(next) = decision.next {
             self.wake_at(key.clone(), next);
@@ -177,22 +180,20 @@ impl Engine {
                 }),
             };
         }
-        let used: Vec<Ipv4Addr> = self
-            .fleet
-            .hosts()
-            .iter()
-            .filter(|other| other.metadata.uid != host.metadata.uid)
+        let hosts = self.fleet.hosts();
+        let others = hosts.iter().filter(|other| other.metadata.uid != host.metadata.uid);
+        let used: HashSet<Ipv4Addr> = others
             .flat_map(|other| [other.status.address, other.spec.address])
             .flatten()
             .chain(taken.iter().copied())
             .collect();
         let network = &self.config.network;
-        let mut range = (u32::from(network.range_start)..=u32::from(network.range_end)).map(Ipv4Addr::from);
-        range.find(|address| !used.contains(address)).ok_or_else(|| Failure {
+        let (first, last) = (u32::from(network.range_start), u32::from(network.range_end));
+        (first..=last).map(Ipv4Addr::from).find(|address| !used.contains(address)).ok_or_else(|| Failure {
             cause: Cause::AddressExhausted,
             message: format!(
                 "all {} addresses from {} to {} are reserved",
-                used.len(),
+                u64::from(last - first) + 1,
                 network.range_start,
                 network.range_end
             ),
