@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::SignedDuration;
@@ -16,6 +17,11 @@ use crate::ledger::Batch;
 
 /// The pause before an import that failed is tried again.
 const AGAIN: SignedDuration = SignedDuration::from_mins(5);
+
+/// How long a connection to an image's server may take.
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long an image's server may be silent.
+const SILENCE: Duration = Duration::from_secs(60);
 
 impl Engine {
     pub(super) async fn reconcile_image(self: &Arc<Self>, name: &str) -> Result<(), CommitError> {
@@ -143,11 +149,24 @@ impl Engine {
     /// Downloads a source to a file of its own. Redirects are followed; the checksum, if there is one, is checked by the
     /// import.
     async fn fetch(&self, uid: &str, url: &str) -> Result<PathBuf, Failure> {
-        let failed = |error: &dyn std::fmt::Display| self.image_failure(format!("{url} cannot be fetched: {error}"));
+        let failed = |error: &dyn std::error::Error| {
+            let causes = std::iter::successors(error.source(), |cause| cause.source());
+            let causes: String = causes.map(|cause| format!(": {cause}")).collect();
+            self.image_failure(format!("{url} cannot be fetched: {error}{causes}"))
+        };
         let directory = self.config.state_dir.join("downloads");
         tokio::fs::create_dir_all(&directory).await.map_err(|e| failed(&e))?;
         let path = directory.join(uid);
-        let answer = reqwest::get(url).await.and_then(reqwest::Response::error_for_status).map_err(|e| failed(&e))?;
+        // No limit on the whole: images are large. A server that falls silent must not keep the import for ever, and what was
+        // asked for over TLS must not be redirected to clear text.
+        let client = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            .https_only(url.starts_with("https://"))
+            .build()
+            .map_err(|e| failed(&e))?;
+        let answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
+        let answer = answer.map_err(|e| failed(&e))?;
         let mut file = tokio::fs::File::create(&path).await.map_err(|e| failed(&e))?;
         let mut body = answer.bytes_stream();
         while let Some(piece) = body.next().await {
