@@ -18,8 +18,9 @@ use crate::engine::Engine;
 use crate::ledger::Batch;
 use crate::secrets;
 
-/// How long a join token works: longer than installing, booting and joining may take together.
-const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(4);
+/// How long a join token works: longer than installing, booting and joining may take together, which by the deadlines' defaults
+/// is three times 2 h 35 min and 20 min. It is revoked as soon as it has been used.
+const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(12);
 
 /// Connections to clusters, one per declaration, and when each was last looked at.
 #[derive(Default)]
