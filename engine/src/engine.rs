@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use vmetal_lifecycle::Limits;
 use vmetal_model::boot::BootTable;
 use vmetal_model::{Failure, Host, HostStatus, Kind, Timestamp};
 use vmetal_policy::PolicyEngine;
-use vmetal_runtime::{Clock, Entropy, Scheduler};
+use vmetal_runtime::{Clock, Entropy, Lane, Scheduler};
 use vmetal_store::CommitError;
 
 use crate::config::Config;
@@ -19,6 +20,9 @@ use crate::fleet::Fleet;
 use crate::ledger::{Batch, Ledger, Record};
 use crate::questions::Questions;
 use crate::tenants::Tenants;
+
+/// How many calls to BMCs are made at the same time. Below the 1,024 open files that a process may have by default.
+const BMC_CALLS: usize = 512;
 
 /// Names one object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,8 +68,12 @@ pub struct Engine {
     pub placing: tokio::sync::Mutex<()>,
     /// Which claims were told that there is nothing for them, and what they were told that of.
     pub questions: Questions,
+    /// Calls to BMCs at the same time: each holds a connection, and ten thousand hosts may be declared in one apply.
+    pub bmc_calls: Lane,
     /// Objects with an effect under way in this process.
     under_way: Mutex<HashSet<ObjectKey>>,
+    /// Set when no new effect may begin.
+    stopping: AtomicBool,
 }
 
 /// What the engine is made of.
@@ -107,7 +115,9 @@ impl Engine {
             boot: watch::Sender::new(BootTable::default()),
             placing: tokio::sync::Mutex::new(()),
             questions: Questions::default(),
+            bmc_calls: Lane::new("bmc", BMC_CALLS),
             under_way: Mutex::default(),
+            stopping: AtomicBool::new(false),
         })
     }
 
@@ -145,6 +155,16 @@ impl Engine {
             engine.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             engine.scheduler.wake(key);
         });
+    }
+
+    /// From now on no effect begins; those under way go on to their end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// True when no new effect may begin.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     /// Effects under way, for a clean stop.

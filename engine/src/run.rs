@@ -88,6 +88,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         () = stop => {}
     }
     tracing::info!("stopping: no new effects; waiting for those under way");
+    engine.stop();
     stopper.send_replace(());
     let drained = async {
         while engine.effects_under_way() > 0 {

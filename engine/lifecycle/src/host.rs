@@ -127,11 +127,12 @@ pub fn recover(host: &Host, limits: &Limits, now: Timestamp) -> Option<Change> {
     let current = turn.status.operation.as_mut().filter(|op| op.state == OperationState::Intended)?;
     current.state = OperationState::Observed;
     current.finished = Some(now);
-    let (id, kind, started) = (current.id, current.kind, current.started);
+    let (id, kind) = (current.id, current.kind);
     turn.status.power = PowerState::Unknown;
     if matches!(kind, OperationKind::PowerOn | OperationKind::PowerOff) {
         let pause = &mut turn.status.retry.not_before;
-        *pause = (*pause).max(Some(after(started, limits.settle)));
+        // Counted from now: between intent and command it may have waited for its turn.
+        *pause = (*pause).max(Some(after(now, limits.settle)));
     }
     turn.notes.push(Note::warning(
         "operation",

@@ -40,8 +40,8 @@ pub struct Limits {
     pub backoff: (SignedDuration, SignedDuration),
     /// How often a joining node is looked at.
     pub join_poll: SignedDuration,
-    /// How long after its intent a power command of an engine that has died may still be on its way: so long the power that
-    /// a BMC tells is not believed.
+    /// How long a power command of an engine that has died may still be on its way: so long after a restart the power that a
+    /// BMC tells is not believed.
     pub settle: SignedDuration,
     /// How often a ready node is looked at.
     pub ready_poll: SignedDuration,

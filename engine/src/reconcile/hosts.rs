@@ -65,13 +65,20 @@ impl Engine {
         }
         if let (Some(kind), Some(host)) = (decision.effect, self.fleet.host(name)) {
             let engine = Arc::clone(self);
-            self.run(key, async move { engine.perform(host, kind).await });
+            self.run(key, async move {
+                let local = matches!(kind, OperationKind::AllocateAddress | OperationKind::OpenBoot);
+                let _turn = if local { None } else { Some(engine.bmc_calls.acquire().await) };
+                // What waited for its turn until the engine was stopped is looked at again at the next start.
+                if !engine.is_stopping() {
+                    engine.perform(host, kind).await;
+                }
+            });
         }
         Ok(())
     }
 
     /// Performs one effect and records its outcome, however long the store takes to accept it.
-    async fn perform(self: Arc<Self>, host: Arc<Host>, kind: OperationKind) {
+    async fn perform(&self, host: Arc<Host>, kind: OperationKind) {
         let Some(id) = host.status.operation.as_ref().map(|op| op.id) else { return };
         let mut taken: Vec<Ipv4Addr> = Vec::new();
         loop {
