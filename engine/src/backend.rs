@@ -55,7 +55,8 @@ fn commit_error(error: CommitError, object: ObjectRef, value_of: impl Fn(&str) -
         CommitError::Unique { index, held_by, .. } => {
             let kind = held_by.kind.as_str().parse().unwrap_or(Kind::Host);
             let value = value_of(&index);
-            BackendError::Unique { field: index, value, object, holder: reference(kind, &held_by.name) }
+            let field = crate::ledger::field_of(&index).to_owned();
+            BackendError::Unique { field, value, object, holder: reference(kind, &held_by.name) }
         }
         error if error.is_retryable() => BackendError::Unavailable { message: error.to_string() },
         error => BackendError::Internal { message: error.to_string() },

@@ -23,6 +23,17 @@ pub const INDEX_MAC: &str = "boot MAC";
 /// Unique index over addresses on the provisioning network.
 pub const INDEX_ADDRESS: &str = "provisioning address";
 
+/// The field whose values a unique index holds, as a client declares it: so that a refusal can be shown where the value was
+/// written.
+pub fn field_of(index: &str) -> &str {
+    match index {
+        INDEX_BMC => "spec.bmc.address",
+        INDEX_MAC => "spec.boot_mac",
+        INDEX_ADDRESS => "spec.address",
+        other => other,
+    }
+}
+
 const SECRETS: &str = "secret";
 
 /// A model object that the ledger can keep.

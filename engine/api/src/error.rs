@@ -42,7 +42,7 @@ pub enum BackendError {
         object: ObjectRef,
     },
     /// A value that must be unique belongs to another object.
-    #[error("{field} {value:?} of {object} already belongs to {holder}")]
+    #[error("the value {value:?} of {field} of {object} already belongs to {holder}")]
     Unique {
         /// The field, for example `spec.boot_mac`.
         field: String,
@@ -203,7 +203,7 @@ pub enum ApiError {
         object: ObjectRef,
     },
     /// A value that must be unique belongs to another object.
-    #[error("{field} {value:?} of {object} already belongs to {holder}")]
+    #[error("the value {value:?} of {field} of {object} already belongs to {holder}")]
     Unique {
         /// The field, for example `spec.boot_mac`.
         field: String,

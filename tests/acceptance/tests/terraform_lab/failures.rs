@@ -130,7 +130,7 @@ fn unknown_scheme(place: &Place) {
     let address = known.address.replacen("redfish://", "telnet://", 1);
     let terraform = terraform(place, "scheme", &HostBlock { address, ..known }.text());
     let said = terraform.must_fail(&["plan", "-input=false", "-no-color"]).unwrap();
-    must_say(&said, &["Invalid BMC address", "bmc.address", "telnet", "redfish://"]);
+    must_say(&said, &["Invalid BMC address", "bmc.address", "telnet", "expected redfish, redfish+https or redfish+http"]);
 }
 
 fn duplicates(place: &Place) {
@@ -142,12 +142,12 @@ fn duplicates(place: &Place) {
     let same_mac = HostBlock { address, ..twin() };
     let terraform = terraform(place, "twin", &same_mac.text());
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
-    must_say(&said, &["belongs to another object already", "host \"twin\"", "host \"original\"", &original.mac, "boot_mac"]);
+    must_say(&said, &["belongs to another object already", "host \"twin\"", "host \"original\"", &original.mac, "boot_mac:"]);
     let same_bmc = HostBlock { mac: "52:54:00:0b:0d:02".to_owned(), ..twin() };
     rewrite(&terraform, &same_bmc.text());
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
     let origin = original.address.parse::<BmcAddress>().unwrap().identity();
-    must_say(&said, &["belongs to another object already", "host \"twin\"", "host \"original\"", &origin, "bmc.address"]);
+    must_say(&said, &["belongs to another object already", "host \"twin\"", "host \"original\"", &origin, "bmc.address:"]);
 }
 
 fn no_node_type(place: &Place) {
@@ -162,7 +162,7 @@ resource "vmetal_tenant_node" "giant" {
 "#;
     let terraform = terraform(place, "giant", &format!("{}{claim}", types.concat()));
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
-    must_say(&said, &["tenant node \"giant\" failed", "- node type spare-small:", "- node type spare-labelled:", "cpu", "1000", "ask for less"]);
+    must_say(&said, &["tenant node \"giant\" failed", "- node type spare-small:", "- node type spare-labelled:", "cpu", "1000", "Ask for less", "its selector matches no host"]);
 }
 
 fn wrong_checksum(place: &Place) {
@@ -184,7 +184,7 @@ fn no_disk(place: &Place) {
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
     must_say(
         &said,
-        &["tenant node \"choosy-node\" failed", "host choosy", "no disk of the 2 seen matches", "nvme0n1", "FIRST", "nvme1n1", "SECOND", "THIRD", "correct the host's root_device"],
+        &["tenant node \"choosy-node\" failed", "host choosy", "no disk of the 2 seen matches", "nvme0n1", "FIRST", "nvme1n1", "SECOND", "THIRD", "What to do: Correct the host's root_device"],
     );
 }
 
@@ -208,7 +208,7 @@ fn never_joins(place: &Place) {
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
     must_say(
         &said,
-        &["tenant node \"loner-node\" failed", "did not become Ready within 15s", "has not registered yet", "Host: loner", "look at the host's console"],
+        &["tenant node \"loner-node\" failed", "did not become Ready within 15s", "has not registered yet", "Host: loner", "Look at the host's console"],
     );
 }
 

@@ -13,7 +13,17 @@ use vmetal_acceptance::{Behaviour, Options, Place, Software, Stack, Terraform};
 pub(crate) struct Lab {
     // Ends before its directory goes.
     pub(crate) stack: Stack,
-    _directory: tempfile::TempDir,
+    directory: Option<tempfile::TempDir>,
+}
+
+impl Drop for Lab {
+    /// `VMETAL_KEEP=1` keeps the logs of a failed test.
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("VMETAL_KEEP").is_some() {
+            let kept = self.directory.take().map(tempfile::TempDir::keep);
+            eprintln!("kept: {kept:?}");
+        }
+    }
 }
 
 /// The password of a host's BMC: unlike anything else, so that it can be looked for.
@@ -51,7 +61,7 @@ pub(crate) fn start(hosts: &[&str], behaviours: BTreeMap<String, Behaviour>, eng
         engine: engine.to_owned(),
     };
     let stack = Stack::start(options, &mut |_| {}).unwrap();
-    Lab { stack, _directory: directory }
+    Lab { stack, directory: Some(directory) }
 }
 
 /// A disk image with nothing but a protective MBR and a GUID partition table with one partition (UEFI 2.10, section 5.3).
@@ -290,9 +300,11 @@ pub(crate) fn unwrapped(text: &str) -> String {
     text.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Fails with the whole text when a part is missing.
+/// Fails with the whole text when a part is missing. Of what terraform prints only errors and warnings count:
+/// everything that was declared is in the plan before them.
 pub(crate) fn must_say(text: &str, parts: &[&str]) {
-    let flat = unwrapped(text);
+    let told = ["\nError: ", "\nWarning: "].into_iter().filter_map(|mark| text.find(mark)).min();
+    let flat = unwrapped(&text[told.unwrap_or(0)..]);
     for part in parts {
         assert!(flat.contains(part), "{part:?} is not in:\n{text}");
     }
