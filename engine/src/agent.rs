@@ -103,10 +103,7 @@ impl Engine {
             return Err(Refused(401, "a boot token is required".to_owned()));
         }
         let digest = hex::encode(Sha256::digest(token.as_bytes()));
-        let mut hosts = self.fleet.hosts().into_iter();
-        hosts
-            .find(|host| host.status.boot.as_ref().is_some_and(|boot| boot.token_sha256 == digest))
-            .ok_or_else(|| Refused(401, "the boot token is not, or no longer, known".to_owned()))
+        self.fleet.caller(&digest).ok_or_else(|| Refused(401, "the boot token is not, or no longer, known".to_owned()))
     }
 
     async fn hello(&self, host: &Host, hello: &Hello) -> Result<AgentReply, Refused> {

@@ -71,6 +71,8 @@ struct Tables {
     removed: HashMap<(Kind, String), u64>,
     /// Boot tokens in force, by host uid.
     tokens: HashMap<Uid, String>,
+    /// Names of hosts by the digest of their boot token: installers are known by nothing else.
+    callers: HashMap<String, String>,
 }
 
 /// The objects, and a signal that something changed.
@@ -107,7 +109,7 @@ impl Fleet {
                     continue;
                 }
                 match update {
-                    Update::Put(Entry::Host(o)) => put(&mut tables.hosts, o, |o| &o.metadata),
+                    Update::Put(Entry::Host(o)) => tables.put_host(o),
                     Update::Put(Entry::NodeType(o)) => put(&mut tables.node_types, o, |o| &o.metadata),
                     Update::Put(Entry::TenantNode(o)) => put(&mut tables.nodes, o, |o| &o.metadata),
                     Update::Put(Entry::TenantCluster(o)) => put(&mut tables.clusters, o, |o| &o.metadata),
@@ -211,6 +213,12 @@ impl Fleet {
         });
     }
 
+    /// The host whose boot attempt has the token with this digest.
+    pub fn caller(&self, token_sha256: &str) -> Option<Arc<Host>> {
+        self.read(|t| t.hosts.get(t.callers.get(token_sha256)?).cloned())
+            .filter(|host| host.status.boot.as_ref().is_some_and(|boot| boot.token_sha256 == token_sha256))
+    }
+
     /// The boot token of a host.
     pub fn token(&self, host: &Uid) -> Option<String> {
         self.read(|t| t.tokens.get(host).cloned())
@@ -226,6 +234,18 @@ fn put<T>(table: &mut BTreeMap<String, Arc<T>>, object: Arc<T>, metadata: impl F
 }
 
 impl Tables {
+    fn put_host(&mut self, host: Arc<Host>) {
+        let name = host.name().to_owned();
+        let digest = |tables: &Tables| Some(tables.hosts.get(&name)?.status.boot.as_ref()?.token_sha256.clone());
+        let before = digest(self);
+        put(&mut self.hosts, host, |o| &o.metadata);
+        let now = digest(self);
+        if before != now {
+            before.and_then(|digest| self.callers.remove(&digest));
+            self.callers.extend(now.map(|digest| (digest, name)));
+        }
+    }
+
     fn remove(&mut self, kind: Kind, name: &str, revision: u64) {
         fn gone<T>(table: &mut BTreeMap<String, Arc<T>>, name: &str, older: impl Fn(&T) -> bool) {
             if table.get(name).is_some_and(|known| older(known)) {
@@ -233,6 +253,10 @@ impl Tables {
             }
         }
         self.removed.insert((kind, name.to_owned()), revision);
+        if kind == Kind::Host {
+            self.callers
+                .retain(|_, host| host != name || self.hosts.get(name).is_some_and(|o| o.metadata.revision > revision));
+        }
         match kind {
             Kind::Host => gone(&mut self.hosts, name, |o| o.metadata.revision < revision),
             Kind::NodeType => gone(&mut self.node_types, name, |o| o.metadata.revision < revision),
@@ -245,6 +269,7 @@ impl Tables {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use vmetal_model::{ImageSpec, ImageStatus, Object, Timestamp};
 
@@ -278,5 +303,36 @@ mod tests {
         assert_eq!(revision(&fleet), Some(9), "a new object of the name is not removed by the old one's end");
         fleet.settle(9);
         assert!(fleet.read(|tables| tables.removed.is_empty()), "nothing is kept for ever");
+    }
+
+    #[test]
+    fn an_installer_is_known_by_its_present_token_only() {
+        let host = |revision: u64, token: Option<&str>| {
+            let mut metadata = crate::ledger::new_metadata("h", [0; 16], Timestamp::UNIX_EPOCH);
+            metadata.revision = revision;
+            let spec = serde_json::json!({
+                "bmc": { "address": "redfish://10.0.0.1", "username": "u" }, "boot_mac": "52:54:00:00:00:01"
+            });
+            let mut status = serde_json::to_value(vmetal_model::HostStatus::new(Timestamp::UNIX_EPOCH)).unwrap();
+            if let Some(token) = token {
+                let opened = Timestamp::UNIX_EPOCH;
+                status["boot"] =
+                    serde_json::json!({ "id": "b", "purpose": "inspect", "token_sha256": token, "opened": opened });
+            }
+            let host = serde_json::json!({ "metadata": metadata, "spec": spec, "status": status });
+            Update::Put(Entry::Host(Arc::new(serde_json::from_value(host).unwrap())))
+        };
+        let fleet = Fleet::default();
+        let known = |token: &str| fleet.caller(token).is_some();
+        fleet.take(1, [host(1, Some("one"))]);
+        assert!(known("one") && !known("two"));
+        fleet.take(2, [host(2, Some("two"))]);
+        fleet.take(1, [host(1, Some("one"))]);
+        assert!(!known("one") && known("two"));
+        fleet.take(3, [host(3, None)]);
+        assert!(!known("two"));
+        fleet.take(4, [host(4, Some("four"))]);
+        fleet.take(5, [Update::Gone(Kind::Host, "h".to_owned())]);
+        assert!(!known("four") && fleet.read(|tables| tables.callers.is_empty()));
     }
 }

@@ -1,5 +1,7 @@
 //! A whole decision for one tenant node: the node type, then the host, in the model's words.
 
+use std::borrow::Borrow;
+
 use vmetal_model as model;
 use vmetal_model::Timestamp;
 
@@ -38,11 +40,11 @@ impl PolicyEngine {
         &self,
         node: &model::TenantNode,
         node_types: &[model::NodeType],
-        hosts: &[model::Host],
+        hosts: &[impl Borrow<model::Host>],
         now: Timestamp,
     ) -> Result<Outcome, PolicyError> {
         let wanted = Wanted::from_model(node);
-        let rows: Vec<HostRow> = hosts.iter().map(HostRow::from_model).collect();
+        let rows: Vec<HostRow> = hosts.iter().map(|host| HostRow::from_model(host.borrow())).collect();
         let offers: Vec<Offer> = node_types.iter().map(|node_type| Offer::from_model(node_type, &rows)).collect();
         let seconds = u64::try_from(now.as_second()).unwrap_or(0);
         let chosen = self.choose_type(&wanted, &offers, seconds)?;

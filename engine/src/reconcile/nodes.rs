@@ -115,7 +115,7 @@ impl Engine {
     /// Asks the policies, and reserves the chosen host in the same commit that records the choice: guarded by both
     /// revisions, so that no host is ever promised twice and no claim gets two hosts.
     async fn decide(&self, name: &str) {
-        let _alone = self.placing.lock().await;
+        let alone = self.placing.lock().await;
         loop {
             let Some(current) = self.fleet.node(name) else { return };
             // A commit of unknown outcome may have given it a host; a second one would never be let go.
@@ -123,7 +123,7 @@ impl Engine {
                 return;
             }
             let pool = self.questions.pool();
-            let hosts: Vec<Host> = self.fleet.hosts().iter().map(|host| (**host).clone()).collect();
+            let hosts = self.fleet.hosts();
             let node_types: Vec<NodeType> = self.fleet.node_types().iter().map(|o| (**o).clone()).collect();
             let now = self.now();
             let outcome = match self.policies.decide(&current, &node_types, &hosts, now) {
@@ -156,7 +156,7 @@ impl Engine {
                 batch.replace(changed);
             }
             if let Some(host) = chosen {
-                let mut changed = host.clone();
+                let mut changed = (**host).clone();
                 changed.status.claim = Some(Claim {
                     node: name.to_owned(),
                     uid: current.metadata.uid.clone(),
@@ -164,7 +164,7 @@ impl Engine {
                     since: now,
                 });
                 let note = vmetal_lifecycle::Note::info("claimed", format!("claimed by tenant node {name}"));
-                batch.notes(host, now, [note]);
+                batch.notes(&**host, now, [note]);
                 batch.replace(changed);
             }
             if batch.is_empty() {
@@ -176,6 +176,7 @@ impl Engine {
                 Err(error) if error.is_retryable() => self.store_trouble(&error).await,
                 Err(error) => {
                     tracing::error!(node = name, %error, "a decision could not be recorded; deciding again");
+                    drop(alone);
                     return tokio::time::sleep(PAUSE).await;
                 }
             }
