@@ -3,8 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "tells real time to people")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ impl Narrator {
     }
 }
 
-/// The engine seen from outside. Events are collected and printed by a thread of its own, until this is dropped.
+/// The engine seen from outside. Events are printed by a thread of its own as they come, until this is dropped.
 ///
 /// Each look asks for what is newer than the last one and is taken whole or not at all, so that an engine that is killed in
 /// between costs neither a gap nor a repetition.
@@ -51,7 +51,6 @@ impl Narrator {
 pub struct Watch {
     runtime: Runtime,
     client: Client,
-    events: Arc<Mutex<Vec<Event>>>,
     stop: Arc<AtomicBool>,
     follower: Option<JoinHandle<()>>,
 }
@@ -66,9 +65,8 @@ impl Watch {
         let client = connect(place, &runtime)?;
         let own = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let followed = connect(place, &own)?.with_patience(Duration::ZERO);
-        let events = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
-        let (collected, ended) = (events.clone(), stop.clone());
+        let ended = stop.clone();
         let follower = std::thread::Builder::new().name("events".to_owned()).spawn(move || {
             let mut seen = 0;
             while !ended.load(Ordering::Relaxed) {
@@ -77,17 +75,20 @@ impl Watch {
                     let EventEntry { revision, event } = entry;
                     narrator.say(&format!("  {}/{}  {}", event.kind, event.name, event.message));
                     seen = seen.max(revision);
-                    collected.lock().unwrap_or_else(PoisonError::into_inner).push(event);
                 }
                 std::thread::sleep(PAUSE);
             }
         })?;
-        Ok(Watch { runtime, client, events, stop, follower: Some(follower) })
+        Ok(Watch { runtime, client, stop, follower: Some(follower) })
     }
 
-    /// Every event so far, oldest first.
-    pub fn events(&self) -> Vec<Event> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Every event so far, oldest first. Waits for an engine that is away.
+    ///
+    /// # Errors
+    /// What the engine says, or that it stays away.
+    pub fn events(&self) -> Result<Vec<Event>> {
+        let entries = self.runtime.block_on(newer(&self.client, 0)).context("cannot read the events")?;
+        Ok(entries.into_iter().map(|entry| entry.event).collect())
     }
 
     /// One object as it is now, if it exists. Waits for an engine that is away.

@@ -305,7 +305,7 @@ impl Run {
     }
 
     fn events_beginning(&self, text: &str) -> Result<Vec<String>> {
-        let events = self.watch()?.events();
+        let events = self.watch()?.events()?;
         Ok(events.into_iter().map(|event| event.message).filter(|message| message.starts_with(text)).collect())
     }
 
@@ -375,10 +375,12 @@ impl Run {
         for file in &files {
             let text = String::from_utf8_lossy(&std::fs::read(file)?).into_owned();
             for (what, secret) in &self.secrets {
-                ensure!(!text.contains(secret), "{} tells the {what}", file.display());
+                // The lab is where the BMCs' passwords come from: it says them when it starts.
+                let own = file.ends_with("lab.log") && what.starts_with("BMC password");
+                ensure!(own || !text.contains(secret), "{} tells the {what}", file.display());
             }
         }
-        for message in self.watch()?.events().into_iter().map(|event| event.message) {
+        for message in self.watch()?.events()?.into_iter().map(|event| event.message) {
             for (what, secret) in &self.secrets {
                 ensure!(!message.contains(secret), "an event tells the {what}");
             }
