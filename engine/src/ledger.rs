@@ -217,7 +217,11 @@ impl Ledger {
     pub async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
         let Batch { txn, updates } = batch;
         let revision = self.store.commit(txn).await?.0;
-        self.fleet.take(revision, updates.into_iter().map(|update| update(revision)));
+        // A request that was answered before is not applied again, and its revision is the old one: what it would have written
+        // now is not so, and may be about an object that is gone. What is settled was taken in from the store.
+        if revision > self.fleet.revision() {
+            self.fleet.take(revision, updates.into_iter().map(|update| update(revision)));
+        }
         Ok(revision)
     }
 
@@ -274,4 +278,34 @@ pub fn new_metadata(name: &str, entropy: [u8; 16], now: Timestamp) -> vmetal_mod
 /// A new object.
 pub fn new_object<S, T>(metadata: vmetal_model::Metadata, spec: S, status: T) -> Object<S, T> {
     Object { metadata, spec, status }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use vmetal_model::{ImageSpec, ImageStatus};
+    use vmetal_store::StoreClock;
+
+    #[tokio::test]
+    async fn a_request_that_comes_again_after_its_object_is_gone_brings_nothing_back() {
+        let fleet = Arc::new(Fleet::default());
+        let ledger = Ledger::open(AnyStore::memory(StoreClock::system()), Arc::clone(&fleet)).await.unwrap();
+        let declare = |uid: u8| {
+            let spec = ImageSpec { source: "/i".to_owned(), checksum: None, format: None };
+            let metadata = new_metadata("i", [uid; 16], Timestamp::UNIX_EPOCH);
+            let mut batch = Batch::new();
+            batch.request("r");
+            batch.create(new_object(metadata, spec, ImageStatus::default()));
+            batch
+        };
+        ledger.commit(declare(1)).await.unwrap();
+        let image = fleet.image("i").unwrap();
+        let mut batch = Batch::new();
+        batch.remove(&*image);
+        let removed = ledger.commit(batch).await.unwrap();
+        fleet.settle(removed);
+        assert!(ledger.commit(declare(2)).await.unwrap() < removed);
+        assert!(fleet.image("i").is_none());
+    }
 }
