@@ -12,6 +12,7 @@ pub mod backend;
 pub mod config;
 pub mod engine;
 pub mod fleet;
+pub mod housekeeping;
 pub mod ledger;
 pub mod netboot;
 pub mod questions;

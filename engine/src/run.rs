@@ -85,6 +85,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         ended = &mut serving => return ended,
         () = Arc::clone(&engine).reconcile_forever() => {}
         () = Arc::clone(&engine).follow_forever() => {}
+        () = crate::housekeeping::keep_house(engine.ledger.store(), engine.fleet.revision()) => {}
         () = stop => {}
     }
     tracing::info!("stopping: no new effects; waiting for those under way");

@@ -100,15 +100,20 @@ async fn past(
     let mut items = Vec::new();
     let mut after = query.after_revision;
     let read = async {
+        // What is followed begins here unless more was read: the store may have given up what is between the last event and now.
+        let head = store.revision().await?.0;
         if let (Some(limit), 0) = (query.limit, query.after_revision) {
             let page = store.latest_events(&selector, limit as usize).await?;
-            after = page.events.last().map_or(after, |event| event.revision.0);
+            after = page.events.last().map_or(head, |event| event.revision.0.max(head));
             items.extend(page.events.iter().map(entry));
             return Ok(());
         }
         loop {
             let page = store.events(&selector, Revision(after), PAGE).await?;
-            let Some(last) = page.events.last() else { return Ok(()) };
+            let Some(last) = page.events.last() else {
+                after = after.max(head);
+                return Ok(());
+            };
             after = last.revision.0;
             items.extend(page.events.iter().map(entry));
             if query.limit.is_some_and(|limit| items.len() >= limit as usize) {

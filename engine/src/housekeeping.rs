@@ -1,0 +1,82 @@
+//! Nothing is kept for ever.
+//!
+//! The store keeps every value that was replaced, so that watches can go on where they were; those values include tokens and
+//! passwords that are out of use. They are given up after a while. Events are what operators look back on, and are kept for
+//! long.
+
+use std::time::Duration;
+
+use vmetal_store::{AnyStore, Revision, Selector, Store};
+
+/// Replaced values are kept for one to two of these: longer than any watch is behind.
+const PERIOD: Duration = Duration::from_secs(15 * 60);
+/// How long events are kept.
+const EVENTS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How many events are looked at at a time.
+const PAGE: usize = 1000;
+
+/// Tidies the store from time to time, for ever. `from` is a revision that nobody will ask for what was before.
+pub async fn keep_house(store: &AnyStore, from: u64) {
+    let mut before = Revision(from);
+    loop {
+        match tidy(store, before, EVENTS).await {
+            Ok(now) => before = now,
+            Err(error) => tracing::warn!(%error, "the store could not be tidied; trying again"),
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// Gives up what was replaced at or before `before` and events that are older than `keep`; returns the present revision.
+async fn tidy(
+    store: &AnyStore,
+    before: Revision,
+    keep: Duration,
+) -> Result<Revision, Box<dyn std::error::Error + Send + Sync>> {
+    store.compact(before).await?;
+    let now = store.now().await?;
+    loop {
+        let page = store.events(&Selector::All, Revision::ZERO, PAGE).await?;
+        let old = page.events.iter().take_while(|event| now.duration_since(event.at) > keep).last();
+        let Some(old) = old.map(|event| event.revision) else { break };
+        // No further than what was given up above: a watch could still need it.
+        if store.forget_events(old).await? < old || page.events.len() < PAGE {
+            break;
+        }
+    }
+    Ok(store.revision().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use vmetal_store::{EventRecord, Key, StoreClock, StoreTime, Txn, Write};
+
+    #[tokio::test]
+    async fn old_events_go_and_recent_ones_stay() {
+        let minutes = Arc::new(AtomicU64::new(0));
+        let time = Arc::clone(&minutes);
+        let start = StoreTime(1_000_000);
+        let clock =
+            StoreClock::from_fn(move || start.saturating_add(Duration::from_secs(60 * time.load(Ordering::Relaxed))));
+        let store = AnyStore::memory(clock);
+        for minute in 0..10 {
+            minutes.store(minute, Ordering::Relaxed);
+            let at = Key::new("host", "h");
+            let mut txn = Txn::default();
+            txn.writes.push(Write::put(at.clone(), format!("{minute}")));
+            txn.events.push(EventRecord::new(at, b"{}".to_vec()));
+            store.commit(txn).await.unwrap();
+        }
+        let left = async || store.events(&Selector::All, Revision::ZERO, PAGE).await.unwrap().events.len();
+        let keep = Duration::from_secs(150);
+        let head = tidy(&store, Revision(2), keep).await.unwrap();
+        assert_eq!((head, left().await), (Revision(10), 8), "what a watch may still need stays");
+        tidy(&store, head, keep).await.unwrap();
+        assert_eq!(left().await, 3);
+        assert!(store.get(&Key::new("host", "h")).await.unwrap().is_some());
+    }
+}
