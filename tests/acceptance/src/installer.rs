@@ -276,11 +276,9 @@ impl Drop for Installers {
 
 async fn run(socket: &Path, kubeconfig: &Path, hosts: Vec<Facts>, log: Log) {
     let client = NetbootClient::connect(socket);
-    let (table, seen) = tokio::sync::watch::channel(None);
     let machines = hosts.into_iter().map(|facts| {
-        let parts = machine::Parts { facts, client: client.clone(), table: seen.clone(), log: log.clone() };
+        let parts = machine::Parts { facts, client: client.clone(), log: log.clone() };
         machine::Machine::new(parts, kubeconfig).live()
     });
-    let machines = futures::future::join_all(machines);
-    tokio::join!(power::follow_table(&client, table), machines);
+    futures::future::join_all(machines).await;
 }

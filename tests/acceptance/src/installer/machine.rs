@@ -4,15 +4,15 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::StreamExt;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::watch;
 use tokio::time::sleep;
 use vmetal_api::netboot::{AgentReply, AgentRequest, NetbootClient};
 use vmetal_model::agent::{
     Action, BootPurpose, ErasedDisk, Hello, InstallOrder, Installed, Order, Progress, Report, ReportBody, Seed,
 };
-use vmetal_model::boot::{BootTable, BootTarget};
+use vmetal_model::boot::BootTarget;
 use vmetal_model::inventory::{Cpu, Firmware, Identity, Inventory, Nic};
 
 use super::power::{First, Journal, Power};
@@ -31,7 +31,6 @@ const HOLD_SECONDS: u64 = 5;
 pub(super) struct Parts {
     pub(super) facts: Facts,
     pub(super) client: NetbootClient,
-    pub(super) table: watch::Receiver<Option<BootTable>>,
     pub(super) log: Log,
 }
 
@@ -95,16 +94,12 @@ impl Machine {
         self.installed_system().await;
     }
 
-    /// What the network says: an installer, or `None` for the disk. Firmware asks until something can be booted.
+    /// What the network says: an installer, or `None` for the disk. Firmware asks until something can be booted. Each time the
+    /// engine itself is asked: a simulated server boots faster than a table that was kept while the engine was away is renewed.
     async fn netboot(&mut self) -> Option<Boot> {
         loop {
             let connected = self.behaviour().network_boot == NetworkBoot::CallsIn;
-            let mac = self.parts.facts.mac;
-            let target = self.parts.table.borrow_and_update().as_ref().and_then(|table| {
-                let entry = table.entries.iter().find(|entry| entry.macs.contains(&mac))?;
-                Some(entry.target.clone())
-            });
-            match target {
+            match self.target().await {
                 Some(BootTarget::Agent { attempt, token }) if connected => {
                     self.parts.log.heard_secret(&token);
                     return Some(Boot { token, attempt, sequence: 0 });
@@ -113,6 +108,14 @@ impl Machine {
                 _ => sleep(AGAIN).await,
             }
         }
+    }
+
+    async fn target(&self) -> Option<BootTarget> {
+        let mut tables = self.parts.client.watch_boot().await.ok()?;
+        let table = tables.next().await?.ok()?;
+        let mac = self.parts.facts.mac;
+        let entry = table.entries.into_iter().find(|entry| entry.macs.contains(&mac))?;
+        Some(entry.target)
     }
 
     /// Does what it is told until it is told to restart.
@@ -211,12 +214,17 @@ impl Machine {
 
     /// Calls until the engine answers.
     async fn call(&self, method: &str, path: &str, token: &str, body: &impl Serialize) -> AgentReply {
+        // Plain values of the protocol always serialise.
+        self.send(method, path, token, serde_json::to_vec(body).unwrap_or_default()).await
+    }
+
+    async fn send(&self, method: &str, path: &str, token: &str, body: Vec<u8>) -> AgentReply {
         let request = AgentRequest {
             method: method.to_owned(),
             path: path.to_owned(),
             bearer_token: token.to_owned(),
             peer: "192.0.2.1:1".to_owned(),
-            body: serde_json::to_vec(body).unwrap_or_default(),
+            body,
         };
         loop {
             match self.parts.client.agent(request.clone()).await {
@@ -244,7 +252,7 @@ impl Machine {
                 }
             }
             System::FailsToJoin(log) => {
-                self.call("POST", "/agent/v1/join-failed", &token, &log).await;
+                self.send("POST", "/agent/v1/join-failed", &token, log.into_bytes()).await;
             }
             System::NeverJoins | System::NeverPhonesHome => {}
         }

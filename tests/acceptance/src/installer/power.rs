@@ -1,13 +1,9 @@
-//! When a server runs, and what it is told to boot.
+//! When a server runs, and what its firmware tries first.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::StreamExt;
 use serde_json::Value;
-use tokio::sync::watch;
-use vmetal_api::netboot::{BootFeed, NetbootClient};
-use vmetal_model::boot::BootTable;
 
 /// How often the journal is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -62,17 +58,6 @@ fn power(line: &[u8]) -> Option<Power> {
         "boot" if entry["order"][0] == "pxe" => Some(Power::On(First::Network)),
         "boot" => Some(Power::On(First::Disk)),
         _ => None,
-    }
-}
-
-/// Keeps the boot table up to date, through restarts of the engine. Never ends.
-pub(super) async fn follow_table(client: &NetbootClient, table: watch::Sender<Option<BootTable>>) {
-    let mut feed = client.follow_boot();
-    while let Some(news) = feed.next().await {
-        match news {
-            BootFeed::Table(new) => drop(table.send_replace(Some(new))),
-            BootFeed::Away(_) => {}
-        }
     }
 }
 
