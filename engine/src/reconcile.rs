@@ -188,10 +188,13 @@ impl Engine {
     }
 }
 
+/// A host's phase, the claim on it, and the generation of its declaration.
+type Standing = (HostPhase, Option<(String, Uid)>, u64);
+
 /// What was last seen, to tell news from repetition.
 #[derive(Default)]
 struct Seen {
-    hosts: HashMap<String, (HostPhase, Option<(String, Uid)>, u64)>,
+    hosts: HashMap<String, Standing>,
     node_types: HashMap<String, u64>,
 }
 

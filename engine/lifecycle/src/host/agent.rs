@@ -209,7 +209,9 @@ fn untouched(host: &Host, erased: &[ErasedDisk], now: Timestamp) -> Result<Vec<D
             other.serial == disk.serial && (disk.serial.is_some() || other.size_bytes == disk.size_bytes)
         };
         match erased.iter().position(same) {
-            Some(found) => drop(erased.swap_remove(found)),
+            Some(found) => {
+                erased.swap_remove(found);
+            }
             None => missing.push(disk.clone()),
         }
     }
