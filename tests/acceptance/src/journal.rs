@@ -31,11 +31,9 @@ impl Journal {
     /// The first line that shows otherwise.
     pub fn replay(text: &str) -> Result<Self> {
         let mut journal = Journal::default();
-        let mut expected = 1;
-        for line in text.lines() {
+        for (expected, line) in (1..).zip(text.lines()) {
             let entry: Value = serde_json::from_str(line).context("the journal has a line that is not JSON")?;
-            ensure!(entry["seq"] == expected, "the journal has a gap before {line}");
-            expected += 1;
+            ensure!(entry["seq"].as_u64() == Some(expected), "the journal has a gap before {line}");
             journal.take(&entry).with_context(|| format!("BMC journal, line {line}"))?;
         }
         Ok(journal)
