@@ -100,6 +100,8 @@ pub fn key(kind: Kind, name: &str) -> Key {
 pub struct Batch {
     txn: Txn,
     updates: Vec<Pending>,
+    /// For the log, once they are true.
+    told: Vec<Event>,
 }
 
 type Pending = Box<dyn FnOnce(u64) -> Update + Send>;
@@ -165,7 +167,6 @@ impl Batch {
     pub fn notes<R: Record>(&mut self, object: &R, now: Timestamp, notes: impl IntoIterator<Item = Note>) {
         for note in notes {
             let metadata = object.metadata();
-            tracing::info!(kind = %R::KIND, name = %metadata.name, reason = note.reason, "{}", note.message);
             let event = Event {
                 at: now,
                 kind: R::KIND,
@@ -177,6 +178,7 @@ impl Batch {
             };
             let value = serde_json::to_vec(&event).unwrap_or_default();
             self.txn.events.push(vmetal_store::EventRecord::new(key(R::KIND, &metadata.name), value));
+            self.told.push(event);
         }
     }
 
@@ -215,8 +217,12 @@ impl Ledger {
 
     /// Commits, durably, and brings the fleet up to date.
     pub async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
-        let Batch { txn, updates } = batch;
+        let Batch { txn, updates, told } = batch;
         let revision = self.store.commit(txn).await?.0;
+        // Not before: a batch that lost against another is decided anew, and the log would tell of what never was.
+        for Event { kind, name, reason, message, .. } in told {
+            tracing::info!(%kind, %name, reason, "{message}");
+        }
         // A request that was answered before is not applied again, and its revision is the old one: what it would have written
         // now is not so, and may be about an object that is gone. What is settled was taken in from the store.
         if revision > self.fleet.revision() {

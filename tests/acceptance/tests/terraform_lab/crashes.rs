@@ -95,7 +95,11 @@ fn an_engine_that_is_killed_over_and_over_loses_and_repeats_nothing() {
     for host in HOSTS {
         let found = object(&place, "host", host);
         let node = object(&place, "tenant-node", &format!("node-of-{host}"));
-        assert_eq!((&found["status"]["phase"], &node["status"]["phase"]), (&"provisioned".into(), &"ready".into()), "seed {seed}");
+        assert_eq!(
+            (&found["status"]["phase"], &node["status"]["phase"]),
+            (&"provisioned".into(), &"ready".into()),
+            "seed {seed}"
+        );
         assert_eq!(found["status"]["claim"]["uid"], node["metadata"]["uid"], "seed {seed}");
         assert_eq!(power_ons(&place, host), 2, "seed {seed}: inspection and installation, each once");
         let installers = stack.installers().unwrap();

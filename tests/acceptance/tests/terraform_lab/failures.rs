@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use vmetal_acceptance::installer::{NetworkBoot, System, disk};
-use vmetal_acceptance::{Behaviour, Place, Stack};
+use vmetal_acceptance::{Behaviour, Deed, Place, Stack};
 use vmetal_agent::error::AgentError;
 use vmetal_agent::root_device;
-use vmetal_model::agent::AgentFailure;
+use vmetal_model::agent::{AgentFailure, BootPurpose};
 use vmetal_model::inventory::Disk;
 use vmetal_model::{BmcAddress, RootDeviceHints};
 
@@ -32,7 +32,10 @@ fn failures_say_what_where_and_what_to_do() {
         ("loner".to_owned(), Behaviour { system: System::NeverJoins, ..Behaviour::default() }),
         (
             "refused".to_owned(),
-            Behaviour { system: System::FailsToJoin("error execution phase preflight\nthe clock is wrong".to_owned()), ..Behaviour::default() },
+            Behaviour {
+                system: System::FailsToJoin("error execution phase preflight\nthe clock is wrong".to_owned()),
+                ..Behaviour::default()
+            },
         ),
         (
             "choosy".to_owned(),
@@ -85,7 +88,11 @@ fn wrong_password(place: &Place) {
     assert!(start.elapsed() < Duration::from_secs(60), "a wrong password took {:?} to be told", start.elapsed());
     must_say(
         &said,
-        &["host \"locked\" failed", "refused user \"admin\" and its password", "What to do: Correct user name or password"],
+        &[
+            "host \"locked\" failed",
+            "refused user \"admin\" and its password",
+            "What to do: Correct user name or password",
+        ],
     );
     assert!(!said.contains("not-the-password"), "{said}");
     let refused = journal(place, "locked").iter().filter(|entry| entry["status"] == 401).count();
@@ -111,7 +118,16 @@ fn unreachable(place: &Place) {
     let terraform = terraform(place, "nobody", &nobody.text());
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
     let origin = format!("127.0.0.1:{port}");
-    must_say(&said, &["host \"nobody\" failed", &origin, "did not answer", "onnection refused", "What to do: Check address and port"]);
+    must_say(
+        &said,
+        &[
+            "host \"nobody\" failed",
+            &origin,
+            "did not answer",
+            "onnection refused",
+            "What to do: Check address and port",
+        ],
+    );
 }
 
 fn not_pinned(place: &Place) {
@@ -119,7 +135,10 @@ fn not_pinned(place: &Place) {
     let pin = known.fingerprint.clone().unwrap();
     let terraform = terraform(place, "selfsigned", &HostBlock { fingerprint: None, ..known }.text());
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
-    must_say(&said, &["host \"selfsigned\" failed", "certificate that is not trusted", "self-signed", &pin, "pin it with"]);
+    must_say(
+        &said,
+        &["host \"selfsigned\" failed", "certificate that is not trusted", "self-signed", &pin, "pin it with"],
+    );
     rewrite(&terraform, &HostBlock::of(place, "selfsigned").text());
     terraform.apply().unwrap();
     assert_eq!(object(place, "host", "selfsigned")["status"]["phase"], "available");
@@ -130,7 +149,10 @@ fn unknown_scheme(place: &Place) {
     let address = known.address.replacen("redfish://", "telnet://", 1);
     let terraform = terraform(place, "scheme", &HostBlock { address, ..known }.text());
     let said = terraform.must_fail(&["plan", "-input=false", "-no-color"]).unwrap();
-    must_say(&said, &["Invalid BMC address", "bmc.address", "telnet", "expected redfish, redfish+https or redfish+http"]);
+    must_say(
+        &said,
+        &["Invalid BMC address", "bmc.address", "telnet", "expected redfish, redfish+https or redfish+http"],
+    );
 }
 
 fn duplicates(place: &Place) {
@@ -142,16 +164,29 @@ fn duplicates(place: &Place) {
     let same_mac = HostBlock { address, ..twin() };
     let terraform = terraform(place, "twin", &same_mac.text());
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
-    must_say(&said, &["belongs to another object already", "host \"twin\"", "host \"original\"", &original.mac, "boot_mac:"]);
+    must_say(
+        &said,
+        &[
+            "belongs to another object already",
+            "host \"twin\"",
+            "host \"original\"",
+            &original.mac,
+            "of spec.boot_mac of host",
+        ],
+    );
     let same_bmc = HostBlock { mac: "52:54:00:0b:0d:02".to_owned(), ..twin() };
     rewrite(&terraform, &same_bmc.text());
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
     let origin = original.address.parse::<BmcAddress>().unwrap().identity();
-    must_say(&said, &["belongs to another object already", "host \"twin\"", "host \"original\"", &origin, "bmc.address:"]);
+    must_say(
+        &said,
+        &["belongs to another object already", "host \"twin\"", "host \"original\"", &origin, "bmc.address: "],
+    );
 }
 
 fn no_node_type(place: &Place) {
-    let types = ["spare-small", "spare-labelled"].map(|name| node_type("spare", Elsewhere).replace("\"spare\"", &format!("\"{name}\"")));
+    let types = ["spare-small", "spare-labelled"]
+        .map(|name| node_type("spare", Elsewhere).replace("\"spare\"", &format!("\"{name}\"")));
     let claim = r#"
 resource "vmetal_tenant_node" "giant" {
   name         = "giant"
@@ -162,7 +197,18 @@ resource "vmetal_tenant_node" "giant" {
 "#;
     let terraform = terraform(place, "giant", &format!("{}{claim}", types.concat()));
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
-    must_say(&said, &["tenant node \"giant\" failed", "- node type spare-small:", "- node type spare-labelled:", "cpu", "1000", "Ask for less", "its selector matches no host"]);
+    must_say(
+        &said,
+        &[
+            "tenant node \"giant\" failed",
+            "- node type spare-small:",
+            "- node type spare-labelled:",
+            "cpu",
+            "1000",
+            "Ask for less",
+            "its selector matches no host",
+        ],
+    );
 }
 
 fn wrong_checksum(place: &Place) {
@@ -170,8 +216,9 @@ fn wrong_checksum(place: &Place) {
     let bytes = std::process::Command::new("sha256sum").arg(&path).output().unwrap().stdout;
     let seen = String::from_utf8(bytes).unwrap()[..64].to_owned();
     let expected = "0123456789abcdef".repeat(4);
-    let text =
-        format!("resource \"vmetal_image\" \"altered\" {{\n  name = \"altered\"\n  source = {path:?}\n  checksum = \"sha256:{expected}\"\n}}\n");
+    let text = format!(
+        "resource \"vmetal_image\" \"altered\" {{\n  name = \"altered\"\n  source = {path:?}\n  checksum = \"sha256:{expected}\"\n}}\n"
+    );
     let terraform = terraform(place, "altered", &text);
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
     must_say(&said, &["image \"altered\" failed", &expected, &seen, "What to do: Correct source, checksum or format"]);
@@ -184,44 +231,85 @@ fn no_disk(place: &Place) {
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
     must_say(
         &said,
-        &["tenant node \"choosy-node\" failed", "host choosy", "no disk of the 2 seen matches", "nvme0n1", "FIRST", "nvme1n1", "SECOND", "THIRD", "What to do: Correct the host's root_device"],
+        &[
+            "tenant node \"choosy-node\" failed",
+            "host choosy",
+            "no disk of the 2 seen matches",
+            "nvme0n1",
+            "FIRST",
+            "nvme1n1",
+            "SECOND",
+            "THIRD",
+            "What to do: Correct the host's root_device",
+        ],
     );
 }
 
-/// The operator corrects the hints, and the same claim goes on.
+/// The operator corrects the hints and applies again: what failed to be created terraform replaces, the host stays.
 fn choice_corrected(stack: &Stack) {
     let place = &stack.place;
-    let uid = object(place, "tenant-node", "choosy-node")["metadata"]["uid"].clone();
+    let uid = object(place, "host", "choosy")["metadata"]["uid"].clone();
     let host = HostBlock { more: "root_device = { serial = \"SECOND\" }".to_owned(), ..HostBlock::of(place, "choosy") };
     let text = [host.text(), node_type("choosy", Elsewhere), tenant_node("choosy-node", "choosy", Elsewhere)].concat();
     let terraform = terraform(place, "choosy", &text);
     terraform.apply().unwrap();
     let node = object(place, "tenant-node", "choosy-node");
     assert_eq!(node["status"]["phase"], "ready", "{node:#}");
-    assert_eq!(node["metadata"]["uid"], uid, "the same claim");
+    let host = object(place, "host", "choosy");
+    assert_eq!((&host["metadata"]["uid"], &host["status"]["claim"]["uid"]), (&uid, &node["metadata"]["uid"]));
+    let installed = stack.installers().unwrap().count("choosy", &Deed::Finished(BootPurpose::Install));
+    assert_eq!(installed, 2, "the report that no disk was found, and the installation");
     assert!(terraform.plan_is_empty().unwrap());
 }
 
 fn never_joins(place: &Place) {
-    let text = [HostBlock::of(place, "loner").text(), node_type("loner", Elsewhere), tenant_node("loner-node", "loner", Elsewhere)].concat();
+    let text = [
+        HostBlock::of(place, "loner").text(),
+        node_type("loner", Elsewhere),
+        tenant_node("loner-node", "loner", Elsewhere),
+    ]
+    .concat();
     let terraform = terraform(place, "loner", &text);
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
     must_say(
         &said,
-        &["tenant node \"loner-node\" failed", "did not become Ready within 15s", "has not registered yet", "Host: loner", "Look at the host's console"],
+        &[
+            "tenant node \"loner-node\" failed",
+            "did not become Ready within 15s",
+            "has not registered yet",
+            "Host: loner",
+            "Look at the host's console",
+        ],
     );
 }
 
 fn join_fails(place: &Place) {
-    let text = [HostBlock::of(place, "refused").text(), node_type("refused", Elsewhere), tenant_node("refused-node", "refused", Elsewhere)].concat();
+    let text = [
+        HostBlock::of(place, "refused").text(),
+        node_type("refused", Elsewhere),
+        tenant_node("refused-node", "refused", Elsewhere),
+    ]
+    .concat();
     let terraform = terraform(place, "refused", &text);
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
-    must_say(&said, &["tenant node \"refused-node\" failed", "joining the cluster failed", "the clock is wrong", "Host: refused"]);
+    must_say(
+        &said,
+        &["tenant node \"refused-node\" failed", "joining the cluster failed", "the clock is wrong", "Host: refused"],
+    );
 }
 
 fn never_calls_in(place: &Place) {
     let host = HostBlock::of(place, "mute");
     let terraform = terraform(place, "mute", &host.text());
     let said = terraform.must_fail(&["apply", "-auto-approve", "-input=false", "-no-color"]).unwrap();
-    must_say(&said, &["host \"mute\" failed", "no installer called in from", &host.mac, "within 5s", "What to do: Check the boot MAC"]);
+    must_say(
+        &said,
+        &[
+            "host \"mute\" failed",
+            "no installer called in from",
+            &host.mac,
+            "within 5s",
+            "What to do: Check the boot MAC",
+        ],
+    );
 }

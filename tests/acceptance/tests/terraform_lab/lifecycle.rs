@@ -102,7 +102,10 @@ fn imported(terraform: &Terraform) {
 fn interrupted(stack: &Stack, terraform: &Terraform, text: &str) {
     let place = &stack.place;
     let installers = stack.installers().unwrap();
-    crate::support::rewrite(terraform, &text.replace(&tenant_node("worker", "alpha", Here), &tenant_node("second", "beta", Here)));
+    crate::support::rewrite(
+        terraform,
+        &text.replace(&tenant_node("worker", "alpha", Here), &tenant_node("second", "beta", Here)),
+    );
     let uid = object(place, "host", "beta")["metadata"]["uid"].clone();
     let child = terraform
         .command(&["apply", "-auto-approve", "-input=false", "-no-color"])
