@@ -97,9 +97,14 @@ impl Fleet {
         f(&mut self.tables.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes in a commit. Older news about an object than what is known is ignored.
+    /// Takes in a commit. Older news about an object than what is known is ignored, and so is everything that is settled:
+    /// whoever comes that late was overtaken by the one that follows the store, and what was removed since is forgotten.
     pub fn take(&self, revision: u64, updates: impl IntoIterator<Item = Update>) {
         self.write(|tables| {
+            // Under the lock: `settle` must not come between the question and the change.
+            if revision <= self.revision() {
+                return;
+            }
             for update in updates {
                 let (kind, name) = match &update {
                     Update::Put(entry) => (entry.kind(), &entry.metadata().name),
@@ -123,8 +128,10 @@ impl Fleet {
 
     /// Says that everything up to a revision was taken in. For the one that follows the store in order.
     pub fn settle(&self, revision: u64) {
-        self.settled.fetch_max(revision, Ordering::AcqRel);
-        self.write(|tables| tables.removed.retain(|_, removed| *removed > revision));
+        self.write(|tables| {
+            self.settled.fetch_max(revision, Ordering::AcqRel);
+            tables.removed.retain(|_, removed| *removed > revision);
+        });
     }
 
     /// Changes with every commit; for those who wait for something.
@@ -303,6 +310,10 @@ mod tests {
         assert_eq!(revision(&fleet), Some(9), "a new object of the name is not removed by the old one's end");
         fleet.settle(9);
         assert!(fleet.read(|tables| tables.removed.is_empty()), "nothing is kept for ever");
+        fleet.take(10, [gone()]);
+        fleet.settle(10);
+        fleet.take(9, [image(9)]);
+        assert_eq!(revision(&fleet), None, "who comes after everything was settled brings nothing back");
     }
 
     #[test]

@@ -224,10 +224,8 @@ impl Ledger {
             tracing::info!(%kind, %name, reason, "{message}");
         }
         // A request that was answered before is not applied again, and its revision is the old one: what it would have written
-        // now is not so, and may be about an object that is gone. What is settled was taken in from the store.
-        if revision > self.fleet.revision() {
-            self.fleet.take(revision, updates.into_iter().map(|update| update(revision)));
-        }
+        // now is not so, and may be about an object that is gone. The fleet ignores it, as everything that is settled.
+        self.fleet.take(revision, updates.into_iter().map(|update| update(revision)));
         Ok(revision)
     }
 
