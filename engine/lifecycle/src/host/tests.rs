@@ -83,8 +83,8 @@ impl World {
     fn take(&mut self, status: HostStatus) {
         let before = self.host.status.phase;
         assert!(host_may(before, status.phase), "{before:?} -> {:?}", status.phase);
-        if status.claim.is_none() && self.host.status.claim.is_some() {
-            let uid = &self.host.status.claim.as_ref().unwrap().uid;
+        if let (None, Some(claim)) = (&status.claim, &self.host.status.claim) {
+            let uid = &claim.uid;
             assert_eq!(&status.erase.as_ref().expect("an erase record").claim_uid, uid, "claim left without a record");
         }
         if status.phase != before {
@@ -206,7 +206,7 @@ impl World {
             if self.host.status.phase == phase {
                 return;
             }
-            self.now = self.now + SignedDuration::from_secs(1);
+            self.now += SignedDuration::from_secs(1);
             self.tick(None);
             self.installer();
         }
@@ -264,7 +264,7 @@ fn a_wrong_password_stops_at_once_and_a_new_one_goes_on() {
     assert_eq!(world.host.status.phase, HostPhase::Error);
     assert_eq!(world.host.status.failure.as_ref().unwrap().cause, Cause::BmcCredentials);
     for _ in 0..50 {
-        world.now = world.now + SignedDuration::from_mins(10);
+        world.now += SignedDuration::from_mins(10);
         assert!(step(&world.host, &world.limits, world.now).effect.is_none(), "the refused password is tried again");
         world.tick(None);
     }
@@ -323,7 +323,7 @@ fn refused(hearing: agent::Hearing) -> (agent::Refusal, Option<Box<Change>>) {
 fn another_machine_on_the_same_wire_is_refused_before_anything_is_written() {
     let mut world = World::new();
     while !world.booted {
-        world.now = world.now + SignedDuration::from_secs(1);
+        world.now += SignedDuration::from_secs(1);
         world.tick(None);
     }
     let attempt = world.host.status.boot.as_ref().unwrap().id.clone();
@@ -346,7 +346,7 @@ fn a_crash_between_intent_and_outcome_is_looked_at_not_repeated() {
     for happened in [false, true] {
         let mut world = World::new();
         while world.host.status.stage != Stage::On {
-            world.now = world.now + SignedDuration::from_secs(1);
+            world.now += SignedDuration::from_secs(1);
             world.tick(None);
         }
         let decision = step(&world.host, &world.limits, world.now);
@@ -372,7 +372,7 @@ fn a_crash_between_intent_and_outcome_is_looked_at_not_repeated() {
 fn a_power_on_that_used_up_the_boot_override_is_not_followed_by_a_boot_from_disk() {
     let mut world = World::new();
     while world.host.status.stage != Stage::On {
-        world.now = world.now + SignedDuration::from_secs(1);
+        world.now += SignedDuration::from_secs(1);
         world.tick(None);
     }
     let decision = step(&world.host, &world.limits, world.now);
@@ -398,7 +398,7 @@ fn an_unclaimed_host_can_always_be_deleted_and_a_claimed_one_never() {
     assert_eq!(step(&world.host, &world.limits, world.now).fate, Fate::Remove);
     claim(&mut world.host, ClaimState::Install);
     for _ in 0..50 {
-        world.now = world.now + SignedDuration::from_secs(1);
+        world.now += SignedDuration::from_secs(1);
         assert_eq!(step(&world.host, &world.limits, world.now).fate, Fate::Keep);
         world.tick(None);
         world.installer();
@@ -410,11 +410,11 @@ fn a_bmc_that_answers_and_never_switches_on_or_off_is_given_up() {
     for (stage, broken) in [(Stage::On, OperationKind::PowerOn), (Stage::Off, OperationKind::PowerOff)] {
         let mut world = World::new();
         while world.host.status.stage != stage {
-            world.now = world.now + SignedDuration::from_secs(1);
+            world.now += SignedDuration::from_secs(1);
             world.tick(None);
         }
         for _ in 0..200 {
-            world.now = world.now + SignedDuration::from_mins(3);
+            world.now += SignedDuration::from_mins(3);
             let fails = step(&world.host, &world.limits, world.now).effect == Some(broken);
             world.tick(fails.then_some(Cause::BmcNotApplied));
             if world.host.status.phase == HostPhase::Error {
@@ -432,14 +432,14 @@ fn a_bmc_that_answers_and_never_switches_on_or_off_is_given_up() {
 fn power_that_is_neither_on_nor_off_is_asked_for_with_pauses() {
     let mut world = World::new();
     while world.host.status.stage != Stage::On {
-        world.now = world.now + SignedDuration::from_secs(1);
+        world.now += SignedDuration::from_secs(1);
         world.tick(None);
     }
     world.tick(Some(Cause::BmcUnreachable));
     world.power = PowerState::Unknown;
     let mut asked = 0;
     for _ in 0..600 {
-        world.now = world.now + SignedDuration::from_secs(1);
+        world.now += SignedDuration::from_secs(1);
         asked += u32::from(step(&world.host, &world.limits, world.now).effect.is_some());
         world.tick(None);
         if world.host.status.phase == HostPhase::Error {
@@ -487,11 +487,11 @@ fn a_declaration_that_is_corrected_while_the_old_one_fails_is_tried() {
 #[test]
 fn a_wall_clock_that_is_set_back_does_not_repeat_effects() {
     let mut world = World::new();
-    world.now = world.now + SignedDuration::from_hours(1);
+    world.now += SignedDuration::from_hours(1);
     world.tick(None);
     world.tick(None);
     assert_eq!(world.host.status.stage, Stage::Probe);
-    world.now = world.now - SignedDuration::from_mins(30);
+    world.now -= SignedDuration::from_mins(30);
     for _ in 0..3 {
         world.tick(None);
     }
@@ -500,7 +500,7 @@ fn a_wall_clock_that_is_set_back_does_not_repeat_effects() {
 
 fn working_on(world: &mut World, phase: HostPhase) {
     while !(world.host.status.phase == phase && world.host.status.stage == Stage::Agent) {
-        world.now = world.now + SignedDuration::from_secs(1);
+        world.now += SignedDuration::from_secs(1);
         world.tick(None);
         if world.host.status.phase != phase {
             world.installer();
@@ -515,7 +515,7 @@ fn a_silence_of_the_engine_is_not_the_installers() {
     world.host.status.boot.as_mut().unwrap().called_in = Some(world.now);
     world.tick(None);
     assert_eq!(world.host.status.stage, Stage::Work);
-    world.now = world.now + SignedDuration::from_mins(10);
+    world.now += SignedDuration::from_mins(10);
     let silent = step(&world.host, &world.limits, world.now);
     assert_eq!(silent.status.stage, Stage::Off, "an engine that listened gives up");
     world.limits.listening_since = world.now;
@@ -602,7 +602,7 @@ proptest! {
         let mut world = World::new();
         let mut seen = BTreeSet::new();
         for choice in choices {
-            world.now = world.now + SignedDuration::from_secs(i64::from(choice) * 7);
+            world.now += SignedDuration::from_secs(i64::from(choice) * 7);
             match choice {
                 0 => { world.tick(Some(Cause::BmcUnreachable)); }
                 1 => { world.tick(Some(Cause::BmcBusy)); }
@@ -611,7 +611,7 @@ proptest! {
                     let decision = step(&world.host, &world.limits, world.now);
                     let kind = decision.effect;
                     world.take(decision.status);
-                    if let Some(kind) = kind.filter(|_| world.mutations.len() % 2 == 0) { world.perform(kind); }
+                    if let Some(kind) = kind.filter(|_| world.mutations.len().is_multiple_of(2)) { world.perform(kind); }
                     if let Some(change) = recover(&world.host, &world.limits, world.now) { world.take(change.status); }
                 }
                 3 if world.host.status.claim.is_none() && world.host.status.phase == HostPhase::Available => {
@@ -621,7 +621,7 @@ proptest! {
                 5 => if let Some(c) = &mut world.host.status.claim && c.state == ClaimState::Install { c.state = ClaimState::Release },
                 6 => if let Some(c) = &mut world.host.status.claim && c.state == ClaimState::Release
                     && world.host.status.stage == Stage::NodeRemoval { c.state = ClaimState::Erase },
-                7 => world.now = world.now + SignedDuration::from_hours(3),
+                7 => world.now += SignedDuration::from_hours(3),
                 8 => {
                     let (order, kind) = agent::order(&world.host);
                     if world.booted && kind != agent::OrderKind::Wait {
@@ -643,7 +643,7 @@ proptest! {
         if let Some(c) = &mut world.host.status.claim { c.state = ClaimState::Erase }
         for _ in 0..400 {
             if world.host.status.phase == HostPhase::Error { world.host.metadata.generation += 1; }
-            world.now = world.now + SignedDuration::from_secs(1);
+            world.now += SignedDuration::from_secs(1);
             world.tick(None);
             world.installer();
         }

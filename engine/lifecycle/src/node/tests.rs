@@ -78,7 +78,7 @@ impl World {
     }
 
     fn later(&mut self, seconds: i64) {
-        self.now = self.now + SignedDuration::from_secs(seconds);
+        self.now += SignedDuration::from_secs(seconds);
     }
 
     fn reserve(&mut self) {
@@ -107,7 +107,7 @@ impl World {
         self.host.as_ref().unwrap().status.claim.as_ref().unwrap().state
     }
 
-    fn to_ready(&mut self) {
+    fn become_ready(&mut self) {
         self.reserve();
         self.prepare();
         self.host.as_mut().unwrap().status.phase = HostPhase::Provisioned;
@@ -130,7 +130,7 @@ fn failure(cause: Cause) -> Failure {
 #[test]
 fn a_claim_becomes_a_ready_node_and_goes_back_in_order() {
     let mut world = World::new();
-    world.to_ready();
+    world.become_ready();
     world.node.metadata.deleted = Some(world.now);
     let held = DrainPass::Remaining { leaving: vec!["a/b".into()], held: vec!["c/d".into()] };
     world.done(Effect::Drain, Effected::Drained(held));
@@ -227,7 +227,7 @@ fn a_claim_without_host_is_deleted_at_once_and_a_vanished_cluster_does_not_keep_
     world.node.metadata.deleted = Some(world.now);
     assert_eq!(world.step().1, Fate::Remove);
     let mut world = World::new();
-    world.to_ready();
+    world.become_ready();
     world.node.metadata.deleted = Some(world.now);
     assert_eq!(world.step().0, Some(Effect::Drain));
     world.outcome(Effect::Drain, Err(failure(Cause::TenantUnreachable)));
@@ -249,7 +249,7 @@ fn what_cannot_be_prepared_ends_at_its_deadline_and_a_node_that_cannot_be_delete
     assert!(seen.message.contains("it broke"), "{seen}");
 
     let mut world = World::new();
-    world.to_ready();
+    world.become_ready();
     world.node.metadata.deleted = Some(world.now);
     world.done(Effect::Drain, Effected::Drained(DrainPass::Empty));
     world.host.as_mut().unwrap().status.stage = Stage::NodeRemoval;
@@ -277,7 +277,7 @@ fn a_reported_join_failure_carries_the_end_of_the_log() {
 fn a_lost_call_after_the_drain_deadline_does_not_cost_the_pods_their_budget() {
     let held = || Effected::Drained(DrainPass::Remaining { leaving: vec![], held: vec!["c/d".into()] });
     let mut world = World::new();
-    world.to_ready();
+    world.become_ready();
     world.node.metadata.deleted = Some(world.now);
     assert_eq!(world.step().0, Some(Effect::Drain));
     world.outcome(Effect::Drain, Err(failure(Cause::TenantUnreachable)));
@@ -316,7 +316,7 @@ fn a_claim_that_failed_before_its_join_was_prepared_stays_failed() {
 #[test]
 fn a_ready_node_that_is_replaced_by_the_tenant_is_said_and_left_alone() {
     let mut world = World::new();
-    world.to_ready();
+    world.become_ready();
     world.later(61);
     world.done(Effect::CheckNode, Effected::Seen(Sight::Foreign("provider id aws://1".into())));
     assert_eq!((world.phase(), world.claim()), (Phase::Ready, ClaimState::Install));

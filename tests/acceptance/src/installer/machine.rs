@@ -86,10 +86,10 @@ impl Machine {
 
     async fn run(&mut self, first: First) {
         sleep(self.behaviour().firmware).await;
-        if first == First::Network || self.disk.is_none() {
-            if let Some(boot) = self.netboot().await {
-                self.installer(boot).await;
-            }
+        if (first == First::Network || self.disk.is_none())
+            && let Some(boot) = self.netboot().await
+        {
+            self.installer(boot).await;
         }
         self.installed_system().await;
     }
@@ -183,10 +183,8 @@ impl Machine {
                 (ReportBody::Inspected { inventory }, self.disk.take())
             }
         };
-        if let Some(seed) = &disk {
-            if let Some(token) = kubelet::join_token(seed) {
-                self.parts.log.heard_secret(&token);
-            }
+        if let Some(token) = disk.as_deref().and_then(kubelet::join_token) {
+            self.parts.log.heard_secret(&token);
         }
         self.disk = disk;
         if self.report(order, boot, body).await {

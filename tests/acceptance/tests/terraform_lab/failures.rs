@@ -25,6 +25,9 @@ fn choose(disks: &[Disk], hints: &RootDeviceHints) -> Result<Disk, AgentFailure>
     root_device::select(disks, hints, 1 << 30).cloned().map_err(|error| AgentError::from(error).to_failure())
 }
 
+/// A case: its name, and what it does with the stack that all share.
+type Case = (&'static str, fn(&Place));
+
 #[test]
 fn failures_say_what_where_and_what_to_do() {
     let behaviours = BTreeMap::from([
@@ -53,7 +56,7 @@ fn failures_say_what_where_and_what_to_do() {
     // First alone: image and cluster are the others' ground.
     terraform(place, "ground", &ground(place)).apply().unwrap();
 
-    let cases: [(&str, fn(&Place)); 11] = [
+    let cases: [Case; 11] = [
         ("wrong password", wrong_password),
         ("unreachable", unreachable),
         ("not pinned", not_pinned),
