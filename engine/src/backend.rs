@@ -13,7 +13,7 @@ use vmetal_api::{
 };
 use vmetal_lifecycle::Note;
 use vmetal_model::tenant_cluster::TenantClusterStatus;
-use vmetal_model::{Host, HostStatus, ImageStatus, Kind, NodeTypeStatus, TenantNodeStatus, Uid};
+use vmetal_model::{HostStatus, ImageStatus, Kind, NodeTypeStatus, TenantNodeStatus, Uid};
 use vmetal_store::CommitError;
 
 use self::admission::{Find, Rules};
@@ -231,9 +231,4 @@ impl Engine {
             }
         }
     }
-}
-
-/// True when the host is promised or given to a claim.
-pub(crate) fn is_held(host: &Host) -> bool {
-    host.status.claim.is_some()
 }

@@ -9,7 +9,7 @@ use vmetal_model::{
     FieldError, Host, Image, Kind, NodeType, Object, TenantCluster, TenantNode, TenantNodePhase, Validate, validate,
 };
 
-use super::{is_held, reference};
+use super::reference;
 use crate::engine::Engine;
 use crate::fleet::Fleet;
 use crate::ledger::Record;
@@ -120,20 +120,29 @@ fn users(engine: &Engine, uses: impl Fn(&TenantNode) -> bool) -> Vec<String> {
     engine.fleet.nodes().iter().filter(|node| uses(node)).map(|node| node.name().to_owned()).collect()
 }
 
+/// Refuses a change of what says which server a held host is: a mistyped address would be somebody else's server, and would
+/// be switched off.
+fn same_server(current: &Host, wanted: &Host) -> Result<(), BackendError> {
+    let Some(claim) = &current.status.claim else { return Ok(()) };
+    let changed = if current.spec.boot_mac != wanted.spec.boot_mac {
+        "boot MAC"
+    } else if current.spec.bmc.address.identity() != wanted.spec.bmc.address.identity() {
+        "BMC address"
+    } else {
+        return Ok(());
+    };
+    let (name, holder) = (wanted.name(), &claim.node);
+    Err(BackendError::Precondition {
+        message: format!("the {changed} of host {name} cannot change while tenant node {holder} holds it"),
+        advice: "delete the tenant node first".to_owned(),
+    })
+}
+
 impl Rules for Host {
     fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
         let needed = current.is_none().then_some("bmc.password");
         secrets_of(secrets, &["bmc.password"], needed)?;
-        if let Some(current) = current.filter(|host| is_held(host) && host.spec.boot_mac != self.spec.boot_mac) {
-            let holder = current.status.claim.as_ref().map_or("", |claim| claim.node.as_str());
-            return Err(BackendError::Precondition {
-                message: format!(
-                    "the boot MAC of host {} cannot change while tenant node {holder} holds it",
-                    self.name()
-                ),
-                advice: "delete the tenant node first".to_owned(),
-            });
-        }
+        current.map_or(Ok(()), |current| same_server(current, self))?;
         let network = &engine.config.network;
         match self.spec.address {
             Some(address) if !(network.range_start..=network.range_end).contains(&address) => {
@@ -281,5 +290,36 @@ impl Rules for Image {
 
     fn again(fleet: &Fleet, name: &str) -> Option<Arc<Self>> {
         fleet.image(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use vmetal_model::{Claim, ClaimState, HostStatus, Timestamp, Uid};
+
+    use super::*;
+
+    fn host(address: &str, mac: &str) -> Host {
+        let now = Timestamp::UNIX_EPOCH;
+        let spec = serde_json::json!({ "bmc": { "address": address, "username": "admin" }, "boot_mac": mac });
+        let metadata = crate::ledger::new_metadata("h1", [7; 16], now);
+        crate::ledger::new_object(metadata, serde_json::from_value(spec).unwrap(), HostStatus::new(now))
+    }
+
+    #[test]
+    fn a_held_host_stays_the_server_it_is() {
+        let mac = "52:54:00:00:00:01";
+        let mut held = host("redfish://10.0.0.1", mac);
+        let changes = [host("redfish://10.0.0.2", mac), host("redfish://10.0.0.1", "52:54:00:00:00:02")];
+        assert!(changes.iter().all(|wanted| same_server(&held, wanted).is_ok()), "a free host may change");
+        let (since, uid) = (Timestamp::UNIX_EPOCH, Uid("u".into()));
+        held.status.claim = Some(Claim { node: "worker-1".into(), uid, state: ClaimState::Install, since });
+        for (wanted, what) in changes.iter().zip(["BMC address", "boot MAC"]) {
+            let refusal = same_server(&held, wanted).unwrap_err().to_string();
+            assert!(refusal.contains(what) && refusal.contains("worker-1"), "{refusal}");
+        }
+        // Another spelling of the same BMC is no change.
+        assert_eq!(same_server(&held, &host("redfish+https://10.0.0.1:443/", mac)), Ok(()));
     }
 }
