@@ -19,7 +19,7 @@ setup: ## install what is missing: Debian packages, the wasm and musl targets, c
 	@scripts/setup
 
 build: ## build every program
-	@cargo build --locked --workspace
+	@cargo build --locked --workspace --bins --examples
 
 artifacts: build ## build everything the demo and the acceptance tests need
 	@scripts/artifacts
