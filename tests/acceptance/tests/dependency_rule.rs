@@ -48,6 +48,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("terraform-provider-vmetal", &["tfplugin", "vmetal-model", "vmetal-api"]),
     ("vmetal-lab", &[]),
     ("vmetal-acceptance", &["vmetal-model", "vmetal-api"]),
+    ("vmetal-test-postgres", &[]),
 ];
 
 /// What must hold even where somebody widens [`ROOMS`]: who must not reach whom, over any number of steps.
