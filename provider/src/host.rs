@@ -9,8 +9,8 @@ use tfplugin::{
 };
 use vmetal_api::{Secret, Secrets};
 use vmetal_model::{
-    BmcAddress, BmcSpec, BootMode, Failure, Host, HostPhase, HostSpec, MacAddr, PowerState, RootDeviceHints, TlsTrust,
-    agent::EraseLevel,
+    BmcAddress, BmcSpec, BootMode, Failure, Host, HostPhase, HostSpec, MacAddr, OnDelete, PowerState, RootDeviceHints,
+    TlsTrust, agent::EraseLevel,
 };
 
 use crate::{
@@ -247,6 +247,8 @@ impl Kind for Hosts {
                 .into_iter()
                 .find(|(name, _)| planned.attr("erase").as_str() == Some(name))
                 .map_or(EraseLevel::default(), |(_, level)| level),
+            maintenance: None,
+            on_delete: OnDelete::default(),
         };
         Ok(Declaration { spec, labels: string_map(planned.attr("labels")) })
     }
@@ -267,7 +269,8 @@ impl Kind for Hosts {
     }
 
     fn recall(state: &mut Value, host: &Host) {
-        let HostSpec { bmc: wanted, boot_mac, boot_mode, root_device, address, erase } = &host.spec;
+        let HostSpec { bmc: wanted, boot_mac, boot_mode, root_device, address, erase, maintenance: _, on_delete: _ } =
+            &host.spec;
         let mut bmc = state.attr("bmc").clone();
         refresh(&mut bmc, "address", wanted.address.as_str(), same_bmc);
         refresh(&mut bmc, "username", wanted.username.clone(), equal);

@@ -1,5 +1,7 @@
 //! The gateway: what the engine can ask of a BMC.
 
+mod manager;
+
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::fmt;

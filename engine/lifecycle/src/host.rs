@@ -64,6 +64,8 @@ pub enum Effected {
     Boot(vmetal_model::host::BootAttempt),
     /// `SetNetworkBoot`: written and read back.
     BootDevice,
+    /// `ResetBmc`: accepted.
+    BmcReset,
 }
 
 /// Why an effect failed, and how long the other side is to be left alone at least.
@@ -190,6 +192,9 @@ impl Turn<'_> {
             HostPhase::Provisioned => self.provisioned(),
             HostPhase::Deprovisioning => self.deprovision(),
             HostPhase::Error => self.error(),
+            HostPhase::Discovered | HostPhase::Maintenance | HostPhase::Quarantined => {
+                self.wait("an operator", "an operator's order".to_owned(), None);
+            }
         }
         Fate::Keep
     }

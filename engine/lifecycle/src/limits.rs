@@ -146,7 +146,8 @@ pub fn remedy(cause: Cause) -> Remedy {
         | Cause::RootDevice
         | Cause::Image
         | Cause::Join
-        | Cause::ForeignNode => Remedy::Operator,
+        | Cause::ForeignNode
+        | Cause::Forced => Remedy::Operator,
     }
 }
 

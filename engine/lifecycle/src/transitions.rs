@@ -24,6 +24,7 @@ const fn node(from: N, to: N, when: &'static str) -> Edge<N> {
 
 /// All changes of a host's phase.
 pub const HOST: &[Edge<HostPhase>] = &[
+    host(Discovered, Registering, "BMC password applied"),
     host(Registering, Inspecting, "BMC reached and identified"),
     host(Inspecting, Available, "inventory reported, host off"),
     host(Available, Provisioning, "claimed"),
@@ -31,8 +32,8 @@ pub const HOST: &[Edge<HostPhase>] = &[
     host(Provisioned, Deprovisioning, "claim released"),
     host(Provisioning, Deprovisioning, "claim released early"),
     host(Deprovisioning, Available, "erased, host off"),
-    host(Available, Registering, "BMC or boot interface changed"),
-    host(Inspecting, Registering, "BMC or boot interface changed"),
+    host(Available, Registering, "BMC or boot interface changed, or inspection ordered"),
+    host(Inspecting, Registering, "BMC or boot interface changed, or inspection ordered"),
     host(Registering, Error, "BMC refuses or stays away"),
     host(Inspecting, Error, "retries used up"),
     host(Provisioning, Error, "retries used up"),
@@ -41,6 +42,19 @@ pub const HOST: &[Edge<HostPhase>] = &[
     host(Error, Inspecting, "declaration changed, or tried again"),
     host(Error, Provisioning, "declaration changed, or tried again"),
     host(Error, Deprovisioning, "claim released, or tried again"),
+    host(Available, Maintenance, "ordered or declared"),
+    host(Error, Maintenance, "ordered or declared"),
+    host(Maintenance, Registering, "over: registered and inspected anew"),
+    host(Provisioning, Quarantined, "failed for good: the claim ends here"),
+    host(Error, Quarantined, "ordered, or the claim was taken away"),
+    host(Inspecting, Quarantined, "another machine than before answers"),
+    host(Registering, Quarantined, "another machine than before answers"),
+    host(Available, Quarantined, "ordered"),
+    host(Maintenance, Quarantined, "ordered"),
+    host(Provisioned, Quarantined, "claim taken away by force"),
+    host(Deprovisioning, Quarantined, "claim taken away by force, or another machine answers"),
+    host(Quarantined, Deprovisioning, "quarantine ended with a tenancy not erased"),
+    host(Quarantined, Registering, "quarantine ended"),
 ];
 
 /// All changes of a tenant node's phase.
@@ -108,7 +122,10 @@ mod tests {
     fn every_phase_can_be_reached_and_left() {
         for phase in HostPhase::ALL {
             assert!(HOST.iter().any(|e| e.from == phase), "{phase:?} has no way out");
-            assert!(phase == Registering || HOST.iter().any(|e| e.to == phase), "{phase:?} has no way in");
+            assert!(
+                matches!(phase, Discovered | Registering) || HOST.iter().any(|e| e.to == phase),
+                "{phase:?} has no way in"
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::action::{DeclaredMaintenance, EndedTenancy, Hold, OnDelete};
 use crate::agent::{BootPurpose, EraseLevel, ErasedDisk, Progress};
 use crate::bmc::{BmcFacts, BmcSpec, PowerState};
 use crate::inventory::Inventory;
@@ -38,6 +39,12 @@ pub struct HostSpec {
     /// How thoroughly disks are erased between tenants.
     #[serde(default)]
     pub erase: EraseLevel,
+    /// Out of the pool for work on it, as soon as no claim holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<DeclaredMaintenance>,
+    /// What becomes of the server when the host is deleted.
+    #[serde(default)]
+    pub on_delete: OnDelete,
 }
 
 /// Boot mode of the firmware.
@@ -88,10 +95,12 @@ impl RootDeviceHints {
     }
 }
 
-/// Where a host is in its life. The names are vMetal's.
+/// Where a host is in its life. The names of the main line are vMetal's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HostPhase {
+    /// Known, but not how to sign in to its BMC: nothing is done until a password is applied.
+    Discovered,
     /// The BMC is being reached and identified.
     #[default]
     Registering,
@@ -99,37 +108,47 @@ pub enum HostPhase {
     Inspecting,
     /// In the pool: off, erased, unclaimed.
     Available,
+    /// Unclaimed, and kept out of the pool while somebody works on it. Nothing is done to it.
+    Maintenance,
     /// An image is being written for a claim, up to the first boot of the installed system.
     Provisioning,
     /// The installed system booted and phoned home.
     Provisioned,
     /// Taken back from a tenant: power off, erase.
     Deprovisioning,
+    /// Not trusted, by a person or by the engine: kept out of the pool until a person says otherwise.
+    Quarantined,
     /// Stopped; a person or a changed declaration has to help. The failure says how.
     Error,
 }
 
 impl HostPhase {
     /// All phases, in the order of a host's life.
-    pub const ALL: [HostPhase; 7] = [
+    pub const ALL: [HostPhase; 10] = [
+        HostPhase::Discovered,
         HostPhase::Registering,
         HostPhase::Inspecting,
         HostPhase::Available,
+        HostPhase::Maintenance,
         HostPhase::Provisioning,
         HostPhase::Provisioned,
         HostPhase::Deprovisioning,
+        HostPhase::Quarantined,
         HostPhase::Error,
     ];
 
     /// The public name.
     pub fn as_str(self) -> &'static str {
         match self {
+            HostPhase::Discovered => "discovered",
             HostPhase::Registering => "registering",
             HostPhase::Inspecting => "inspecting",
             HostPhase::Available => "available",
+            HostPhase::Maintenance => "maintenance",
             HostPhase::Provisioning => "provisioning",
             HostPhase::Provisioned => "provisioned",
             HostPhase::Deprovisioning => "deprovisioning",
+            HostPhase::Quarantined => "quarantined",
             HostPhase::Error => "error",
         }
     }
@@ -139,7 +158,7 @@ impl HostPhase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Nothing to do: available, provisioned or in error.
+    /// Nothing to do: in the pool, provisioned, held by a person, or in error.
     #[default]
     Idle,
     /// Reserve an address on the provisioning network.
@@ -166,6 +185,31 @@ pub enum Stage {
     NodeRemoval,
     /// Power off after the installer's work.
     OffAgain,
+    /// A rung of the ladder: restart a BMC that answers and does not do what it is told.
+    ResetBmc,
+    /// A rung of the ladder: off, and off for a while, so that what hangs in the server loses its power.
+    Drain,
+}
+
+impl Stage {
+    /// All stages.
+    pub const ALL: [Stage; 15] = [
+        Stage::Idle,
+        Stage::Address,
+        Stage::Probe,
+        Stage::Seed,
+        Stage::Off,
+        Stage::Open,
+        Stage::BootDevice,
+        Stage::On,
+        Stage::Agent,
+        Stage::Work,
+        Stage::FirstBoot,
+        Stage::NodeRemoval,
+        Stage::OffAgain,
+        Stage::ResetBmc,
+        Stage::Drain,
+    ];
 }
 
 /// What the engine knows about a host.
@@ -218,6 +262,24 @@ pub struct HostStatus {
     /// The failure that matters now; cleared when the host moves on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// A stage that was not done by its deadline; gone when the host gets further.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breach: Option<Breach>,
+    /// Ordered: no effect is begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Hold>,
+    /// Ordered or declared: out of the pool as soon as no claim holds the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Hold>,
+    /// In `quarantined`: why, by whom, since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Hold>,
+    /// A tenancy that has ended without an erasure. The host goes nowhere but to an erasure while it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unerased: Option<EndedTenancy>,
+    /// Ordered: when the host is deleted, the server stays as it is, whatever the declaration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detach: Option<Hold>,
     /// In `error`: the phase that failed, so that recovery knows where to go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_phase: Option<HostPhase>,
@@ -246,6 +308,25 @@ pub struct Retry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub not_before: Option<Timestamp>,
+    /// How many rungs of the stage's ladder have been used up.
+    #[serde(default)]
+    pub rung: u32,
+    /// Since when the host has not got any further for the same trouble, over all retries and times in `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub since: Option<Timestamp>,
+}
+
+/// A deadline that has passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Breach {
+    /// The phase that was too slow.
+    pub phase: HostPhase,
+    /// The stage that was too slow.
+    pub stage: Stage,
+    /// By when it should have been done.
+    #[schemars(with = "String")]
+    pub deadline: Timestamp,
 }
 
 /// A tenant node's hold on a host.
@@ -321,6 +402,11 @@ pub struct EraseRecord {
 }
 
 impl HostStatus {
+    /// How a claim's hold on this host ended without its doing, if it did: the claim may look for another host.
+    pub fn lost_by(&self, claim: &Uid) -> Option<&EndedTenancy> {
+        self.unerased.as_ref().filter(|ended| ended.uid == *claim)
+    }
+
     /// The status of a host that was just declared.
     pub fn new(now: Timestamp) -> Self {
         HostStatus {
@@ -340,6 +426,12 @@ impl HostStatus {
             operation: None,
             retry: Retry::default(),
             failure: None,
+            breach: None,
+            pause: None,
+            maintenance: None,
+            quarantine: None,
+            unerased: None,
+            detach: None,
             failed_phase: None,
             registered_as: None,
             observed_generation: 0,

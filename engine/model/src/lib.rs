@@ -8,6 +8,7 @@
 //! * What the engine records: [`Operation`] (one intent to act on hardware), [`Event`], [`Wait`], [`Failure`].
 //! * What crosses the provisioning network: [`agent`] (installer protocol) and [`boot`] (what each MAC should boot).
 
+pub mod action;
 pub mod agent;
 pub mod bmc;
 pub mod boot;
@@ -26,10 +27,11 @@ pub mod tenant_node;
 pub mod validate;
 pub mod wait;
 
+pub use action::{DeclaredMaintenance, EndedTenancy, Hold, HostAction, OnDelete, TenancyEnd};
 pub use bmc::{BmcAddress, BmcAddressError, BmcFacts, BmcSpec, PowerState, TlsTrust};
 pub use event::{Event, Severity};
 pub use host::{
-    BootMode, Claim, ClaimState, EraseRecord, Host, HostPhase, HostSpec, HostStatus, RootDeviceHints, Stage,
+    BootMode, Breach, Claim, ClaimState, EraseRecord, Host, HostPhase, HostSpec, HostStatus, RootDeviceHints, Stage,
 };
 pub use image::{Image, ImagePhase, ImageSpec, ImageStatus};
 pub use inventory::Inventory;

@@ -43,6 +43,8 @@ pub enum OperationKind {
     PowerOn,
     /// Power off at once, if the host is on.
     PowerOff,
+    /// Restart the BMC. The server itself is not touched.
+    ResetBmc,
 }
 
 impl OperationKind {
@@ -62,6 +64,7 @@ impl OperationKind {
             OperationKind::SetNetworkBoot => "set network boot for the next start",
             OperationKind::PowerOn => "power on",
             OperationKind::PowerOff => "power off",
+            OperationKind::ResetBmc => "restart the BMC",
         }
     }
 }

@@ -120,6 +120,9 @@ impl Validate for HostSpec {
                 "is 0; expected a positive number of GiB or nothing",
             ));
         }
+        if let Some(maintenance) = &self.maintenance {
+            required("spec.maintenance.reason", &maintenance.reason, "why the host is out of the pool", &mut errors);
+        }
         errors
     }
 }

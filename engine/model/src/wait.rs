@@ -82,6 +82,8 @@ pub enum Cause {
     Drain,
     /// The object refers to something that does not exist.
     MissingReference,
+    /// An operator took the host away.
+    Forced,
     /// A fault inside the engine.
     Internal,
 }

@@ -133,6 +133,10 @@ impl Engine {
                 let on = self.gateway(host).await?.power_on().await;
                 on.map(|_| Effected::Power(vmetal_model::PowerState::On).into()).map_err(|e| self.setback(&e))
             }
+            OperationKind::ResetBmc => {
+                let reset = self.gateway(host).await?.reset_bmc().await;
+                reset.map(|()| Effected::BmcReset.into()).map_err(|e| self.setback(&e))
+            }
             OperationKind::PowerOff => {
                 let off = self.gateway(host).await?.power_off().await;
                 off.map(|_| Effected::Power(vmetal_model::PowerState::Off).into()).map_err(|e| self.setback(&e))

@@ -68,6 +68,8 @@ fn host_spec() -> impl Strategy<Value = HostSpec> {
             root_device,
             address: address.map(Into::into),
             erase,
+            maintenance: None,
+            on_delete: vmetal_model::OnDelete::Clean,
         },
     )
 }

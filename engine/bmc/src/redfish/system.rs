@@ -65,7 +65,7 @@ pub(crate) fn text(value: &Value, member: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn texts(value: &Value) -> Vec<String> {
+pub(crate) fn texts(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(|s| s.trim().to_owned()).collect()
 }
 

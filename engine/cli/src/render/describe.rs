@@ -79,6 +79,8 @@ fn stage(stage: Stage) -> &'static str {
         Stage::FirstBoot => "waiting for the installed system",
         Stage::NodeRemoval => "waiting for the Node to be removed",
         Stage::OffAgain => "powering off",
+        Stage::ResetBmc => "restarting the BMC",
+        Stage::Drain => "keeping the power off for a while",
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) fn host() -> Host {
             root_device: RootDeviceHints::default(),
             address: None,
             erase: EraseLevel::Discard,
+            maintenance: None,
+            on_delete: OnDelete::Clean,
         },
         status: HostStatus::new(now),
     }
@@ -120,6 +122,10 @@ impl World {
                     work_done: None,
                     phoned_home: None,
                 })
+            }
+            OperationKind::ResetBmc => {
+                self.mutations.push("reset");
+                Effected::BmcReset
             }
             OperationKind::SetNetworkBoot => {
                 self.network_boot = true;

@@ -141,7 +141,7 @@ impl<'a> Turn<'a> {
             Effected::Power(power) => self.status.power = power,
             Effected::Address(address) => self.status.address = Some(address),
             Effected::Boot(attempt) => self.status.boot = Some(attempt),
-            Effected::BootDevice => {}
+            Effected::BootDevice | Effected::BmcReset => {}
         }
     }
 
