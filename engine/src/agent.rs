@@ -130,9 +130,9 @@ impl Engine {
     async fn order(&self, host: &Host, after: &str, wait: u64) -> Result<AgentReply, Refused> {
         let until = tokio::time::sleep(Duration::from_secs(wait.min(LONGEST_WAIT)));
         tokio::pin!(until);
-        let mut changed = self.fleet.subscribe();
         loop {
-            changed.mark_unchanged();
+            // Before the look: what changes meanwhile counts.
+            let changed = self.fleet.changed();
             let current = self.fleet.host(host.name()).filter(|now| now.metadata.uid == host.metadata.uid);
             let Some(current) = current else { return Err(Refused(403, "the host was removed".to_owned())) };
             let same_attempt =
@@ -145,9 +145,11 @@ impl Engine {
                 let action = self.action(&current, kind).await?;
                 return json(&Order { id, action });
             }
+            // In this order, not in one drawn by chance: a simulation must be able to repeat itself.
             tokio::select! {
+                biased;
                 () = &mut until => return json(&Order { id, action: Action::Wait }),
-                _ = changed.changed() => {}
+                () = changed => {}
             }
         }
     }

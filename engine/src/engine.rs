@@ -86,6 +86,8 @@ pub struct Parts {
     pub ledger: Ledger,
     /// The way to the BMCs.
     pub gateways: Gateways,
+    /// The way to the tenants' clusters.
+    pub tenants: Tenants,
     /// Cost and placement.
     pub policies: PolicyEngine,
     /// Deadlines and retry counts.
@@ -99,14 +101,14 @@ pub struct Parts {
 impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, fleet, ledger, gateways, policies, limits, clock, entropy } = parts;
+        let Parts { config, fleet, ledger, gateways, tenants, policies, limits, clock, entropy } = parts;
         let scheduler = Scheduler::new(Arc::clone(&clock));
         Arc::new(Engine {
             config,
             fleet,
             ledger,
             gateways,
-            tenants: Tenants::default(),
+            tenants,
             policies,
             limits,
             clock,

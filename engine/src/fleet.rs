@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use vmetal_model::{Host, Image, Kind, NodeType, TenantCluster, TenantNode, Uid};
 
 /// One object of any kind.
@@ -78,13 +79,14 @@ struct Tables {
 /// The objects, and a signal that something changed.
 pub struct Fleet {
     tables: RwLock<Tables>,
-    changed: watch::Sender<()>,
+    /// Wakes those who wait in the order in which they came: a simulation must be able to repeat itself.
+    changed: Notify,
     settled: AtomicU64,
 }
 
 impl Default for Fleet {
     fn default() -> Self {
-        Fleet { tables: RwLock::default(), changed: watch::Sender::new(()), settled: AtomicU64::new(0) }
+        Fleet { tables: RwLock::default(), changed: Notify::new(), settled: AtomicU64::new(0) }
     }
 }
 
@@ -123,7 +125,7 @@ impl Fleet {
                 }
             }
         });
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
     }
 
     /// Says that everything up to a revision was taken in. For the one that follows the store in order.
@@ -134,9 +136,9 @@ impl Fleet {
         });
     }
 
-    /// Changes with every commit; for those who wait for something.
-    pub fn subscribe(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    /// Completes with the next change after this call; for those who wait for something.
+    pub fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// The revision up to which nothing is missing. Single objects may be newer.

@@ -21,6 +21,7 @@ use crate::engine::{Engine, Parts};
 use crate::fleet::Fleet;
 use crate::ledger::Ledger;
 use crate::secrets;
+use crate::tenants::{OverNetwork, Tenants};
 
 /// Where BMCs may be when the configuration names no networks: private ones.
 const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
@@ -43,6 +44,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     let limits = Limits { listening_since: clock.now(), ..config.deadlines.limits() };
     let engine = Engine::new(Parts {
         gateways: Gateways::new(vmetal_bmc::Config::new(guard(&config)?)),
+        tenants: Tenants::new(Arc::new(OverNetwork)),
         policies: policies(&config)?,
         fleet,
         ledger,

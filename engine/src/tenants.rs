@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::BoxFuture;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use vmetal_lifecycle::node::{DrainPass, Effect, Effected, Sight};
@@ -22,14 +23,37 @@ use crate::secrets;
 /// is three times 2 h 35 min and 20 min. It is revoked as soon as it has been used.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(12);
 
+/// How clusters are reached.
+pub trait Connect: Send + Sync {
+    /// The connection that a kubeconfig describes. Makes no call yet.
+    ///
+    /// # Errors
+    /// [`TenantError::Kubeconfig`] when it cannot be used.
+    fn connect<'a>(&'a self, kubeconfig: &'a str) -> BoxFuture<'a, Result<TenantClient, TenantError>>;
+}
+
+/// Over the network, as the kubeconfig says.
+pub struct OverNetwork;
+
+impl Connect for OverNetwork {
+    fn connect<'a>(&'a self, kubeconfig: &'a str) -> BoxFuture<'a, Result<TenantClient, TenantError>> {
+        Box::pin(TenantClient::connect(kubeconfig))
+    }
+}
+
 /// Connections to clusters, one per declaration, and when each was last looked at.
-#[derive(Default)]
 pub struct Tenants {
+    connect: Arc<dyn Connect>,
     clients: Mutex<HashMap<Uid, (u64, Arc<TenantClient>)>>,
     looked: Mutex<HashMap<Uid, (u64, Timestamp)>>,
 }
 
 impl Tenants {
+    /// Clusters that are reached like this.
+    pub fn new(connect: Arc<dyn Connect>) -> Self {
+        Tenants { connect, clients: Mutex::default(), looked: Mutex::default() }
+    }
+
     fn client(&self, uid: &Uid, generation: u64) -> Option<Arc<TenantClient>> {
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.get(uid).filter(|(known, _)| *known == generation).map(|(_, client)| Arc::clone(client))
@@ -108,7 +132,8 @@ impl Engine {
         let Some(kubeconfig) = secret.and_then(|bytes| String::from_utf8(bytes).ok()) else {
             return Err(self.missing(format!("no kubeconfig is known for tenant cluster {}", cluster.name())));
         };
-        let client = Arc::new(TenantClient::connect(&kubeconfig).await.map_err(|error| self.tenant_failure(&error))?);
+        let client = self.tenants.connect.connect(&kubeconfig).await.map_err(|error| self.tenant_failure(&error))?;
+        let client = Arc::new(client);
         self.tenants.keep(uid, generation, Arc::clone(&client));
         Ok(client)
     }

@@ -21,8 +21,8 @@ use crate::quirks;
 use crate::redfish::inventory;
 use crate::redfish::path::ResourcePath;
 use crate::redfish::system::{self, HasMode, System, text};
-use crate::tls;
 use crate::transport::{Answer, Auth, Body, Credentials, Request, Transport};
+use crate::wire::{Dial, HttpDial};
 
 /// The most members of one collection that are read.
 const MAX_MEMBERS: usize = 256;
@@ -55,7 +55,7 @@ impl fmt::Debug for BmcTarget {
 /// All gateways of one engine: one per BMC system, sharing what protects the BMC.
 pub struct Gateways {
     config: Arc<Config>,
-    roots: Arc<rustls::RootCertStore>,
+    dial: Arc<dyn Dial>,
     table: Mutex<Table>,
 }
 
@@ -76,8 +76,13 @@ struct Table {
 impl Gateways {
     /// Reads the trusted roots and starts with no gateways.
     pub fn new(config: Config) -> Self {
-        let roots = tls::roots(&config.extra_roots);
-        Gateways { config: Arc::new(config), roots, table: Mutex::default() }
+        let dial = HttpDial::new(&config);
+        Self::over(config, Arc::new(dial))
+    }
+
+    /// Starts with no gateways; BMCs are reached over these lines. For simulations.
+    pub fn over(config: Config, dial: Arc<dyn Dial>) -> Self {
+        Gateways { config: Arc::new(config), dial, table: Mutex::default() }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -108,12 +113,19 @@ impl Gateways {
         };
         let link =
             table.links.get(&origin).and_then(Weak::upgrade).unwrap_or_else(|| Arc::new(Link::new(&self.config)));
-        let tls = match target.address.scheme() {
-            BmcScheme::RedfishHttps => Some(tls::client_config(&target.tls, &self.roots).map_err(setup)?),
+        let trust = match target.address.scheme() {
+            BmcScheme::RedfishHttps => Some(&target.tls),
             BmcScheme::RedfishHttp => None,
         };
+        let wire = self.dial.dial(&origin, trust).map_err(setup)?;
         let credentials = Credentials::new(&target.username, &target.password, &target.password_version);
-        let transport = Transport::new(&origin, credentials, tls, Arc::clone(&self.config), Arc::clone(&link))?;
+        let transport = Transport::new(
+            &origin,
+            credentials,
+            (Arc::clone(&self.dial), wire),
+            Arc::clone(&self.config),
+            Arc::clone(&link),
+        )?;
         let gateway =
             Arc::new(Gateway { transport, config: Arc::clone(&self.config), system_path: Mutex::new(system_path) });
         table.links.retain(|_, link| link.strong_count() > 0);

@@ -30,6 +30,7 @@ pub mod quirks;
 mod redfish;
 pub mod tls;
 mod transport;
+pub mod wire;
 
 pub use config::Config;
 pub use error::BmcError;

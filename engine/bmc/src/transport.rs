@@ -1,9 +1,10 @@
 //! One request and its answer: everything that holds for every call to a BMC.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -16,7 +17,7 @@ use crate::guard::{AddressGuard, Denied};
 use crate::link::{Link, PASSWORD_TRIES, Pause, Verdict};
 use crate::quirks;
 use crate::redfish::path::ResourcePath;
-use crate::tls::{self, Witness};
+use crate::wire::{Dial, Wire, WireAnswer, WireError, WireRequest};
 
 /// How long a busy BMC is left alone when it does not say.
 const BUSY_PAUSE: Duration = Duration::from_secs(10);
@@ -42,6 +43,16 @@ impl Credentials {
             hash.update(part.as_bytes());
         }
         Credentials { username: username.to_owned(), password: password.to_owned(), digest: hash.finalize().into() }
+    }
+
+    /// The value of `Authorization` (RFC 7617 section 2), marked so that nothing prints it.
+    fn basic(&self) -> HeaderValue {
+        let pair = format!("{}:{}", self.username, self.password);
+        let text = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+        // Base64 has no character that a header may not have.
+        let mut value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Basic"));
+        value.set_sensitive(true);
+        value
     }
 }
 
@@ -90,8 +101,8 @@ pub(crate) enum Body {
 pub(crate) struct Transport {
     pub(crate) origin: String,
     url: url::Url,
-    http: reqwest::Client,
-    witness: Option<Witness>,
+    wire: Arc<dyn Wire>,
+    dial: Arc<dyn Dial>,
     credentials: Credentials,
     guard: AddressGuard,
     config: Arc<Config>,
@@ -99,38 +110,18 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// `tls` is `None` for clear text.
+    /// `wire` is the line to `origin` that `dial` made.
     pub(crate) fn new(
         origin: &str,
         credentials: Credentials,
-        tls: Option<(rustls::ClientConfig, Witness)>,
+        (dial, wire): (Arc<dyn Dial>, Arc<dyn Wire>),
         config: Arc<Config>,
         link: Arc<Link>,
     ) -> Result<Self, BmcError> {
         let setup = |reason: String| BmcError::Setup { origin: origin.to_owned(), reason };
         let url = url::Url::parse(origin).map_err(|e| setup(e.to_string()))?;
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("vmetal/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .http1_only()
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.request_timeout)
-            .pool_max_idle_per_host(2)
-            .pool_idle_timeout(Duration::from_secs(15))
-            .dns_resolver(Arc::new(GuardedResolver(config.allow.clone())));
-        let (tls, witness) = match tls {
-            Some((tls, witness)) => (tls, Some(witness)),
-            // Even a client for clear text is built with a TLS side; this one trusts nothing.
-            None => tls::client_config(&vmetal_model::TlsTrust::Verify, &Arc::new(rustls::RootCertStore::empty()))
-                .map(|(tls, _)| (tls, None))
-                .map_err(setup)?,
-        };
-        http = http.tls_backend_preconfigured(tls);
-        let http = http.build().map_err(|e| setup(deepest(&e)))?;
         let guard = config.allow.clone();
-        Ok(Transport { origin: origin.to_owned(), url, http, witness, credentials, guard, config, link })
+        Ok(Transport { origin: origin.to_owned(), url, wire, dial, credentials, guard, config, link })
     }
 
     pub(crate) fn username(&self) -> &str {
@@ -139,7 +130,7 @@ impl Transport {
 
     /// The fingerprint of the certificate that the last handshake showed.
     pub(crate) fn fingerprint(&self) -> Option<String> {
-        tls::seen(self.witness.as_ref()?).fingerprint
+        self.wire.fingerprint()
     }
 
     /// Sends one request. Answers below 500 that are the request's own affair (404, 409, 412 …) are answers; what
@@ -207,73 +198,61 @@ impl Transport {
             origin: self.origin.clone(),
             reason: format!("{} leads away from the BMC", request.path),
         })?;
-        let mut call = self.http.request(request.method.clone(), url).header(header::ACCEPT, "application/json");
-        // DSP0266 section 6.5: clients shall name the protocol version they speak.
-        call = call.header("OData-Version", "4.0");
-        if request.auth == Auth::Basic {
-            call = call.basic_auth(&self.credentials.username, Some(&self.credentials.password));
+        let call = WireRequest {
+            method: request.method.clone(),
+            url,
+            headers: self.headers(request)?,
+            body: request.body.map(|body| body.to_string().into_bytes()),
+        };
+        match self.wire.exchange(call).await {
+            Ok(answer) => {
+                self.link.state().breaker.succeeded();
+                self.judge(request, &answer)
+            }
+            Err(error) => Err(self.lost(request, error)),
         }
-        if let Some(body) = request.body {
-            call = call.json(body);
+    }
+
+    fn headers(&self, request: &Request<'_>) -> Result<HeaderMap, BmcError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        // DSP0266 section 6.5: clients shall name the protocol version they speak.
+        headers.insert("OData-Version", HeaderValue::from_static("4.0"));
+        if request.auth == Auth::Basic {
+            headers.insert(header::AUTHORIZATION, self.credentials.basic());
+        }
+        if request.body.is_some() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         if let Some(etag) = request.if_match {
             let etag = HeaderValue::from_str(etag)
                 .map_err(|_| self.protocol(request, "an ETag that is a header value", format!("{etag:?}")))?;
-            call = call.header(header::IF_MATCH, etag);
+            headers.insert(header::IF_MATCH, etag);
         }
-        let (status, headers, bytes) = match self.fetch(call).await {
-            Ok(answer) => answer,
-            Err(Fetch::Network(error)) => return Err(self.network_failure(request, &error)),
-            Err(Fetch::TooLarge) => {
+        Ok(headers)
+    }
+
+    /// What it means that there is no whole answer.
+    fn lost(&self, request: &Request<'_>, error: WireError) -> BmcError {
+        match error {
+            WireError::Denied(denied) => self.forbidden(&denied),
+            WireError::Certificate { problem, fingerprint } => {
+                BmcError::Certificate { origin: self.origin.clone(), problem, fingerprint }
+            }
+            WireError::TooLarge => {
                 self.link.state().breaker.succeeded();
                 let seen = format!("more than {} bytes", self.config.max_body);
-                return Err(self.protocol(request, "a smaller body", seen));
+                self.protocol(request, "a smaller body", seen)
             }
-        };
-        self.link.state().breaker.succeeded();
-        self.judge(request, status, &headers, &bytes)
-    }
-
-    async fn fetch(&self, call: reqwest::RequestBuilder) -> Result<(StatusCode, HeaderMap, Vec<u8>), Fetch> {
-        let mut response = call.send().await.map_err(Fetch::Network)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(Fetch::Network)? {
-            if bytes.len() + chunk.len() > self.config.max_body {
-                return Err(Fetch::TooLarge);
+            WireError::Lost { reason } => {
+                self.link.state().breaker.failed(Instant::now(), reason.clone(), self.dial.jitter());
+                BmcError::Unreachable { origin: self.origin.clone(), request: request.name(), reason }
             }
-            bytes.extend_from_slice(&chunk);
         }
-        Ok((status, headers, bytes))
     }
 
-    fn network_failure(&self, request: &Request<'_>, error: &reqwest::Error) -> BmcError {
-        if let Some(denied) = find::<Denied>(error) {
-            return self.forbidden(denied);
-        }
-        // Only a failed handshake leaves a problem behind; a later good one clears it.
-        let seen = self.witness.as_ref().map(tls::seen).unwrap_or_default();
-        if let (true, Some(problem), Some(fingerprint)) = (error.is_connect(), seen.problem, seen.fingerprint) {
-            return BmcError::Certificate { origin: self.origin.clone(), problem, fingerprint };
-        }
-        let reason = if error.is_timeout() && error.is_connect() {
-            format!("no connection within {} s", self.config.connect_timeout.as_secs_f32())
-        } else if error.is_timeout() {
-            format!("no complete answer within {} s", self.config.request_timeout.as_secs_f32())
-        } else {
-            deepest(error)
-        };
-        self.link.state().breaker.failed(Instant::now(), reason.clone(), jitter());
-        BmcError::Unreachable { origin: self.origin.clone(), request: request.name(), reason }
-    }
-
-    fn judge(
-        &self,
-        request: &Request<'_>,
-        status: StatusCode,
-        headers: &HeaderMap,
-        bytes: &[u8],
-    ) -> Result<Answer, BmcError> {
+    fn judge(&self, request: &Request<'_>, answer: &WireAnswer) -> Result<Answer, BmcError> {
+        let WireAnswer { status, headers, body: bytes } = answer;
         let body = match serde_json::from_slice(bytes) {
             Ok(value) => Body::Json(value),
             Err(_) if bytes.iter().all(u8::is_ascii_whitespace) => Body::Empty,
@@ -283,13 +262,13 @@ impl Transport {
             Body::Json(value) => message(value),
             _ => String::new(),
         };
-        if request.auth == Auth::Basic && status != StatusCode::UNAUTHORIZED {
+        if request.auth == Auth::Basic && *status != StatusCode::UNAUTHORIZED {
             // Anything else means that the account was accepted (busy answers may come from before the check).
             if status.is_success() {
                 self.link.state().refused.accepted(&self.credentials.digest);
             }
         }
-        match status {
+        match *status {
             StatusCode::UNAUTHORIZED => {
                 if request.auth == Auth::Basic {
                     self.link.state().refused.refused(&self.credentials.digest);
@@ -351,25 +330,6 @@ impl Transport {
     }
 }
 
-enum Fetch {
-    Network(reqwest::Error),
-    TooLarge,
-}
-
-/// Resolves names and lets only allowed addresses through, at the moment of dialling.
-struct GuardedResolver(AddressGuard);
-
-impl reqwest::dns::Resolve for GuardedResolver {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let guard = self.0.clone();
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let allowed = guard.filter(found)?;
-            Ok(Box::new(allowed.into_iter()) as reqwest::dns::Addrs)
-        })
-    }
-}
-
 /// `Retry-After` in seconds, or as a date relative to the answer's own `Date` (RFC 9110 section 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok();
@@ -414,35 +374,6 @@ fn plain(text: &str) -> String {
         Some((end, _)) => format!("{}…", &tame[..end]),
         None => tame.to_owned(),
     }
-}
-
-/// A uniform value in 0..=1; 0 without randomness, which only makes the pause longer.
-fn jitter() -> f64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    // Each RandomState has fresh keys; nothing is decided here but how far apart retries lie.
-    let random = RandomState::new().hash_one(0u8);
-    (random >> 11) as f64 / (1u64 << 53) as f64
-}
-
-fn chain<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| {
-        // An I/O error hides what it wraps from `source`: it names the inner one's source as its own.
-        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
-            None => error.source(),
-        }
-    })
-}
-
-fn find<T: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&T> {
-    chain(error).find_map(|error| error.downcast_ref())
-}
-
-/// The innermost reason: `connection refused` rather than `error sending request`.
-fn deepest(error: &reqwest::Error) -> String {
-    chain(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 #[cfg(test)]

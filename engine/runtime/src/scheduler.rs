@@ -134,7 +134,9 @@ impl<K: Clone + Eq + Hash + Debug> Scheduler<K> {
             let taken = self.shared.state().take(Instant::now());
             match taken {
                 Ok(key) => return Lease { key, shared: Arc::clone(&self.shared) },
+                // In this order, not in one drawn by chance: a simulation must be able to repeat itself.
                 Err(Some(due)) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep_until(due) => {}
                     () = bell => {}
                 },

@@ -31,6 +31,7 @@ mod checksum;
 mod conformance;
 mod error;
 mod feed;
+mod intercept;
 mod key;
 mod lease;
 mod memory;
@@ -41,6 +42,7 @@ mod time;
 mod txn;
 
 pub use error::{BackupError, CommitError, InvalidTxn, LeaseError, OpenError, ReadError, WatchError};
+pub use intercept::{Delivery, Intercept, InterceptedStore, Verdict};
 pub use key::{Key, Kind, Selector};
 pub use lease::{Acquired, Epoch, Lease, PreviousLease, Shard};
 pub use memory::MemoryStore;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 
 use crate::error::{BackupError, CommitError, LeaseError, OpenError, ReadError, WatchError};
+use crate::intercept::InterceptedStore;
 use crate::key::{Key, Selector};
 use crate::lease::{Acquired, Epoch, Lease, Shard};
 use crate::memory::MemoryStore;
@@ -126,6 +127,8 @@ pub enum AnyStore {
     Memory(MemoryStore),
     /// One file, one engine.
     Sqlite(SqliteStore),
+    /// The model, with somebody in between: simulations.
+    Intercepted(InterceptedStore),
 }
 
 impl AnyStore {
@@ -149,6 +152,7 @@ macro_rules! each {
         match $self {
             Self::Memory($store) => $call,
             Self::Sqlite($store) => $call,
+            Self::Intercepted($store) => $call,
         }
     };
 }

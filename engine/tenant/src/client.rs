@@ -66,10 +66,9 @@ impl TenantClient {
         Ok(ClusterFacts { version: version.git_version, endpoint: target.endpoint, ca_cert_hash: target.ca_cert_hash })
     }
 
-    /// A client whose answers come from a test.
-    #[cfg(test)]
-    pub(crate) fn answering(client: Client) -> Self {
-        TenantClient { retrying: client.clone(), direct: client, server: "https://test".to_owned() }
+    /// A connection over this client, which is to make no retries of its own. For simulations; `server` names it in errors.
+    pub fn over(client: Client, server: impl Into<String>) -> Self {
+        TenantClient { retrying: client.clone(), direct: client, server: server.into() }
     }
 
     pub(crate) fn error(&self, action: impl Into<String>, error: kube::Error) -> TenantError {

@@ -93,7 +93,7 @@ fn server(signed: &str) -> TenantClient {
         let answer = Response::new(Body::from(info.to_string().into_bytes()));
         async { Ok::<_, Infallible>(answer) }
     });
-    TenantClient::answering(kube::Client::new(service, "default"))
+    TenantClient::over(kube::Client::new(service, "default"), "https://test")
 }
 
 #[tokio::test(start_paused = true)]
