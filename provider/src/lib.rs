@@ -17,10 +17,12 @@
 mod convert;
 mod explain;
 mod fields;
+mod functions;
 mod host;
 mod image;
 mod inventory;
 mod kind;
+mod look;
 mod managed;
 mod node_type;
 mod provider;

@@ -16,8 +16,8 @@ use std::{collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration}
 
 use sha2::{Digest, Sha256};
 use tfplugin::{
-    Apply as ApplyRequest, Ctx, Diagnostic, Diagnostics, Imported, Named, Outcome, Pending, Private, Read, Resource,
-    Schema, Value,
+    Apply as ApplyRequest, Ctx, Diagnostic, Diagnostics, IdentitySchema, Imported, Named, Outcome, Pending, Private,
+    Read, Resource, Schema, Type, Value,
     plan::{Change, Plan, empty_object},
 };
 use vmetal_api::{AnyObject, ApiError, Apply, Client, Precondition, Resource as ModelResource};
@@ -48,7 +48,7 @@ enum Step {
 }
 
 impl<K: Kind> Managed<K> {
-    pub(crate) fn register() -> Named<Engine> {
+    pub(crate) fn register() -> Named<dyn Resource<Engine>> {
         (K::TYPE, Arc::new(Self(PhantomData)))
     }
 
@@ -310,7 +310,7 @@ impl<K: Kind> Managed<K> {
         )))
     }
 
-    fn describe(state: &mut Value, object: &K::Object) {
+    pub(crate) fn describe(state: &mut Value, object: &K::Object) {
         let metadata = &object.object().metadata;
         state.set("id", metadata.uid.0.clone());
         state.set("name", metadata.name.clone());
@@ -334,6 +334,22 @@ impl<K: Kind> Managed<K> {
     }
 
     async fn find(ctx: &Ctx<Engine>, id: &str) -> Result<Imported, Diagnostics> {
+        let object = Self::lookup(ctx, id).await?;
+        Ok(Imported { state: Self::adopted(&object), private: Private::default() })
+    }
+
+    /// The state of an object that Terraform has not managed so far.
+    pub(crate) fn adopted(object: &K::Object) -> Value {
+        let mut state = empty_object(&K::schema());
+        if let Some(default) = K::WAIT_FOR {
+            state.set("wait_for", default);
+        }
+        Self::describe(&mut state, object);
+        state
+    }
+
+    /// The object with this name or id.
+    pub(crate) async fn lookup(ctx: &Ctx<Engine>, id: &str) -> Result<K::Object, Diagnostics> {
         let client = ctx.client()?.client()?;
         let doing = format!("looking for {}", title::<K>(id));
         let by_name = client.get_as::<K::Object>(id).await.map_err(|e| refused::<K>(&doing, e))?;
@@ -344,7 +360,7 @@ impl<K: Kind> Managed<K> {
                 all.into_iter().find(|object| object.object().metadata.uid.0 == id)
             }
         };
-        let object = object.ok_or_else(|| {
+        object.ok_or_else(|| {
             Diagnostic::error(
                 format!("There is no {}", title::<K>(id)),
                 format!(
@@ -354,19 +370,18 @@ impl<K: Kind> Managed<K> {
                     K::Object::KIND
                 ),
             )
-        })?;
-        let mut state = empty_object(&K::schema());
-        if let Some(default) = K::WAIT_FOR {
-            state.set("wait_for", default);
-        }
-        Self::describe(&mut state, &object);
-        Ok(Imported { state, private: Private::default() })
+            .into()
+        })
     }
 }
 
 impl<K: Kind> Resource<Engine> for Managed<K> {
     fn schema(&self) -> Schema {
         K::schema()
+    }
+
+    fn identity(&self) -> Option<IdentitySchema> {
+        Some(IdentitySchema::new().required("name", Type::String, "The object's name."))
     }
 
     fn validate(&self, config: &Value) -> Diagnostics {

@@ -6,8 +6,15 @@ use tfplugin::{Attribute, Diagnostic, Diagnostics, Named, Path, Provider, Schema
 use vmetal_api::{ApiError, Client, ClientConfig, Secret, TokenSource};
 
 use crate::{
-    convert::sentence, host::Hosts, image::Images, managed::Managed, node_type::NodeTypes,
-    tenant_cluster::TenantClusters, tenant_node::TenantNodes,
+    convert::sentence,
+    functions,
+    host::Hosts,
+    image::Images,
+    look::{All, One},
+    managed::Managed,
+    node_type::NodeTypes,
+    tenant_cluster::TenantClusters,
+    tenant_node::TenantNodes,
 };
 
 /// The provider's source address on the public registry.
@@ -104,7 +111,7 @@ impl Provider for Vmetal {
         settings(config, |name| std::env::var(name).ok())
     }
 
-    fn resources(&self) -> Vec<Named<Engine>> {
+    fn resources(&self) -> Vec<Named<dyn tfplugin::Resource<Engine>>> {
         vec![
             Managed::<Hosts>::register(),
             Managed::<NodeTypes>::register(),
@@ -112,6 +119,35 @@ impl Provider for Vmetal {
             Managed::<TenantClusters>::register(),
             Managed::<Images>::register(),
         ]
+    }
+
+    fn data_sources(&self) -> Vec<Named<dyn tfplugin::DataSource<Engine>>> {
+        vec![
+            One::<Hosts>::register(),
+            One::<NodeTypes>::register(),
+            One::<TenantNodes>::register(),
+            One::<TenantClusters>::register(),
+            One::<Images>::register(),
+            All::<Hosts>::register("vmetal_hosts"),
+            All::<NodeTypes>::register("vmetal_node_types"),
+            All::<TenantNodes>::register("vmetal_tenant_nodes"),
+            All::<TenantClusters>::register("vmetal_tenant_clusters"),
+            All::<Images>::register("vmetal_images"),
+        ]
+    }
+
+    fn lists(&self) -> Vec<Named<dyn tfplugin::Lister<Engine>>> {
+        vec![
+            All::<Hosts>::register_list(),
+            All::<NodeTypes>::register_list(),
+            All::<TenantNodes>::register_list(),
+            All::<TenantClusters>::register_list(),
+            All::<Images>::register_list(),
+        ]
+    }
+
+    fn functions(&self) -> Vec<Named<dyn tfplugin::Function>> {
+        functions::all()
     }
 }
 
@@ -198,6 +234,9 @@ mod tests {
         assert_eq!(provider.schema().faults(), Vec::<String>::new());
         for (name, resource) in provider.resources() {
             assert_eq!(resource.schema().faults(), Vec::<String>::new(), "{name}");
+        }
+        for (name, source) in provider.data_sources() {
+            assert_eq!(source.schema().faults(), Vec::<String>::new(), "data {name}");
         }
     }
 }

@@ -487,3 +487,51 @@ fn a_failed_image_says_why() {
         output.text
     );
 }
+
+/// Objects that somebody else declared are found by name and by label, and functions take addresses apart.
+#[test]
+fn what_is_there_can_be_looked_at() {
+    let bench = Bench::new();
+    bench.config(&format!("{}{REST}", host("rack1", "")));
+    bench.tf.apply().unwrap();
+    std::fs::remove_file(bench.dir.path().join("terraform.tfstate")).unwrap();
+    bench.config(
+        r#"
+data "vmetal_host" "one" {
+  name = "rack1"
+}
+data "vmetal_hosts" "small" {
+  labels = { class = "small" }
+}
+data "vmetal_hosts" "none" {
+  labels = { class = "huge" }
+}
+data "vmetal_node_type" "small" {
+  name = "small"
+}
+output "mac" {
+  value = provider::vmetal::normalize_mac("52-54-00-AA-00-01")
+}
+output "bmc" {
+  value = provider::vmetal::parse_bmc_address(data.vmetal_host.one.bmc.address).origin
+}
+"#,
+    );
+    bench.tf.apply().unwrap();
+    let one = bench.state("data.vmetal_host.one");
+    assert_eq!(one["phase"], "provisioned");
+    assert_eq!(one["bmc"]["username"], "root");
+    assert!(one["bmc"].get("password_wo").is_none(), "a secret is not even null there");
+    let small = bench.state("data.vmetal_hosts.small");
+    assert_eq!((&small["names"][0], &small["items"][0]["phase"]), (&Json::from("rack1"), &Json::from("provisioned")));
+    assert_eq!(bench.state("data.vmetal_hosts.none")["names"], Json::Array(Vec::new()));
+    assert_eq!(bench.state("data.vmetal_node_type.small")["resources"]["cpu"], "4");
+    let outputs = bench.tf.expect(&["output", "-json"]).unwrap().text;
+    let outputs: Json = serde_json::from_str(&outputs).unwrap();
+    assert_eq!(outputs["mac"]["value"], "52:54:00:aa:00:01");
+    assert_eq!(outputs["bmc"]["value"], "http://127.0.0.1:8000");
+    assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing);
+    bench.config("data \"vmetal_host\" \"x\" {\n  name = \"nowhere\"\n}\n");
+    let refused = bench.tf.try_apply().unwrap();
+    assert!(!refused.ok() && refused.flat().contains("There is no host \"nowhere\""), "{}", refused.flat());
+}

@@ -1,17 +1,22 @@
 //! A complete small provider: notes, each a file in a directory.
 //!
 //! It shows every part an author touches: a provider configuration, a schema with rules, a plan hook, idempotent create,
-//! read, update, delete, import, a wait that Ctrl-C ends, and private notes. The crate's acceptance tests run it under the
+//! read, update, delete, import, a wait that Ctrl-C ends, and private notes; `notes/kinds.rs` has one of everything else. The crate's acceptance tests run it under the
 //! real terraform; the attribute `fault` is there for them (`panic`; `tell`, which notes that the caller is gone).
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use tfplugin::{
-    Apply, Attribute, Ctx, Diagnostic, Diagnostics, Imported, Named, Outcome, Path, Pending, Private, Provider, Read,
-    Resource, Schema, Type, Value,
+    Action, Apply, Attribute, Ctx, DataSource, Diagnostic, Diagnostics, Ephemeral, Function, IdentitySchema, Imported,
+    Lister, Named, Outcome, Path, Pending, Private, Provider, Read, Resource, Schema, Type, Value,
     plan::{Plan, empty_object},
     schema::Validator,
 };
+
+#[path = "notes/kinds.rs"]
+mod kinds;
+
+use kinds::{Count, Join, Lock, Recite, Shelf};
 
 /// The provider.
 pub struct Notes;
@@ -34,8 +39,28 @@ impl Provider for Notes {
         Ok(Directory(config.attr("dir").as_str().unwrap_or(".").into()))
     }
 
-    fn resources(&self) -> Vec<Named<Directory>> {
+    fn resources(&self) -> Vec<Named<dyn Resource<Directory>>> {
         vec![("notes_note", Arc::new(Note))]
+    }
+
+    fn data_sources(&self) -> Vec<Named<dyn DataSource<Directory>>> {
+        vec![("notes_count", Arc::new(Count))]
+    }
+
+    fn functions(&self) -> Vec<Named<dyn Function>> {
+        vec![("join", Arc::new(Join))]
+    }
+
+    fn ephemerals(&self) -> Vec<Named<dyn Ephemeral<Directory>>> {
+        vec![("notes_lock", Arc::new(Lock))]
+    }
+
+    fn lists(&self) -> Vec<Named<dyn Lister<Directory>>> {
+        vec![("notes_note", Arc::new(Shelf))]
+    }
+
+    fn actions(&self) -> Vec<Named<dyn Action<Directory>>> {
+        vec![("notes_recite", Arc::new(Recite))]
     }
 }
 
@@ -143,6 +168,10 @@ impl Resource<Directory> for Note {
             ],
         )
         .version(1)
+    }
+
+    fn identity(&self) -> Option<IdentitySchema> {
+        Some(IdentitySchema::new().required("title", Type::String, "Its name."))
     }
 
     fn validate(&self, config: &Value) -> Diagnostics {

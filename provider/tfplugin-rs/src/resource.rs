@@ -18,7 +18,13 @@ use serde_json::{Map as JsonMap, Value as Json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    action::Action,
+    data_source::DataSource,
     diagnostics::{Diagnostic, Diagnostics},
+    ephemeral::Ephemeral,
+    function::Function,
+    identity::IdentitySchema,
+    list::Lister,
     plan::Plan,
     schema::Schema,
     value::Value,
@@ -27,10 +33,10 @@ use crate::{
 /// A future that borrows its arguments, so that traits with async methods can be used as objects.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A resource and its full type name.
-pub type Named<C> = (&'static str, Arc<dyn Resource<C>>);
+/// Something a provider offers, and its name.
+pub type Named<T> = (&'static str, Arc<T>);
 
-/// A provider: its configuration and its resources.
+/// A provider: its configuration and what it offers.
 pub trait Provider: Send + Sync + 'static {
     /// What a configured provider gives its resources, typically an API client. Built anew by every configuration, so
     /// that nothing leaks from one into the next.
@@ -56,7 +62,32 @@ pub trait Provider: Send + Sync + 'static {
     fn configure(&self, config: &Value) -> Result<Self::Client, Diagnostics>;
 
     /// The resources by full type name.
-    fn resources(&self) -> Vec<Named<Self::Client>>;
+    fn resources(&self) -> Vec<Named<dyn Resource<Self::Client>>>;
+
+    /// The data sources by full type name.
+    fn data_sources(&self) -> Vec<Named<dyn DataSource<Self::Client>>> {
+        Vec::new()
+    }
+
+    /// The ephemeral resources by full type name.
+    fn ephemerals(&self) -> Vec<Named<dyn Ephemeral<Self::Client>>> {
+        Vec::new()
+    }
+
+    /// The lists, by the full type name of the resource that they list.
+    fn lists(&self) -> Vec<Named<dyn Lister<Self::Client>>> {
+        Vec::new()
+    }
+
+    /// The actions by full type name.
+    fn actions(&self) -> Vec<Named<dyn Action<Self::Client>>> {
+        Vec::new()
+    }
+
+    /// The functions by name, without the provider's.
+    fn functions(&self) -> Vec<Named<dyn Function>> {
+        Vec::new()
+    }
 }
 
 /// One kind of managed resource.
@@ -101,6 +132,40 @@ pub trait Resource<C: Send + Sync + 'static>: Send + Sync + 'static {
 
     /// Finds the object that `id` names. The state need not be complete: a read follows.
     fn import<'a>(&'a self, ctx: &'a Ctx<C>, id: &'a str) -> Pending<'a, Result<Imported, Diagnostics>>;
+
+    /// What its objects are known by for ever; `None` when there is nothing but the id. The values are the attributes of the
+    /// same names in the state.
+    fn identity(&self) -> Option<IdentitySchema> {
+        None
+    }
+
+    /// Finds the object that an identity names. The default imports by the value of the one required attribute.
+    fn import_identity<'a>(
+        &'a self,
+        ctx: &'a Ctx<C>,
+        identity: &'a Value,
+    ) -> Pending<'a, Result<Imported, Diagnostics>> {
+        Box::pin(async move {
+            let named = identity.as_map().into_iter().flatten().filter(|(_, value)| value.is_known());
+            match named.map(|(_, value)| value.as_str()).collect::<Vec<_>>().as_slice() {
+                [Some(id)] => self.import(ctx, id).await,
+                _ => Err(Diagnostic::error(
+                    "The object cannot be found by this identity",
+                    "This resource imports by one attribute of its identity, or by id.",
+                )
+                .into()),
+            }
+        })
+    }
+
+    /// Turns a stored identity of an older version into the current shape.
+    ///
+    /// # Errors
+    /// What the user should see.
+    fn upgrade_identity(&self, version: i64, identity: Json) -> Result<Json, Diagnostic> {
+        let _ = version;
+        Ok(identity)
+    }
 
     /// Turns a stored state of an older schema version into the current shape. Attributes the schema no longer has are
     /// dropped afterwards, so the default (change nothing) is right for every addition and removal.

@@ -294,6 +294,20 @@ impl Attribute {
     }
 }
 
+fn look_at<'a>(attributes: impl Iterator<Item = (&'a String, &'a Attribute)>) -> BTreeMap<String, Attribute> {
+    let open = attributes.filter(|(_, attribute)| !attribute.is_write_only());
+    open.map(|(name, attribute)| {
+        let shape = match &attribute.shape {
+            Shape::Plain(ty) => Shape::Plain(ty.clone()),
+            Shape::Nested(nesting, children) => Shape::Nested(*nesting, look_at(children.iter())),
+        };
+        let mut seen = Attribute::new(shape, Usage::Computed).describe(attribute.description.clone());
+        seen.secrecy = attribute.secrecy;
+        (name.clone(), seen)
+    })
+    .collect()
+}
+
 fn object_type(attributes: &BTreeMap<String, Attribute>) -> Type {
     Type::Object(attributes.iter().map(|(name, attribute)| (name.clone(), attribute.value_type())).collect())
 }
@@ -325,6 +339,13 @@ impl Schema {
     pub fn version(mut self, version: i64) -> Self {
         self.version = version;
         self
+    }
+
+    /// The same attributes as somebody sees who can only look: all computed, without defaults and validators; write-only
+    /// ones and those named in `without` are left out. For data sources about an object that is also a resource.
+    pub fn to_look_at(&self, without: &[&str]) -> BTreeMap<String, Attribute> {
+        let kept = self.attributes.iter().filter(|(name, _)| !without.contains(&name.as_str()));
+        look_at(kept)
     }
 
     /// The version of states written under this schema.

@@ -5,11 +5,14 @@
 
 mod handshake;
 mod log;
+mod managed;
 mod operations;
 mod provider;
+mod registry;
 mod services;
 mod tls;
 mod transport;
+mod unmanaged;
 
 pub use handshake::{HandshakeError, MAGIC_COOKIE_KEY, MAGIC_COOKIE_VALUE};
 pub use provider::ProviderService;

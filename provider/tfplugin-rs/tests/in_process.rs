@@ -94,16 +94,17 @@ async fn the_schema_says_what_terraform_needs() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_unimplemented() {
+async fn what_is_not_there_is_unimplemented_or_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut client = client(dir.path()).await;
     let code = |status: tonic::Status| status.code();
-    let data = client.read_data_source(wire::ReadDataSourceRequest::default()).await;
-    assert_eq!(data.map_err(code).unwrap_err(), Code::Unimplemented);
-    let action = client.invoke_action(wire::InvokeActionRequest::default()).await;
-    assert_eq!(action.map_err(code).unwrap_err(), Code::Unimplemented);
-    let identity = client.get_resource_identity_schemas(wire::GetResourceIdentitySchemasRequest {}).await;
-    assert_eq!(identity.map_err(code).unwrap_err(), Code::Unimplemented);
+    let moved = client.move_resource_state(wire::MoveResourceStateRequest::default()).await;
+    assert_eq!(moved.map_err(code).unwrap_err(), Code::Unimplemented);
+    let generated = client.generate_resource_config(wire::GenerateResourceConfigRequest::default()).await;
+    assert_eq!(generated.map_err(code).unwrap_err(), Code::Unimplemented);
+    let data =
+        client.read_data_source(wire::ReadDataSourceRequest { type_name: "notes_no".into(), ..Default::default() });
+    assert_eq!(data.await.unwrap().into_inner().diagnostics[0].summary, "Unknown data source notes_no");
 }
 
 #[tokio::test]

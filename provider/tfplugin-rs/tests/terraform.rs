@@ -224,3 +224,36 @@ fn started_by_hand_it_says_what_it_is() {
     assert!(!output.status.success() && output.stdout.is_empty());
     assert!(String::from_utf8_lossy(&output.stderr).contains("started by terraform"));
 }
+
+/// Data source, function and ephemeral resource in one configuration, through plan, apply and refresh.
+#[test]
+fn what_is_looked_up_computed_and_only_lent() {
+    let bench = Bench::new();
+    let tf = &bench.terraform;
+    bench.config(
+        r#"resource "notes_note" "a" {
+  title = "a"
+  text  = provider::notes::join("-", "x", "y")
+}
+ephemeral "notes_lock" "me" {
+  owner = "me"
+}
+data "notes_count" "all" {
+  depends_on = [notes_note.a]
+}
+output "number" {
+  value = data.notes_count.all.number
+}"#,
+    );
+    tf.init().unwrap();
+    tf.apply().unwrap();
+    assert_eq!(tf.state("notes_note.a").unwrap().unwrap()["text"], "x-y");
+    assert_eq!(tf.state("data.notes_count.all").unwrap().unwrap()["number"], 1);
+    assert_eq!(tf.plan().unwrap(), Planned::Nothing);
+    assert!(!bench.notes().join("me.lock").exists(), "what was lent is given back");
+    let state = std::fs::read_to_string(bench.dir.path().join("terraform.tfstate")).unwrap();
+    assert!(!state.contains("key of me"), "and never stored");
+    bench.config(r#"output "nothing" { value = provider::notes::join("-") }"#);
+    let refused = tf.try_apply().unwrap();
+    assert!(!refused.ok() && refused.flat().contains("There is nothing to join"), "{}", refused.flat());
+}

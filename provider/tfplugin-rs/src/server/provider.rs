@@ -1,20 +1,27 @@
 //! The provider service: messages in, typed requests to the author's code, messages out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError, RwLock},
 };
 
-use tonic::{Request, Response, Status};
+use futures::{StreamExt, stream};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use super::operations::{Listening, StopSwitch, guarded, salvage, settle};
+use super::{
+    operations::{StopSwitch, guarded},
+    registry::{Registry, decode, failed, told},
+    unmanaged::timestamp,
+};
 use crate::{
-    codec::{self, CodecError, Type},
+    action::Action,
+    data_source::DataSource,
     diagnostics::{Diagnostic, Diagnostics},
-    plan::{self, consistency},
-    resource::{Apply, Ctx, Named, Outcome, Private, Provider, Read, Resource},
+    ephemeral::Ephemeral,
+    function::{Function, Signature},
+    list::Lister,
+    resource::{Ctx, Provider, Resource},
     schema::{self, Schema},
-    value::Value,
     wire,
 };
 
@@ -22,232 +29,43 @@ type Reply<T> = Result<Response<T>, Status>;
 
 /// A provider as a gRPC service. [`crate::serve`] puts it on a socket; tests can call it in process.
 pub struct ProviderService<P: Provider> {
-    inner: Arc<Inner<P>>,
+    pub(super) inner: Arc<Inner<P>>,
 }
 
-struct Inner<P: Provider> {
+pub(super) struct Inner<P: Provider> {
     provider: P,
     schema: Schema,
-    resources: BTreeMap<&'static str, Registered<P::Client>>,
+    pub(super) resources: Registry<dyn Resource<P::Client>>,
+    pub(super) data_sources: Registry<dyn DataSource<P::Client>>,
+    pub(super) ephemerals: Registry<dyn Ephemeral<P::Client>>,
+    pub(super) lists: Registry<dyn Lister<P::Client>>,
+    pub(super) actions: Registry<dyn Action<P::Client>>,
+    pub(super) functions: BTreeMap<&'static str, (Signature, Arc<dyn Function>)>,
     client: RwLock<Option<Arc<P::Client>>>,
     stop: StopSwitch,
-}
-
-struct Registered<C> {
-    schema: Schema,
-    ty: Type,
-    resource: Arc<dyn Resource<C>>,
-}
-
-impl<C> Clone for Registered<C> {
-    fn clone(&self) -> Self {
-        Self { schema: self.schema.clone(), ty: self.ty.clone(), resource: Arc::clone(&self.resource) }
-    }
 }
 
 impl<P: Provider> ProviderService<P> {
     /// Reads the provider's schemas once.
     pub fn new(provider: P) -> Self {
-        let register = |(name, resource): Named<P::Client>| {
-            let schema = resource.schema();
-            (name, Registered { ty: schema.value_type(), schema, resource })
-        };
-        let resources = provider.resources().into_iter().map(register).collect();
         let inner = Inner {
             schema: provider.schema(),
+            resources: Registry::new("resource type", provider.resources(), |r| r.schema()),
+            data_sources: Registry::new("data source", provider.data_sources(), |d| d.schema()),
+            ephemerals: Registry::new("ephemeral resource", provider.ephemerals(), |e| e.schema()),
+            lists: Registry::new("list resource", provider.lists(), |l| l.schema()),
+            actions: Registry::new("action", provider.actions(), |a| a.schema()),
+            functions: provider.functions().into_iter().map(|(name, f)| (name, (f.signature(), f))).collect(),
             provider,
-            resources,
             client: RwLock::default(),
             stop: StopSwitch::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    fn find(&self, type_name: &str) -> Result<Registered<P::Client>, Diagnostic> {
-        self.inner.resources.get(type_name).cloned().ok_or_else(|| {
-            Diagnostic::error(
-                format!("Unknown resource type {type_name}"),
-                format!("This version of the {} provider has no such resource type.", self.inner.provider.name()),
-            )
-        })
-    }
-
-    fn ctx(&self) -> Ctx<P::Client> {
+    pub(super) fn ctx(&self) -> Ctx<P::Client> {
         let client = self.inner.client.read().unwrap_or_else(PoisonError::into_inner).clone();
         Ctx::new(client, self.inner.stop.token())
-    }
-
-    async fn validate_resource(&self, request: wire::ValidateResourceConfigRequest) -> Result<Diagnostics, Diagnostic> {
-        let found = self.find(&request.type_name)?;
-        let config = decode(request.config.as_ref(), &found.ty, "configuration")?;
-        let mut diagnostics = schema::check(&found.schema, &config);
-        let knows_write_only = request.client_capabilities.is_some_and(|c| c.write_only_attributes_allowed);
-        if !knows_write_only {
-            diagnostics.extend(found.schema.write_only_paths(&config).into_iter().map(|path| {
-                Diagnostic::error(
-                    "Write-only attributes need Terraform 1.11",
-                    "This Terraform would store the value in its state. Use Terraform 1.11 or later.",
-                )
-                .at(path)
-            }));
-        }
-        let more = guarded("validation", async move { found.resource.validate(&config) }).await?;
-        diagnostics.extend(more);
-        Ok(diagnostics)
-    }
-
-    async fn upgrade(&self, request: wire::UpgradeResourceStateRequest) -> Result<wire::DynamicValue, Diagnostic> {
-        let found = self.find(&request.type_name)?;
-        let unreadable = |detail: String| {
-            Diagnostic::error(format!("The stored state of {} cannot be read", request.type_name), detail)
-        };
-        let raw = request.raw_state.unwrap_or_default();
-        let mut state = serde_json::from_slice(&raw.json).map_err(|e| {
-            unreadable(format!("It is not JSON ({e}). States of Terraform 0.11 and earlier are not supported."))
-        })?;
-        let current = found.schema.current_version();
-        if request.version > current {
-            return Err(unreadable(format!(
-                "It was written by a newer version of this provider (schema version {}, this one knows {current}). Use \
-                 that version or a later one.",
-                request.version
-            )));
-        }
-        let (ty, version) = (found.ty, request.version);
-        if version < current {
-            let resource = found.resource;
-            state = guarded("a state upgrade", async move { resource.upgrade(version, state) }).await??;
-        }
-        let state = codec::from_json_lenient(&state, &ty).map_err(|e| unreadable(format!("{e}.")))?;
-        Ok(codec::to_wire(&state, &ty))
-    }
-
-    async fn read(&self, request: wire::ReadResourceRequest) -> Result<wire::ReadResourceResponse, Diagnostic> {
-        let found = self.find(&request.type_name)?;
-        let state = decode(request.current_state.as_ref(), &found.ty, "state")?;
-        let private = Private::from_bytes(&request.private);
-        let ctx = self.ctx();
-        let read = Read { state: state.clone(), private: private.clone() };
-        let (task_ctx, resource) = (ctx.clone(), Arc::clone(&found.resource));
-        let outcome = guarded("a read", async move { resource.read(&task_ctx, read).await }).await;
-        let outcome = outcome.unwrap_or_else(|failure| salvage(&ctx, state.clone(), private, failure));
-        let outcome = settle(&found.schema, &request.type_name, &state, None, outcome);
-        Ok(wire::ReadResourceResponse {
-            new_state: Some(codec::to_wire(&outcome.state, &found.ty)),
-            diagnostics: outcome.diagnostics.to_wire(),
-            private: outcome.private.to_bytes(),
-            ..Default::default()
-        })
-    }
-
-    async fn plan(
-        &self,
-        request: wire::PlanResourceChangeRequest,
-    ) -> Result<wire::PlanResourceChangeResponse, Diagnostic> {
-        let found = self.find(&request.type_name)?;
-        let prior = decode(request.prior_state.as_ref(), &found.ty, "prior state")?;
-        let proposed = decode(request.proposed_new_state.as_ref(), &found.ty, "proposed state")?;
-        let ctx = self.ctx();
-        let resource = Arc::clone(&found.resource);
-        if proposed.is_null() {
-            let planning = async move { resource.plan_destroy(&ctx, &prior).await };
-            return Ok(wire::PlanResourceChangeResponse {
-                planned_state: Some(codec::to_wire(&Value::Null, &found.ty)),
-                planned_private: request.prior_private,
-                diagnostics: guarded("the plan of a destroy", planning).await?.to_wire(),
-                ..Default::default()
-            });
-        }
-        let config = decode(request.config.as_ref(), &found.ty, "configuration")?;
-        let private = Private::from_bytes(&request.prior_private);
-        let mut plan = plan::propose(&found.schema, prior, config, &proposed, private);
-        let planning = async move {
-            let diagnostics = resource.plan(&ctx, &mut plan).await;
-            (plan, diagnostics)
-        };
-        let (plan, mut diagnostics) = guarded("a plan", planning).await?;
-        if !diagnostics.has_errors() {
-            let broken = consistency::plan(&found.schema, &plan.prior, &plan.config, &plan.planned);
-            diagnostics.extend(consistency::report(&request.type_name, "plan", broken));
-        }
-        Ok(wire::PlanResourceChangeResponse {
-            planned_state: Some(codec::to_wire(&plan.planned, &found.ty)),
-            requires_replace: plan.replace.iter().map(crate::Path::to_wire).collect(),
-            planned_private: plan.private.to_bytes(),
-            diagnostics: diagnostics.to_wire(),
-            ..Default::default()
-        })
-    }
-
-    async fn apply(
-        &self,
-        request: wire::ApplyResourceChangeRequest,
-    ) -> Result<wire::ApplyResourceChangeResponse, Diagnostic> {
-        let found = self.find(&request.type_name)?;
-        let prior = decode(request.prior_state.as_ref(), &found.ty, "prior state")?;
-        let planned = decode(request.planned_state.as_ref(), &found.ty, "planned state")?;
-        let config = decode(request.config.as_ref(), &found.ty, "configuration")?;
-        let private = Private::from_bytes(&request.planned_private);
-        let ctx = self.ctx();
-        let (task_ctx, resource) = (ctx.clone(), Arc::clone(&found.resource));
-        let listening = Listening::to(&ctx);
-        let outcome = if planned.is_null() {
-            let delete = Read { state: prior.clone(), private: private.clone() };
-            guarded("a destroy", async move { resource.delete(&task_ctx, delete).await }).await
-        } else {
-            let apply = Apply { config, prior: prior.clone(), planned: planned.clone(), private: private.clone() };
-            if prior.is_null() {
-                guarded("a create", async move { resource.create(&task_ctx, apply).await }).await
-            } else {
-                guarded("an update", async move { resource.update(&task_ctx, apply).await }).await
-            }
-        };
-        listening.heard();
-        let mut outcome = outcome.unwrap_or_else(|failure| salvage(&ctx, prior.clone(), private, failure));
-        if planned.is_null() && !outcome.state.is_null() && !outcome.diagnostics.has_errors() {
-            outcome = outcome.with(Diagnostic::error(
-                format!("{} still exists after its destruction", request.type_name),
-                "The provider reported neither an error nor that the object is gone. Please report this.",
-            ));
-        }
-        let outcome = settle(&found.schema, &request.type_name, &prior, Some(&planned), outcome);
-        Ok(wire::ApplyResourceChangeResponse {
-            new_state: Some(codec::to_wire(&outcome.state, &found.ty)),
-            private: outcome.private.to_bytes(),
-            diagnostics: outcome.diagnostics.to_wire(),
-            ..Default::default()
-        })
-    }
-
-    async fn import(
-        &self,
-        request: wire::ImportResourceStateRequest,
-    ) -> Result<wire::ImportResourceStateResponse, Diagnostics> {
-        let found = self.find(&request.type_name)?;
-        if request.id.is_empty() {
-            return Err(Diagnostic::error("Import needs an id", "This provider imports by id, not by identity.").into());
-        }
-        let (ctx, resource) = (self.ctx(), Arc::clone(&found.resource));
-        let id = request.id.clone();
-        let imported = guarded("an import", async move { resource.import(&ctx, &id).await }).await??;
-        let settled = settle(
-            &found.schema,
-            &request.type_name,
-            &Value::Null,
-            None,
-            Outcome::new(imported.state, imported.private),
-        );
-        let imported = wire::ImportedResource {
-            type_name: request.type_name,
-            state: Some(codec::to_wire(&settled.state, &found.ty)),
-            private: settled.private.to_bytes(),
-            identity: None,
-        };
-        Ok(wire::ImportResourceStateResponse {
-            imported_resources: vec![imported],
-            diagnostics: settled.diagnostics.to_wire(),
-            deferred: None,
-        })
     }
 
     async fn configure(&self, request: wire::ConfigureProviderRequest) -> Result<(), Diagnostics> {
@@ -265,23 +83,11 @@ impl<P: Provider> ProviderService<P> {
         diagnostics.extend(guarded("validation", async move { inner.provider.validate(&config) }).await?);
         Ok(diagnostics)
     }
-}
 
-fn decode(value: Option<&wire::DynamicValue>, ty: &Type, what: &str) -> Result<Value, Diagnostic> {
-    codec::from_wire(value, ty).map_err(|error: CodecError| {
-        Diagnostic::error(
-            format!("The provider cannot read the {what}"),
-            format!("Terraform sent something that does not fit the schema: {error}. Please report this."),
-        )
-    })
-}
-
-fn told<E: Into<Diagnostics>>(result: Result<Diagnostics, E>) -> Vec<wire::Diagnostic> {
-    result.unwrap_or_else(Into::into).to_wire()
-}
-
-fn failed(failure: impl Into<Diagnostics>) -> Vec<wire::Diagnostic> {
-    failure.into().to_wire()
+    fn function_signatures(&self) -> HashMap<String, wire::Function> {
+        let functions = self.inner.functions.iter();
+        functions.map(|(name, (signature, _))| ((*name).to_owned(), signature.to_wire())).collect()
+    }
 }
 
 #[tonic::async_trait]
@@ -290,10 +96,16 @@ impl<P: Provider> wire::provider_server::Provider for ProviderService<P> {
         &self,
         _: Request<wire::GetProviderSchemaRequest>,
     ) -> Reply<wire::GetProviderSchemaResponse> {
-        let resources = &self.inner.resources;
+        let inner = &self.inner;
+        let actions = inner.actions.schemas().into_iter();
         Ok(Response::new(wire::GetProviderSchemaResponse {
-            provider: Some(self.inner.schema.to_wire()),
-            resource_schemas: resources.iter().map(|(n, r)| ((*n).to_owned(), r.schema.to_wire())).collect(),
+            provider: Some(inner.schema.to_wire()),
+            resource_schemas: inner.resources.schemas(),
+            data_source_schemas: inner.data_sources.schemas(),
+            ephemeral_resource_schemas: inner.ephemerals.schemas(),
+            list_resource_schemas: inner.lists.schemas(),
+            action_schemas: actions.map(|(name, schema)| (name, wire::ActionSchema { schema: Some(schema) })).collect(),
+            functions: self.function_signatures(),
             server_capabilities: Some(wire::ServerCapabilities {
                 plan_destroy: true,
                 get_provider_schema_optional: true,
@@ -303,9 +115,132 @@ impl<P: Provider> wire::provider_server::Provider for ProviderService<P> {
         }))
     }
 
-    // OpenTofu asks even if the schema lists no functions.
+    // OpenTofu asks even though the schema lists them.
     async fn get_functions(&self, _: Request<wire::GetFunctionsRequest>) -> Reply<wire::GetFunctionsResponse> {
-        Ok(Response::new(wire::GetFunctionsResponse::default()))
+        let functions = self.function_signatures();
+        Ok(Response::new(wire::GetFunctionsResponse { functions, diagnostics: Vec::new() }))
+    }
+
+    async fn get_resource_identity_schemas(
+        &self,
+        _: Request<wire::GetResourceIdentitySchemasRequest>,
+    ) -> Reply<wire::GetResourceIdentitySchemasResponse> {
+        Ok(Response::new(self.identity_schemas()))
+    }
+
+    async fn upgrade_resource_identity(
+        &self,
+        request: Request<wire::UpgradeResourceIdentityRequest>,
+    ) -> Reply<wire::UpgradeResourceIdentityResponse> {
+        let (upgraded_identity, diagnostics) = match self.upgrade_identity(request.into_inner()).await {
+            Ok(identity) => (Some(identity), Vec::new()),
+            Err(failure) => (None, failed(failure)),
+        };
+        Ok(Response::new(wire::UpgradeResourceIdentityResponse { upgraded_identity, diagnostics }))
+    }
+
+    async fn validate_data_resource_config(
+        &self,
+        request: Request<wire::ValidateDataResourceConfigRequest>,
+    ) -> Reply<wire::ValidateDataResourceConfigResponse> {
+        let diagnostics = told(self.validate_data(request.into_inner()).await);
+        Ok(Response::new(wire::ValidateDataResourceConfigResponse { diagnostics }))
+    }
+
+    async fn read_data_source(
+        &self,
+        request: Request<wire::ReadDataSourceRequest>,
+    ) -> Reply<wire::ReadDataSourceResponse> {
+        Ok(Response::new(self.read_data(request.into_inner()).await.unwrap_or_else(|failure| {
+            wire::ReadDataSourceResponse { diagnostics: failed(failure), ..Default::default() }
+        })))
+    }
+
+    async fn call_function(&self, request: Request<wire::CallFunctionRequest>) -> Reply<wire::CallFunctionResponse> {
+        let (result, error) = match self.call(request.into_inner()) {
+            Ok(result) => (Some(result), None),
+            Err(error) => (None, Some(error.to_wire())),
+        };
+        Ok(Response::new(wire::CallFunctionResponse { result, error }))
+    }
+
+    async fn validate_ephemeral_resource_config(
+        &self,
+        request: Request<wire::ValidateEphemeralResourceConfigRequest>,
+    ) -> Reply<wire::ValidateEphemeralResourceConfigResponse> {
+        let diagnostics = told(self.validate_ephemeral(request.into_inner()).await);
+        Ok(Response::new(wire::ValidateEphemeralResourceConfigResponse { diagnostics }))
+    }
+
+    async fn open_ephemeral_resource(
+        &self,
+        request: Request<wire::OpenEphemeralResourceRequest>,
+    ) -> Reply<wire::OpenEphemeralResourceResponse> {
+        Ok(Response::new(self.open(request.into_inner()).await.unwrap_or_else(|failure| {
+            wire::OpenEphemeralResourceResponse { diagnostics: failed(failure), ..Default::default() }
+        })))
+    }
+
+    async fn renew_ephemeral_resource(
+        &self,
+        request: Request<wire::RenewEphemeralResourceRequest>,
+    ) -> Reply<wire::RenewEphemeralResourceResponse> {
+        let request = request.into_inner();
+        let before = request.private.clone();
+        Ok(Response::new(match self.renew(request).await {
+            Ok(renewed) => wire::RenewEphemeralResourceResponse {
+                diagnostics: Vec::new(),
+                renew_at: renewed.renew_at.map(timestamp),
+                private: Some(renewed.private.to_bytes()),
+            },
+            Err(failure) => {
+                wire::RenewEphemeralResourceResponse { diagnostics: failed(failure), renew_at: None, private: before }
+            }
+        }))
+    }
+
+    async fn close_ephemeral_resource(
+        &self,
+        request: Request<wire::CloseEphemeralResourceRequest>,
+    ) -> Reply<wire::CloseEphemeralResourceResponse> {
+        let diagnostics = told(self.close(request.into_inner()).await);
+        Ok(Response::new(wire::CloseEphemeralResourceResponse { diagnostics }))
+    }
+
+    async fn validate_list_resource_config(
+        &self,
+        request: Request<wire::ValidateListResourceConfigRequest>,
+    ) -> Reply<wire::ValidateListResourceConfigResponse> {
+        let diagnostics = told(self.validate_list(request.into_inner()).await);
+        Ok(Response::new(wire::ValidateListResourceConfigResponse { diagnostics }))
+    }
+
+    async fn list_resource(
+        &self,
+        request: Request<wire::ListResourceRequest>,
+    ) -> Reply<BoxStream<wire::ListResourceEvent>> {
+        let events = self.list(request.into_inner()).await;
+        Ok(Response::new(Box::pin(stream::iter(events).map(Ok))))
+    }
+
+    async fn validate_action_config(
+        &self,
+        request: Request<wire::ValidateActionConfigRequest>,
+    ) -> Reply<wire::ValidateActionConfigResponse> {
+        let diagnostics = told(self.validate_action(request.into_inner()).await);
+        Ok(Response::new(wire::ValidateActionConfigResponse { diagnostics }))
+    }
+
+    async fn plan_action(&self, request: Request<wire::PlanActionRequest>) -> Reply<wire::PlanActionResponse> {
+        let diagnostics = told(self.planned_action(request.into_inner()).await);
+        Ok(Response::new(wire::PlanActionResponse { diagnostics, deferred: None }))
+    }
+
+    async fn invoke_action(
+        &self,
+        request: Request<wire::InvokeActionRequest>,
+    ) -> Reply<BoxStream<wire::InvokeActionEvent>> {
+        Ok(Response::new(Box::pin(self.invoke(request.into_inner()).map(Ok))))
     }
 
     async fn validate_provider_config(
