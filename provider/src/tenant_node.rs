@@ -224,6 +224,7 @@ impl Kind for TenantNodes {
                     _ => DrainTimeout::Wait,
                 },
             },
+            group: None,
         };
         Ok(Declaration { spec, labels: Default::default() })
     }

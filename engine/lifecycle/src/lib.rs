@@ -7,7 +7,8 @@
 //!
 //! * [`host::step`] decides for a physical server, [`host::outcome`] takes in what an effect brought, [`host::recover`]
 //!   what to believe after a crash, and [`host::agent`] what the installer says and is told.
-//! * [`node::step`] and [`node::outcome`] do the same for a claim.
+//! * [`node::step`] and [`node::outcome`] do the same for a claim; [`claim`] says which claims are decided on together, and
+//!   what reserving their hosts writes.
 //! * [`transitions`] is the list of all allowed phase changes; a step that would make another one is a bug and is caught by
 //!   the tests. The diagram in `docs/lifecycle.md` is made from it.
 //! * [`limits::Limits`] holds every deadline and retry count as data.
@@ -16,6 +17,7 @@
 //! has a reason, and a deadline unless waiting costs nothing; a claim leaves a host only through
 //! [`host::return_to_pool`], which takes the erase record.
 
+pub mod claim;
 pub mod host;
 pub mod limits;
 pub mod node;

@@ -47,6 +47,8 @@ pub struct Limits {
     pub ready_poll: SignedDuration,
     /// How often a claim without a host is decided again, if nothing changes before.
     pub decide_again: SignedDuration,
+    /// How many hosts are tried for one claim before it stays `failed`, the first included.
+    pub hosts_per_claim: usize,
 }
 
 impl Default for Limits {
@@ -70,6 +72,7 @@ impl Default for Limits {
             settle: SignedDuration::from_secs(10),
             ready_poll: SignedDuration::from_secs(60),
             decide_again: SignedDuration::from_secs(60),
+            hosts_per_claim: 3,
         }
     }
 }

@@ -4,12 +4,13 @@
 //! power off, delete the Node by uid, erase, back to the pool. Power goes off before the Node is deleted because a running
 //! kubelet could create it again.
 
+mod elsewhere;
 mod join;
 mod leave;
 
 use vmetal_model::{
-    Cause, ClaimState, Decision as Choice, Failure, Host, TenantNode, TenantNodePhase as Phase, TenantNodeStatus,
-    Timestamp, Uid, Wait,
+    Cause, ClaimState, Decision as Choice, Failure, Host, Recourse, TenantNode, TenantNodePhase as Phase,
+    TenantNodeStatus, Timestamp, Uid, Wait,
 };
 
 use crate::host::Fate;
@@ -42,6 +43,8 @@ pub enum Effect {
 pub enum Effected {
     /// A choice; with a host when one was reserved in the same commit.
     Decided(Choice, Option<(String, Uid)>),
+    /// No choice: the claim's group cannot be placed yet, for this reason.
+    Gathering(String),
     /// The join is prepared.
     Prepared {
         /// Public half of the token.
@@ -155,6 +158,7 @@ pub fn outcome(
             }
             turn.effected(effected);
         }
+        Err(failure) if effect == Effect::Decide && turn.status.phase == Phase::Failed => turn.not_told(&failure),
         Err(failure) => turn.failed(effect, failure),
     }
     turn.finish(Fate::Keep)
@@ -162,7 +166,8 @@ pub fn outcome(
 
 /// The installed system reports that joining failed.
 pub fn join_failed(view: View<'_>, limits: &Limits, log: &str, now: Timestamp) -> Option<Decision> {
-    if !matches!(view.node.status.phase, Phase::Provisioning | Phase::Joining) {
+    // A host that was given up may still run what was installed there: its word is not about the present one.
+    if !matches!(view.node.status.phase, Phase::Provisioning | Phase::Joining) || view.held().is_none() {
         return None;
     }
     let mut turn = Turn::new(view, limits, now);
@@ -234,6 +239,7 @@ impl<'a> Turn<'a> {
         self.status.phase = phase;
         self.status.phase_since = self.now;
         self.status.wait = None;
+        self.status.recourse = None;
         self.status.failure = None;
         self.status.failures = 0;
         self.status.not_before = None;
@@ -245,6 +251,7 @@ impl<'a> Turn<'a> {
         if self.status.phase != Phase::Failed {
             self.enter(Phase::Failed, &failure.message);
         }
+        self.status.recourse = self.may_move(&failure).then_some(Recourse::Looking);
         self.status.failure = Some(failure);
     }
 

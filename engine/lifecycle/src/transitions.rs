@@ -72,6 +72,7 @@ pub const NODE: &[Edge<N>] = &[
     node(N::Provisioning, N::Draining, "deleted"),
     node(N::Joining, N::Draining, "deleted"),
     node(N::Ready, N::Draining, "deleted"),
+    node(N::Failed, N::Pending, "another host is free, and the first is given back"),
     node(N::Failed, N::Draining, "deleted"),
     node(N::Draining, N::Released, "pods gone, or the deadline passed"),
 ];

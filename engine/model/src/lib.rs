@@ -44,7 +44,8 @@ pub use quantity::{Quantity, Resources};
 pub use requirement::{Operator, Requirement};
 pub use tenant_cluster::{TenantCluster, TenantClusterSpec, TenantClusterStatus};
 pub use tenant_node::{
-    Candidate, Decision, Taint, TaintEffect, TenantNode, TenantNodePhase, TenantNodeSpec, TenantNodeStatus,
+    Candidate, Decision, GroupSpec, Recourse, Taint, TaintEffect, TenantNode, TenantNodePhase, TenantNodeSpec,
+    TenantNodeStatus, TriedHost,
 };
 pub use validate::{FieldError, Validate};
 pub use wait::{Cause, Failure, Wait};

@@ -46,6 +46,27 @@ pub struct TenantNodeSpec {
     /// How the node is emptied before it is released.
     #[serde(default)]
     pub drain: DrainSpec,
+    /// Others that it is placed together with, all or none; alone when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupSpec>,
+}
+
+/// Tenant nodes of one cluster that are placed together: each of them gets a host in the same commit, or none does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSpec {
+    /// Name of the group; tenant nodes of the same cluster that give it are its members.
+    pub name: String,
+    /// How many members there must be before any of them gets a host. Members beyond it are placed when they come.
+    pub size: u32,
+    /// Label whose value must be the same on the hosts of all members, for example the rack or the NVLink domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same: Option<String>,
+}
+
+impl GroupSpec {
+    /// The largest group: all of it is one transaction.
+    pub const LARGEST: u32 = 1024;
 }
 
 /// How a node is emptied.
@@ -218,9 +239,36 @@ pub struct TenantNodeStatus {
     /// The failure that matters now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// Hosts that were given up for this claim, in order. None of them is chosen for it again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<TriedHost>,
+    /// In `failed`: what the engine does about it by itself. Absent when only an operator, or the host's recovery, helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recourse: Option<Recourse>,
     /// The generation of the spec that the status speaks of.
     #[serde(default)]
     pub observed_generation: u64,
+}
+
+/// A host that was given up for a claim, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TriedHost {
+    /// The host's name.
+    pub host: String,
+    /// The host's identity: another host of the same name was not tried.
+    pub host_uid: Uid,
+    /// What failed there.
+    pub failure: Failure,
+}
+
+/// What the engine does about a failed claim by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Recourse {
+    /// It looks for another host.
+    Looking,
+    /// There is one: the claim leaves the host that failed. That host is the last in `tried`.
+    Leaving,
 }
 
 impl TenantNodeStatus {
@@ -240,8 +288,15 @@ impl TenantNodeStatus {
             failures: 0,
             not_before: None,
             failure: None,
+            tried: Vec::new(),
+            recourse: None,
             observed_generation: 0,
         }
+    }
+
+    /// Whether the claim may not have a host, because it was given up for it.
+    pub fn has_tried(&self, host: &Uid) -> bool {
+        self.tried.iter().any(|tried| tried.host_uid == *host)
     }
 }
 

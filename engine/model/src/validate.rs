@@ -7,7 +7,7 @@ use crate::image::ImageSpec;
 use crate::node_type::NodeTypeSpec;
 use crate::requirement::{Operator, Requirement};
 use crate::tenant_cluster::TenantClusterSpec;
-use crate::tenant_node::{Taint, TenantNodeSpec};
+use crate::tenant_node::{GroupSpec, Taint, TenantNodeSpec};
 
 /// One thing that is wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -183,8 +183,21 @@ impl Validate for TenantNodeSpec {
         if self.drain.timeout_seconds == 0 {
             errors.push(FieldError::new("spec.drain.timeout_seconds", "is 0; expected a positive number of seconds"));
         }
+        if let Some(group) = &self.group {
+            validate_group(group, &mut errors);
+        }
         errors
     }
+}
+
+fn validate_group(group: &GroupSpec, errors: &mut Vec<FieldError>) {
+    let GroupSpec { name: given, size, same } = group;
+    errors.extend(name(given).err().map(|error| FieldError::new("spec.group.name", error.message)));
+    if !(1..=GroupSpec::LARGEST).contains(size) {
+        let message = format!("is {size}; expected 1 to {}", GroupSpec::LARGEST);
+        errors.push(FieldError::new("spec.group.size", message));
+    }
+    errors.extend(same.as_ref().and_then(|key| label("spec.group.same", key, "").err()));
 }
 
 impl Validate for TenantClusterSpec {
@@ -254,10 +267,21 @@ mod tests {
         let spec = TenantNodeSpec {
             requirements: vec![Requirement { key: "k".into(), operator: Operator::Gt, values: vec!["x".into()] }],
             drain: crate::tenant_node::DrainSpec { timeout_seconds: 0, ..Default::default() },
+            group: Some(GroupSpec { name: "Not a name".into(), size: 0, same: Some("a b".into()) }),
             ..Default::default()
         };
         let paths: Vec<String> = spec.validate().into_iter().map(|e| e.path).collect();
-        assert_eq!(paths, ["spec.cluster", "spec.requirements[0].values", "spec.drain.timeout_seconds"]);
+        assert_eq!(
+            paths,
+            [
+                "spec.cluster",
+                "spec.requirements[0].values",
+                "spec.drain.timeout_seconds",
+                "spec.group.name",
+                "spec.group.size",
+                "spec.group.same"
+            ]
+        );
     }
 
     #[test]

@@ -103,6 +103,7 @@ fn node_spec() -> impl Strategy<Value = TenantNodeSpec> {
                 taints,
                 user_data_version,
                 drain,
+                group: None,
             }
         },
     )

@@ -40,7 +40,9 @@ impl Turn<'_> {
                 self.status.host_uid = Some(uid);
                 self.enter(Phase::Scheduled, &reason);
             }
+            Effected::Decided(choice, None) if self.status.phase == Phase::Failed => self.told(&choice),
             Effected::Decided(choice, None) => self.undecided(choice),
+            Effected::Gathering(why) => self.gathering(why),
             Effected::Prepared { token_id, node_name, provider_id } => {
                 self.status.token_id = Some(token_id);
                 self.status.node_name = Some(node_name);
@@ -92,6 +94,15 @@ impl Turn<'_> {
         };
         let unblocks = "a matching host becomes available, or the claim changes".to_owned();
         self.wait("a host", unblocks, None, None);
+        self.look_again_at(after(self.now, self.limits.decide_again));
+    }
+
+    /// The claim's group is not whole: nothing failed, and nothing is to be decided.
+    fn gathering(&mut self, why: String) {
+        self.status.failure = None;
+        self.status.decision = None;
+        let group = self.view.node.spec.group.as_ref().map_or("", |group| group.name.as_str());
+        self.wait(&format!("group {group} to be whole"), why, None, None);
         self.look_again_at(after(self.now, self.limits.decide_again));
     }
 
@@ -212,22 +223,6 @@ impl Turn<'_> {
             self.effect = Some(Effect::RevokeToken);
         } else {
             self.effect = Some(Effect::CheckNode);
-        }
-    }
-
-    /// A failed claim goes on when its host does.
-    pub(super) fn failed_node(&mut self) {
-        // A claim whose join was never prepared has nothing to go on with: its host waits for it, not it for the host.
-        let prepared = self.status.provider_id.is_some();
-        let by_host = prepared
-            && !matches!(self.status.failure.as_ref().map(|f| f.cause), Some(Cause::Join | Cause::ForeignNode));
-        match self.view.held().map(|host| host.status.phase) {
-            Some(HostPhase::Provisioned) if by_host => self.enter(Phase::Joining, "the host went on"),
-            Some(HostPhase::Provisioning) if by_host => self.enter(Phase::Provisioning, "the host goes on"),
-            _ => {
-                let unblocks = "the host goes on, or the tenant node is deleted".to_owned();
-                self.wait("an operator", unblocks, None, None);
-            }
         }
     }
 }

@@ -359,3 +359,122 @@ fn the_same_answer_with_another_digest_is_not_written_again() {
     world.done(Effect::Decide, Effected::Decided(answer("two", 2), None));
     assert_eq!(world.node.status, before);
 }
+
+/// A claim whose host failed while it was installed.
+fn failed_on_h1() -> World {
+    let mut world = World::new();
+    world.reserve();
+    world.prepare();
+    let host = world.host.as_mut().unwrap();
+    host.status.phase = HostPhase::Error;
+    host.status.failure = Some(failure(Cause::Disk));
+    world.step();
+    assert_eq!((world.phase(), world.node.status.recourse), (Phase::Failed, Some(Recourse::Looking)));
+    world
+}
+
+fn another(host: Option<&str>) -> Effected {
+    let choice = Choice { host: host.map(Into::into), ..choice("0 of 1 hosts: 1 claimed") };
+    Effected::Decided(choice, None)
+}
+
+#[test]
+fn a_failed_claim_leaves_its_host_in_order_and_is_decided_on_again() {
+    let mut world = failed_on_h1();
+    let chosen = world.node.status.decision.clone();
+    world.done(Effect::Decide, another(None));
+    let wait = world.node.status.wait.clone().unwrap();
+    assert!(wait.unblocks.contains("no other host is free: 0 of 1 hosts"), "{wait:?}");
+    assert_eq!((world.node.status.recourse, &world.node.status.decision), (None, &chosen), "nothing else changed");
+    world.done(Effect::Decide, another(Some("h2")));
+    assert_eq!(world.node.status.recourse, Some(Recourse::Leaving));
+    assert_eq!(world.node.status.tried[0].host, "h1");
+    assert_eq!(world.claim(), ClaimState::Install, "not before the token is gone");
+    world.done(Effect::RevokeToken, Effected::Revoked);
+    assert_eq!((world.step().0, world.claim()), (None, ClaimState::Release));
+    world.host.as_mut().unwrap().status.phase = HostPhase::Deprovisioning;
+    assert_eq!(world.step().0, None, "the Node is not deleted while the host is on");
+    world.host.as_mut().unwrap().status.stage = Stage::NodeRemoval;
+    world.done(Effect::DeleteNode, Effected::Deleted);
+    assert_eq!(world.claim(), ClaimState::Erase);
+    world.step();
+    let status = &world.node.status;
+    assert_eq!(
+        (status.phase, &status.host, &status.provider_id, &status.token_id),
+        (Phase::Pending, &None, &None, &None)
+    );
+    assert!(status.has_tried(&Uid("uid-h1".into())), "{status:?}");
+    assert_eq!(world.step().0, Some(Effect::Decide));
+}
+
+#[test]
+fn a_host_that_cannot_be_switched_off_does_not_keep_the_claim() {
+    let mut world = failed_on_h1();
+    world.done(Effect::Decide, another(Some("h2")));
+    world.done(Effect::RevokeToken, Effected::Revoked);
+    world.step();
+    // The host tries to obey, and fails again.
+    assert_eq!((world.claim(), world.host.as_ref().unwrap().status.phase), (ClaimState::Release, HostPhase::Error));
+    world.done(Effect::DeleteNode, Effected::Deleted);
+    world.step();
+    assert_eq!(world.phase(), Phase::Pending);
+}
+
+#[test]
+fn a_claim_that_has_used_up_its_hosts_or_that_no_host_can_help_stays() {
+    let mut world = failed_on_h1();
+    for n in 0..world.limits.hosts_per_claim - 1 {
+        let tried = TriedHost { host: format!("x{n}"), host_uid: Uid(format!("x{n}")), failure: failure(Cause::Disk) };
+        world.node.status.tried.push(tried);
+    }
+    world.node.status.recourse = None;
+    world.node.status.wait = None;
+    assert_eq!(world.step().0, None);
+    assert!(world.node.status.wait.as_ref().unwrap().unblocks.contains("no more hosts"), "{:?}", world.node.status);
+
+    let mut world = World::new();
+    world.reserve();
+    world.prepare();
+    let host = world.host.as_mut().unwrap();
+    host.status.phase = HostPhase::Error;
+    host.status.failure = Some(failure(Cause::Image));
+    world.step();
+    assert_eq!((world.phase(), world.node.status.recourse), (Phase::Failed, None));
+    assert_eq!(world.step().0, None);
+}
+
+#[test]
+fn the_host_that_was_given_up_has_no_say_any_more() {
+    let mut world = failed_on_h1();
+    world.done(Effect::Decide, another(Some("h2")));
+    let given_up = world.host.take().unwrap();
+    world.step();
+    assert_eq!(world.phase(), Phase::Pending, "a host that is gone is left at once");
+    world.reserve();
+    world.prepare();
+    let first = world.host.as_mut().unwrap();
+    first.metadata.uid = Uid("uid-h2".into());
+    first.status.claim.as_mut().unwrap().uid = Uid("another".into());
+    let view = View { node: &world.node, host: Some(&given_up) };
+    assert!(join_failed(view, &world.limits, "late", world.now).is_some(), "asked about a host that it holds");
+    let view = View { node: &world.node, host: world.host.as_ref() };
+    assert!(join_failed(view, &world.limits, "late", world.now).is_none(), "another's host");
+}
+
+#[test]
+fn a_policy_without_an_answer_does_not_hide_what_failed() {
+    let mut world = failed_on_h1();
+    assert_eq!(world.step().0, Some(Effect::Decide));
+    world.outcome(Effect::Decide, Err(failure(Cause::Policy)));
+    assert_eq!(world.node.status.failure.as_ref().unwrap().cause, Cause::Disk);
+    assert_eq!(world.step().0, None, "asked again after a pause");
+}
+
+#[test]
+fn a_group_that_is_not_whole_waits_without_a_failure() {
+    let mut world = World::new();
+    world.node.spec.group = Some(GroupSpec { name: "g".into(), size: 2, same: None });
+    world.done(Effect::Decide, Effected::Gathering("1 of the 2 members".into()));
+    let status = &world.node.status;
+    assert_eq!((&status.failure, status.wait.as_ref().unwrap().reason.as_str()), (&None, "group g to be whole"));
+}
