@@ -162,8 +162,7 @@ impl Engine {
             OrderKind::Reboot => Action::Reboot,
             OrderKind::Erase => Action::Erase(EraseOrder { level: host.spec.erase, expected_serial }),
             OrderKind::Install => {
-                let claim = host.status.claim.as_ref();
-                let node = claim.and_then(|claim| self.fleet.node(&claim.node).filter(|n| n.metadata.uid == claim.uid));
+                let node = self.fleet.holder(host);
                 let node =
                     node.ok_or_else(|| Refused(503, "the tenant node that claims the host is gone".to_owned()))?;
                 let image = self.image_for(&node)?;
@@ -196,9 +195,7 @@ impl Engine {
 
     async fn join_failed(&self, host: &Host, log: &str) -> Result<AgentReply, Refused> {
         loop {
-            let claim = host.status.claim.as_ref();
-            let node = claim.and_then(|claim| self.fleet.node(&claim.node).filter(|n| n.metadata.uid == claim.uid));
-            let Some(node) = node else { break };
+            let Some(node) = self.fleet.holder(host) else { break };
             let Some(decision) =
                 node::join_failed(View { node: &node, host: Some(host) }, &self.limits, log, self.now())
             else {

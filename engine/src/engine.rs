@@ -15,6 +15,7 @@ use vmetal_policy::PolicyEngine;
 use vmetal_runtime::{Clock, Entropy, Lane, Scheduler};
 use vmetal_store::CommitError;
 
+use crate::claims::Desk;
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::ledger::{Batch, Ledger, Record};
@@ -64,8 +65,8 @@ pub struct Engine {
     pub scheduler: Scheduler<ObjectKey>,
     /// What `vmetal-netboot` answers from.
     pub boot: watch::Sender<BootTable>,
-    /// Serialises decisions, so that two claims never want the same host.
-    pub placing: tokio::sync::Mutex<()>,
+    /// Claims that wait to be decided on.
+    pub desk: Desk,
     /// Which claims were told that there is nothing for them, and what they were told that of.
     pub questions: Questions,
     /// Calls to BMCs at the same time: each holds a connection, and ten thousand hosts may be declared in one apply.
@@ -115,7 +116,7 @@ impl Engine {
             entropy,
             scheduler,
             boot: watch::Sender::new(BootTable::default()),
-            placing: tokio::sync::Mutex::new(()),
+            desk: Desk::default(),
             questions: Questions::default(),
             bmc_calls: Lane::new("bmc", BMC_CALLS),
             under_way: Mutex::default(),

@@ -214,6 +214,16 @@ impl Fleet {
         (Some(&host.metadata.uid) == node.status.host_uid.as_ref()).then_some(host)
     }
 
+    /// The claim that a host serves: the one that holds it and that names it. A claim that went to another host while this
+    /// one is still being erased is not it.
+    pub fn holder(&self, host: &Host) -> Option<Arc<TenantNode>> {
+        let claim = host.status.claim.as_ref()?;
+        let names = |node: &TenantNode| {
+            node.metadata.uid == claim.uid && node.status.host_uid.as_ref() == Some(&host.metadata.uid)
+        };
+        self.node(&claim.node).filter(|node| names(node))
+    }
+
     /// Remembers or forgets a boot token.
     pub fn set_token(&self, host: &Uid, token: Option<String>) {
         self.write(|t| match token {

@@ -117,6 +117,14 @@ impl Batch {
         self.txn.writes.is_empty() && self.txn.events.is_empty()
     }
 
+    /// Nothing is committed unless an object, which is not written, is still at the revision it was read at.
+    pub fn needs(&mut self, kind: Kind, name: &str, revision: u64) {
+        let guard = Guard::Revision(key(kind, name), Revision(revision));
+        if !self.txn.guards.contains(&guard) {
+            self.txn.guards.push(guard);
+        }
+    }
+
     /// Writes an object that must not exist yet.
     pub fn create<R: Record>(&mut self, object: R) {
         let at = key(R::KIND, &object.metadata().name);

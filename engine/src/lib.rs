@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod backend;
+pub mod claims;
 pub mod config;
 pub mod engine;
 pub mod fleet;

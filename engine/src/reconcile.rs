@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::SignedDuration;
-use vmetal_model::{Host, HostPhase, Kind, TenantNodePhase, Timestamp, Uid};
+use vmetal_model::{Host, HostPhase, Kind, TenantNode, TenantNodePhase, Timestamp, Uid};
 use vmetal_store::{Change, CommitError, Revision, Selector, Store};
 
 use crate::engine::{Engine, ObjectKey};
@@ -135,7 +135,7 @@ impl Engine {
                     self.classes_changed();
                 }
                 if pool.free {
-                    self.wake_nodes(&[TenantNodePhase::Pending, TenantNodePhase::Released]);
+                    self.wake_nodes(&[TenantNodePhase::Pending, TenantNodePhase::Failed, TenantNodePhase::Released]);
                 }
             }
             Update::Gone(Kind::Host, name) => {
@@ -150,6 +150,9 @@ impl Engine {
                 if let Some(host) = &node.status.host {
                     self.scheduler.wake(ObjectKey::new(Kind::Host, host.clone()));
                 }
+                if seen.gathers(node) {
+                    self.wake_group(node);
+                }
             }
             Update::Put(Entry::NodeType(node_type)) => {
                 // Its status is written by the engine itself: only a new declaration is news to claims.
@@ -159,7 +162,12 @@ impl Engine {
                 }
             }
             Update::Put(Entry::Image(_) | Entry::TenantCluster(_)) => self.wake_scheduled(),
-            Update::Gone(..) => self.wake_pending(),
+            Update::Gone(kind, name) => {
+                if *kind == Kind::TenantNode {
+                    seen.members.remove(name);
+                }
+                self.wake_pending();
+            }
         }
     }
 
@@ -167,6 +175,19 @@ impl Engine {
     fn classes_changed(&self) {
         for node_type in self.fleet.node_types() {
             self.scheduler.wake_after(ObjectKey::new(Kind::NodeType, node_type.name()), COUNT_PAUSE);
+        }
+    }
+
+    /// A member of a group came, or said something new: the others may be placed now.
+    fn wake_group(&self, node: &TenantNode) {
+        let group = |node: &TenantNode| node.spec.group.as_ref().map(|group| group.name.clone());
+        let (cluster, name) = (&node.spec.cluster, group(node));
+        let waits = |other: &TenantNode| {
+            other.status.phase == TenantNodePhase::Pending && other.spec.cluster == *cluster && group(other) == name
+        };
+        for other in self.fleet.nodes().iter().filter(|other| waits(other)) {
+            self.questions.forget(&other.metadata.uid);
+            self.scheduler.wake(ObjectKey::new(Kind::TenantNode, other.name()));
         }
     }
 
@@ -196,6 +217,8 @@ type Standing = (HostPhase, Option<(String, Uid)>, u64);
 struct Seen {
     hosts: HashMap<String, Standing>,
     node_types: HashMap<String, u64>,
+    /// Members of groups, with the generation of their declarations.
+    members: HashMap<String, (Uid, u64)>,
 }
 
 struct PoolNews {
@@ -208,6 +231,15 @@ struct PoolNews {
 }
 
 impl Seen {
+    /// Whether a claim is news to the rest of its group.
+    fn gathers(&mut self, node: &TenantNode) -> bool {
+        if node.spec.group.is_none() {
+            return false;
+        }
+        let now = (node.metadata.uid.clone(), node.metadata.generation);
+        self.members.insert(node.name().to_owned(), now.clone()) != Some(now)
+    }
+
     fn host(&mut self, host: &Host) -> PoolNews {
         let claim = host.status.claim.as_ref().map(|claim| (claim.node.clone(), claim.uid.clone()));
         let now = (host.status.phase, claim.clone(), host.metadata.generation);

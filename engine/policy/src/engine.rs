@@ -126,7 +126,20 @@ impl PolicyEngine {
         hosts: &[HostRow],
         now: u64,
     ) -> Result<PlaceDecision, PolicyError> {
-        let rejections: Vec<_> = hosts.iter().map(|host| feasibility::host(offer, host)).collect();
+        self.place_within(wanted, offer, hosts, |_| Vec::new(), now)
+    }
+
+    /// As [`PolicyEngine::place`], without the hosts that are barred for this claim.
+    pub(crate) fn place_within(
+        &self,
+        wanted: &Wanted,
+        offer: &Offer,
+        hosts: &[HostRow],
+        bars: impl Fn(&HostRow) -> Vec<Rejection>,
+        now: u64,
+    ) -> Result<PlaceDecision, PolicyError> {
+        let rules = |host| [feasibility::host(offer, host), bars(host)].concat();
+        let rejections: Vec<_> = hosts.iter().map(rules).collect();
         let input = snapshot::hosts(wanted, hosts, &rejections, &self.levels, now)?;
         let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
         let decided = self.ask(&self.placement, &input, |decision, info| {
@@ -344,11 +357,35 @@ fn summarise_types(candidates: &[Candidate], chosen: Option<usize>) -> String {
             format!("{} costs {} and is {of} that fits ({} considered)", winner.name, shown(winner), candidates.len())
         }
         None if candidates.is_empty() => "no node type fits: none is declared".to_owned(),
-        None => {
-            let lines: Vec<_> = candidates.iter().map(|row| format!("{}: {}", row.name, row.reason)).collect();
-            format!("no node type fits; {}", lines.join("; "))
-        }
+        None => format!("no node type fits; {}", unfit_types(candidates)),
     }
+}
+
+/// Types shown one by one where none fits; the others are counted by cause.
+const TYPES_SHOWN: usize = 3;
+
+/// Why none fits. A type that would fit if a host were free says most; types that the claim does not name say nothing.
+fn unfit_types(candidates: &[Candidate]) -> String {
+    let named: Vec<_> = candidates.iter().filter(|row| row.code != sdk::gate::NOT_NAMED).collect();
+    let considered = if named.is_empty() { candidates.iter().collect() } else { named };
+    let (mut full, rest): (Vec<_>, Vec<_>) = considered.into_iter().partition(|row| row.code == sdk::gate::NO_CAPACITY);
+    if full.is_empty() && rest.len() == 1 {
+        full.extend(&rest);
+        return format!("{}: {}", full[0].name, full[0].reason);
+    }
+    let uncounted = full.split_off(full.len().min(TYPES_SHOWN));
+    let others: Vec<_> = uncounted.into_iter().chain(rest).collect();
+    let mut lines: Vec<_> = full.iter().map(|row| format!("{}: {}", row.name, row.reason)).collect();
+    if !others.is_empty() {
+        let counts = feasibility::count_topics(others.iter().map(|row| row.topic.clone()));
+        let which = match (full.is_empty(), others.len()) {
+            (true, _) => "types",
+            (false, 1) => "other",
+            (false, _) => "others",
+        };
+        lines.push(format!("{} {which}: {counts}", others.len()));
+    }
+    lines.join("; ")
 }
 
 fn summarise_hosts(candidates: &[Candidate], wanted: u32, chosen: &[usize]) -> String {

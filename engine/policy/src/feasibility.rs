@@ -66,6 +66,20 @@ pub enum Rejection {
     },
     /// Inspection has not reported yet.
     NotInspected,
+    /// The host was given up for this claim.
+    Tried {
+        /// What failed there.
+        failure: String,
+    },
+    /// The others of the claim's group are elsewhere.
+    Elsewhere {
+        /// The label that must be the same.
+        key: String,
+        /// Its value at the others.
+        wanted: String,
+        /// Its value at the host.
+        seen: Option<String>,
+    },
     /// Too few hosts of the node type can be taken now.
     NoCapacity {
         /// How many hosts its selector matches.
@@ -94,6 +108,8 @@ impl Rejection {
             Rejection::Resource { .. } => gate::RESOURCE,
             Rejection::Special { .. } => gate::SPECIAL,
             Rejection::NotInspected => gate::NOT_INSPECTED,
+            Rejection::Tried { .. } => gate::TRIED,
+            Rejection::Elsewhere { .. } => gate::ELSEWHERE,
             Rejection::NoCapacity { .. } => gate::NO_CAPACITY,
         }
     }
@@ -110,6 +126,8 @@ impl Rejection {
             Rejection::Resource { name, .. } => format!("too little {name}"),
             Rejection::Special { name } => format!("{name} not asked for"),
             Rejection::NotInspected => "not inspected".to_owned(),
+            Rejection::Tried { .. } => "tried before".to_owned(),
+            Rejection::Elsewhere { key, .. } => format!("another {key}"),
             Rejection::NoCapacity { .. } => "no free host".to_owned(),
         }
     }
@@ -141,6 +159,13 @@ impl fmt::Display for Rejection {
                 write!(f, "has the special resource {name}, which the claim does not ask for")
             }
             Rejection::NotInspected => f.write_str("inspection has not reported its hardware yet"),
+            Rejection::Tried { failure } => write!(f, "was tried for this claim and given up: {failure}"),
+            Rejection::Elsewhere { key, wanted, seen: Some(seen) } => {
+                write!(f, "the group is at {key}={wanted}, the host at {key}={seen}")
+            }
+            Rejection::Elsewhere { key, wanted, seen: None } => {
+                write!(f, "the group is at {key}={wanted}, the host has no label {key}")
+            }
             Rejection::NoCapacity { total: 0, .. } => f.write_str("its selector matches no host"),
             Rejection::NoCapacity { total, free, wanted, taken } => {
                 write!(f, "{free} of {total} hosts free")?;
@@ -216,11 +241,11 @@ pub fn host(offer: &Offer, host: &HostRow) -> Vec<Rejection> {
     if host.deleted {
         found.push(Rejection::Deleted);
     }
-    if let Some(by) = &host.claimed_by {
-        found.push(Rejection::Claimed { by: by.clone() });
-    }
-    if host.phase != HostPhase::Available {
-        found.push(Rejection::Phase { seen: host.phase });
+    // How far a claimed host is, is its claim's affair; the reason of those who wait must not change with it.
+    match &host.claimed_by {
+        Some(by) => found.push(Rejection::Claimed { by: by.clone() }),
+        None if host.phase != HostPhase::Available => found.push(Rejection::Phase { seen: host.phase }),
+        None => {}
     }
     match &host.hardware {
         Some(hardware) => found.extend(shortages(&offer.resources, hardware)),
@@ -257,9 +282,14 @@ fn shortages(declared: &Resources, hardware: &Hardware) -> Vec<Rejection> {
 
 /// Fills in an offer's capacity.
 pub(crate) fn count_capacity(offer: &mut Offer, hosts: &[HostRow]) {
+    count_capacity_within(offer, hosts, |_| Vec::new());
+}
+
+/// As [`count_capacity`], for a claim for which some hosts are barred.
+pub(crate) fn count_capacity_within(offer: &mut Offer, hosts: &[HostRow], bars: impl Fn(&HostRow) -> Vec<Rejection>) {
     let (mut total, mut free, mut taken) = (0u32, 0u32, Vec::new());
     for row in hosts {
-        let rejections = host(offer, row);
+        let rejections = [host(offer, row), bars(row)].concat();
         if rejections.iter().any(|rejection| matches!(rejection, Rejection::Label { .. })) {
             continue;
         }
@@ -279,11 +309,31 @@ pub fn counts<'a>(rejections: impl Iterator<Item = &'a Rejection>) -> String {
     count_topics(rejections.map(Rejection::topic))
 }
 
+/// Why hosts of an offer cannot be taken, counted by topic.
+pub(crate) fn taken(offer: &Offer, hosts: &[HostRow]) -> BTreeMap<String, usize> {
+    let mut taken = BTreeMap::new();
+    for row in hosts {
+        let rejections = host(offer, row);
+        if rejections.iter().any(|rejection| matches!(rejection, Rejection::Label { .. })) {
+            continue;
+        }
+        if let Some(first) = rejections.first() {
+            *taken.entry(first.topic()).or_default() += 1;
+        }
+    }
+    taken
+}
+
 pub(crate) fn count_topics(topics: impl Iterator<Item = String>) -> String {
     let mut by_topic: BTreeMap<String, usize> = BTreeMap::new();
     for topic in topics {
         *by_topic.entry(topic).or_default() += 1;
     }
+    show_counts(&by_topic)
+}
+
+/// Counts as people read them: the most frequent first.
+pub(crate) fn show_counts(by_topic: &BTreeMap<String, usize>) -> String {
     let mut sorted: Vec<_> = by_topic.into_iter().collect();
     sorted.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     sorted.into_iter().map(|(topic, count)| format!("{count} {topic}")).collect::<Vec<_>>().join(", ")

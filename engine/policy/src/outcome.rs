@@ -9,8 +9,9 @@ use crate::cost::Cost;
 use crate::decision::{Candidate, Record};
 use crate::engine::PolicyEngine;
 use crate::error::PolicyError;
-use crate::feasibility;
+use crate::feasibility::{self, Rejection};
 use crate::input::{HostRow, Offer, Wanted};
+use crate::round::{Bars, Round};
 
 /// What was decided for a tenant node.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,55 +33,24 @@ const HOSTS_KEPT: usize = 32;
 impl PolicyEngine {
     /// Chooses node type and host for a tenant node.
     ///
-    /// The order of `node_types` and `hosts` does not matter. Computes only; see [`PolicyEngine`].
+    /// The order of `node_types` and `hosts` does not matter. Computes only; see [`PolicyEngine`]. Many claims are decided
+    /// on in one [`Round`].
     ///
     /// # Errors
     /// When a policy fails and its binding says that there is no decision then. That nothing fits is no error.
     pub fn decide(
         &self,
         node: &model::TenantNode,
-        node_types: &[model::NodeType],
+        node_types: &[impl Borrow<model::NodeType>],
         hosts: &[impl Borrow<model::Host>],
         now: Timestamp,
     ) -> Result<Outcome, PolicyError> {
-        let wanted = Wanted::from_model(node);
-        let rows: Vec<HostRow> = hosts.iter().map(|host| HostRow::from_model(host.borrow())).collect();
-        let offers: Vec<Offer> = node_types.iter().map(|node_type| Offer::from_model(node_type, &rows)).collect();
-        let seconds = u64::try_from(now.as_second()).unwrap_or(0);
-        let chosen = self.choose_type(&wanted, &offers, seconds)?;
-        let mut decision = model::Decision {
-            node_type: None,
-            host: None,
-            cost: None,
-            reason: chosen.record.summary.clone(),
-            node_types: chosen.record.candidates.iter().map(shown).collect(),
-            hosts: Vec::new(),
-            policies: vec![chosen.record.policy.to_string()],
-            input_digest: chosen.record.input_digest.clone(),
-            at: now,
-        };
-        let Some(index) = chosen.chosen else {
-            decision.hosts = kept(unplaced(&wanted, &offers, &rows));
-            return Ok(Outcome { node_type: None, host: None, decision, records: vec![chosen.record] });
-        };
-        let placed = self.place(&wanted, &offers[index], &rows, seconds)?;
-        let host = placed.chosen.first().copied();
-        decision.node_type = Some(offers[index].name.clone());
-        decision.cost = chosen.costs.get(index).copied().map(Cost::units);
-        decision.host = placed.record.chosen.first().cloned();
-        decision.reason = format!("{}; {}", chosen.record.summary, placed.record.summary);
-        decision.hosts = kept(placed.record.candidates.iter().map(shown).collect());
-        decision.policies.push(placed.record.policy.to_string());
-        // One digest over both inputs: either changing changes it.
-        decision.input_digest = crate::component::sha256(
-            format!("{}{}", chosen.record.input_digest, placed.record.input_digest).as_bytes(),
-        );
-        Ok(Outcome { node_type: Some(index), host, decision, records: vec![chosen.record, placed.record] })
+        Round::new(node_types, hosts, now).decide(self, node, &Bars::none())
     }
 }
 
 /// A candidate as the model keeps it: the cost of a node type in whole units, the score of a host.
-fn shown(candidate: &Candidate) -> model::Candidate {
+pub(crate) fn shown(candidate: &Candidate) -> model::Candidate {
     let units = |cost: Cost| i64::try_from(cost.units()).unwrap_or(i64::MAX);
     model::Candidate {
         name: candidate.name.clone(),
@@ -91,12 +61,18 @@ fn shown(candidate: &Candidate) -> model::Candidate {
 }
 
 /// Where no node type was chosen: what keeps each host from being taken as one of the node types it belongs to.
-fn unplaced(wanted: &Wanted, offers: &[Offer], hosts: &[HostRow]) -> Vec<model::Candidate> {
+pub(crate) fn unplaced(
+    wanted: &Wanted,
+    offers: &[Offer],
+    hosts: &[HostRow],
+    bars: impl Fn(&HostRow) -> Vec<Rejection>,
+) -> Vec<model::Candidate> {
     let asked: Vec<&Offer> =
         offers.iter().filter(|offer| wanted.node_type.as_ref().is_none_or(|name| *name == offer.name)).collect();
     let verdict = |host: &HostRow| {
         let of_type = |offer: &&Offer| {
-            let rejections = feasibility::host(offer, host);
+            let mut rejections = feasibility::host(offer, host);
+            rejections.extend(bars(host));
             (rejections.len(), rejections, offer.name.clone())
         };
         // The type that the host misses by the fewest rules says most.
@@ -114,7 +90,7 @@ fn unplaced(wanted: &Wanted, offers: &[Offer], hosts: &[HostRow]) -> Vec<model::
     hosts.iter().map(verdict).collect()
 }
 
-fn kept(mut hosts: Vec<model::Candidate>) -> Vec<model::Candidate> {
+pub(crate) fn kept(mut hosts: Vec<model::Candidate>) -> Vec<model::Candidate> {
     hosts.sort_by(|a, b| {
         let key = |host: &model::Candidate| (host.reason != "chosen", !host.feasible, std::cmp::Reverse(host.value));
         key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))

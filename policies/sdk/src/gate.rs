@@ -29,6 +29,10 @@ pub const NOT_NAMED: u32 = 10;
 pub const DELETED: u32 = 11;
 /// The host has not reported its hardware yet.
 pub const NOT_INSPECTED: u32 = 12;
+/// The host was given up for this claim.
+pub const TRIED: u32 = 13;
+/// The hosts of the claim's group are elsewhere: another rack, another NVLink domain.
+pub const ELSEWHERE: u32 = 14;
 
 /// The largest number that the engine will ever use.
 pub const LAST: u32 = 999;

@@ -132,8 +132,7 @@ fn what_cannot_be_satisfied_says_why_for_each_type_and_host() {
     assert_eq!((outcome.node_type, outcome.host), (None, None));
     assert_eq!(
         outcome.decision.reason,
-        "no node type fits; gpu: has the special resource nvidia.com/gpu, which the claim does not ask for; \
-         small: 0 of 2 hosts free: 1 claimed, 1 not available"
+        "no node type fits; small: 0 of 2 hosts free: 1 claimed, 1 not available; 1 other: 1 nvidia.com/gpu not asked for"
     );
     let reason = |name: &str| outcome.decision.hosts.iter().find(|host| host.name == name).unwrap().reason.clone();
     assert_eq!(reason("s2"), "as small: claimed by tenant node db-1");

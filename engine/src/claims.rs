@@ -1,0 +1,195 @@
+//! Decisions on claims: in rounds, each over one look at the fleet.
+//!
+//! Claims that ask for a decision while a round is under way wait for the next one, which decides on all of them: oldest
+//! first, then by name, each group as one. What a round chooses is reserved by one commit per claim or group, guarded by
+//! the revisions of every claim and host in it and of whatever the claims refer to. So a round needs no lock against other
+//! engines, or against the API: whoever was overtaken changes nothing and is decided on again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::oneshot;
+use vmetal_lifecycle::claim::{self, Reserved, Seat};
+use vmetal_lifecycle::node::{self, Effect, Effected, View};
+use vmetal_model::{Decision as Choice, Failure, Host, Kind, TenantNode};
+use vmetal_store::CommitError;
+
+use crate::engine::Engine;
+use crate::ledger::{Batch, Record};
+
+mod plan;
+
+/// Commits of one round that are under way at the same time: the store makes many of them durable at once.
+const COMMITS: usize = 64;
+/// How long a claim that was overtaken waits for the news about what overtook it, before it is decided on again.
+const CATCH_UP: Duration = Duration::from_millis(200);
+
+/// Claims that wait for the next round.
+#[derive(Default)]
+pub struct Desk {
+    waiting: Mutex<BTreeMap<String, Vec<oneshot::Sender<()>>>>,
+    /// Held by the round under way. Only one per engine: a second one would choose the same hosts.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Desk {
+    fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<String, Vec<oneshot::Sender<()>>>) -> T) -> T {
+        f(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn ask(&self, name: &str) -> oneshot::Receiver<()> {
+        let (answer, answered) = oneshot::channel();
+        self.with(|waiting| waiting.entry(name.to_owned()).or_default().push(answer));
+        answered
+    }
+
+    fn take(&self) -> BTreeMap<String, Vec<oneshot::Sender<()>>> {
+        self.with(std::mem::take)
+    }
+}
+
+/// What a round came to for one claim or group, to be committed as one.
+enum Verdict {
+    /// All of these, or none.
+    Reserve(Vec<Place>),
+    /// No host, for now.
+    Told {
+        /// The claim.
+        node: Arc<TenantNode>,
+        /// What it is told.
+        result: Result<Effected, Failure>,
+    },
+}
+
+/// A claim and its host.
+struct Place {
+    node: Arc<TenantNode>,
+    host: Arc<Host>,
+    choice: Choice,
+}
+
+impl Engine {
+    /// Has a claim decided on in the next round. Returns when its outcome is recorded, or was overtaken.
+    pub(crate) async fn decide(&self, name: &str) {
+        let mut answered = self.desk.ask(name);
+        let _turn = self.desk.turn.lock().await;
+        // A round that began after the question has answered it.
+        if !matches!(answered.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            return;
+        }
+        let asked = self.desk.take();
+        // Before the look at the fleet: what changes from here on is news to whoever finds nothing now.
+        let pool = self.questions.pool();
+        let verdicts = self.plan(&asked.keys().map(String::as_str).collect());
+        futures::stream::iter(verdicts)
+            .for_each_concurrent(COMMITS, |verdict| async move {
+                match verdict {
+                    Verdict::Reserve(places) => self.reserve(places).await,
+                    Verdict::Told { node, result } => self.tell(&node, result, pool).await,
+                }
+            })
+            .await;
+        for answer in asked.into_values().flatten() {
+            // Whoever is gone needs no answer.
+            let _ = answer.send(());
+        }
+    }
+
+    /// Reserves all hosts for all claims, or none.
+    async fn reserve(&self, places: Vec<Place>) {
+        let now = self.now();
+        let seats = places.iter().map(|Place { node, host, choice }| Seat { node, host, choice: choice.clone() });
+        let reserved = match claim::reserve(seats.collect(), &self.limits, now) {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                // The rules are applied before and after every policy; this would be a fault of ours.
+                tracing::error!(%error, "a decision was not carried out; deciding again");
+                return tokio::time::sleep(CATCH_UP).await;
+            }
+        };
+        let mut batch = Batch::new();
+        for place in &places {
+            for reference in self.references(&place.node, place.choice.node_type.as_deref()) {
+                batch.needs(reference.0, &reference.1, reference.2);
+            }
+            self.questions.forget(&place.node.metadata.uid);
+        }
+        for Reserved { node, node_notes, host, host_notes } in reserved {
+            batch.notes(&node, now, node_notes);
+            batch.notes(&host, now, host_notes);
+            batch.replace(node);
+            batch.replace(host);
+        }
+        self.settle(&places[0].node, batch).await;
+    }
+
+    /// Records that there is no host for a claim, and why.
+    async fn tell(&self, node: &TenantNode, result: Result<Effected, Failure>, pool: u64) {
+        if result.is_ok() {
+            self.questions.unanswered(&node.metadata.uid, node.metadata.generation, pool, self.now());
+        }
+        let host = self.fleet.host_of(node);
+        let view = View { node, host: host.as_deref() };
+        let decision = node::outcome(view, &self.limits, Effect::Decide, result, self.now());
+        let mut batch = Batch::new();
+        batch.notes(node, self.now(), decision.notes);
+        if decision.status != node.status {
+            let mut changed = node.clone();
+            changed.status = decision.status;
+            batch.replace(changed);
+        }
+        if !batch.is_empty() {
+            self.settle(node, batch).await;
+        }
+    }
+
+    /// Commits; what does not come about is decided on again, because the claim asks again.
+    async fn settle(&self, node: &TenantNode, batch: Batch) {
+        let mut news = self.fleet.subscribe();
+        news.mark_unchanged();
+        match self.ledger.commit(batch).await {
+            Ok(_) => {}
+            Err(CommitError::Conflict { .. }) => {
+                self.questions.forget(&node.metadata.uid);
+                // Until the news is here, deciding again would come to the same.
+                let _ = tokio::time::timeout(CATCH_UP, news.changed()).await;
+            }
+            Err(error) if error.is_retryable() => {
+                self.questions.forget(&node.metadata.uid);
+                self.store_trouble(&error).await;
+            }
+            Err(error) => {
+                tracing::error!(node = node.name(), %error, "a decision could not be recorded; deciding again");
+                tokio::time::sleep(super::claims::PAUSE).await;
+            }
+        }
+    }
+
+    /// What a claim refers to, at the revision at which it was seen: the reservation holds only while all of it is so.
+    fn references(&self, node: &TenantNode, node_type: Option<&str>) -> Vec<(Kind, String, u64)> {
+        fn seen<R: Record>(found: Option<Arc<R>>) -> Option<(Kind, String, u64)> {
+            found.map(|o| (R::KIND, o.metadata().name.clone(), o.metadata().revision))
+        }
+        let node_type = node_type.and_then(|name| self.fleet.node_type(name));
+        let image = node.spec.image.clone().or_else(|| node_type.as_ref().and_then(|t| t.spec.image.clone()));
+        let image = image.and_then(|name| seen(self.fleet.image(&name)));
+        [seen(self.fleet.cluster(&node.spec.cluster)), seen(node_type), image].into_iter().flatten().collect()
+    }
+
+    /// What a claim refers to and what is being deleted: it must not be given a host for it any more.
+    fn leaving(&self, node: &TenantNode, node_type: Option<&str>) -> Option<String> {
+        let leaving = |(kind, name, _): &(Kind, String, u64)| {
+            self.fleet.entry(*kind, name).is_some_and(|entry| entry.metadata().deleted.is_some())
+        };
+        let found = self.references(node, node_type).into_iter().find(leaving)?;
+        Some(format!("{} {} is being deleted", found.0, found.1))
+    }
+}
+
+/// The pause after a commit that the store refuses for good: the effect it was about is begun again.
+pub(crate) const PAUSE: Duration = Duration::from_secs(5);
+
+/// Names of claims.
+type Names<'a> = BTreeSet<&'a str>;

@@ -1,0 +1,198 @@
+//! What a round decides, claim by claim and group by group, before anything is committed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vmetal_lifecycle::claim::{Unit, units};
+use vmetal_lifecycle::node::Effected;
+use vmetal_model::{Cause, Decision as Choice, Failure, GroupSpec, Host, TenantNode, Timestamp};
+use vmetal_policy::{Bars, Outcome, PolicyError, Round};
+
+use super::{Names, Place, Verdict};
+use crate::engine::Engine;
+
+type Claim = Arc<TenantNode>;
+
+/// The fleet as one round sees it.
+struct Sight<'a> {
+    engine: &'a Engine,
+    hosts: Vec<Arc<Host>>,
+    round: Round,
+    now: Timestamp,
+}
+
+/// The members of a group that found hosts, and the first that did not.
+struct Attempt {
+    places: Vec<(usize, Place)>,
+    failed: Option<(Claim, Result<Choice, Failure>)>,
+}
+
+impl Engine {
+    /// Decides on the claims that asked. Computes only.
+    pub(super) fn plan(&self, asked: &Names<'_>) -> Vec<Verdict> {
+        let nodes = self.fleet.nodes();
+        let hosts = self.fleet.hosts();
+        let now = self.now();
+        let round = Round::new(&self.fleet.node_types(), &hosts, now);
+        let mut sight = Sight { engine: self, hosts, round, now };
+        let units = units(&nodes, |node| asked.contains(node.name()));
+        units.into_iter().flat_map(|unit| sight.unit(unit)).collect()
+    }
+}
+
+impl Sight<'_> {
+    fn unit(&mut self, unit: Unit<'_, Claim>) -> Vec<Verdict> {
+        match unit {
+            Unit::One(node) => {
+                let bars = self.bars(node, None);
+                vec![match self.choose(node, &bars) {
+                    Ok((Some(host), choice)) => Verdict::Reserve(vec![self.place(node, host, choice)]),
+                    Ok((None, choice)) => told(node, Ok(Effected::Decided(choice, None))),
+                    Err(failure) => told(node, Err(failure)),
+                }]
+            }
+            Unit::Elsewhere(node) => {
+                let bars = self.bars(node, None);
+                vec![match self.choose(node, &bars) {
+                    Ok((host, choice)) => {
+                        // One spare host is hope for one claim only.
+                        if let Some(host) = host {
+                            self.round.take(host, node.name());
+                        }
+                        told(node, Ok(Effected::Decided(choice, None)))
+                    }
+                    Err(failure) => told(node, Err(failure)),
+                }]
+            }
+            Unit::Broken { waiting, why } => {
+                waiting.into_iter().map(|node| told(node, Ok(Effected::Gathering(why.clone())))).collect()
+            }
+            Unit::Group { spec, waiting, seated } => self.group(spec, &waiting, &seated),
+        }
+    }
+
+    fn place(&mut self, node: &Claim, host: usize, choice: Choice) -> Place {
+        self.round.take(host, node.name());
+        Place { node: Arc::clone(node), host: Arc::clone(&self.hosts[host]), choice }
+    }
+
+    /// A host for a claim, by its place, and how it was chosen.
+    fn choose(&mut self, node: &TenantNode, bars: &Bars) -> Result<(Option<usize>, Choice), Failure> {
+        let outcome = self.round.decide(&self.engine.policies, node, bars);
+        let Outcome { host, mut decision, .. } = outcome.map_err(|error| self.failure(&error))?;
+        let leaving = self.engine.leaving(node, decision.node_type.as_deref());
+        match leaving.filter(|_| host.is_some()) {
+            Some(why) => {
+                decision.host = None;
+                decision.reason = why;
+                Ok((None, decision))
+            }
+            None => Ok((host, decision)),
+        }
+    }
+
+    fn failure(&self, error: &PolicyError) -> Failure {
+        Failure {
+            cause: Cause::Policy,
+            message: format!("the policy gave no usable answer: {error}"),
+            advice: "look at the policy; the claim waits and is decided again".to_owned(),
+            at: self.now,
+        }
+    }
+
+    fn bars(&self, node: &TenantNode, domain: Option<(&str, &str)>) -> Bars {
+        let mut bars = Bars { domain: domain.map(|(key, value)| (key.to_owned(), value.to_owned())), ..Bars::none() };
+        for tried in &node.status.tried {
+            // A new host of an old name was not tried.
+            let same = self.engine.fleet.host(&tried.host).is_some_and(|host| host.metadata.uid == tried.host_uid);
+            if same {
+                bars.tried.insert(tried.host.clone(), tried.failure.message.clone());
+            }
+        }
+        bars
+    }
+
+    /// Hosts for all waiting members, or for none.
+    fn group(&mut self, spec: &GroupSpec, waiting: &[&Claim], seated: &[&Claim]) -> Vec<Verdict> {
+        let mut best: Option<Attempt> = None;
+        for domain in self.domains(spec, waiting.len(), seated) {
+            let attempt = self.attempt(spec, waiting, domain.as_deref());
+            if attempt.failed.is_none() {
+                return vec![Verdict::Reserve(attempt.places.into_iter().map(|(_, place)| place).collect())];
+            }
+            for (host, _) in &attempt.places {
+                self.round.give_back(*host);
+            }
+            if best.as_ref().is_none_or(|best| best.places.len() < attempt.places.len()) {
+                best = Some(attempt);
+            }
+        }
+        let Some(Attempt { places, failed: Some((last, failed)) }) = best else {
+            let why = format!("no host has the label {}", spec.same.as_deref().unwrap_or_default());
+            return waiting.iter().map(|node| told(node, Ok(Effected::Gathering(why.clone())))).collect();
+        };
+        let choice = match failed {
+            Ok(choice) => choice,
+            Err(failure) => return waiting.iter().map(|node| told(node, Err(failure.clone()))).collect(),
+        };
+        let reason = format!(
+            "{} of the {} hosts that group {} waits for can be had{}; tenant node {}: {}",
+            places.len(),
+            waiting.len(),
+            spec.name,
+            spec.same.as_ref().map_or_else(String::new, |label| format!(" in one {label}")),
+            last.name(),
+            choice.reason
+        );
+        let placed: BTreeMap<&str, &Choice> =
+            places.iter().map(|(_, place)| (place.node.name(), &place.choice)).collect();
+        let each = |node: &&Claim| {
+            let own = placed.get(node.name()).copied().unwrap_or(&choice);
+            let choice = Choice { host: None, reason: reason.clone(), ..own.clone() };
+            told(node, Ok(Effected::Decided(choice, None)))
+        };
+        waiting.iter().map(each).collect()
+    }
+
+    fn attempt(&mut self, spec: &GroupSpec, waiting: &[&Claim], domain: Option<&str>) -> Attempt {
+        let mut places = Vec::with_capacity(waiting.len());
+        for node in waiting {
+            let bars = self.bars(node, spec.same.as_deref().zip(domain));
+            match self.choose(node, &bars) {
+                Ok((Some(host), choice)) => places.push((host, self.place(node, host, choice))),
+                Ok((None, choice)) => return Attempt { places, failed: Some(((*node).clone(), Ok(choice))) },
+                Err(failure) => return Attempt { places, failed: Some(((*node).clone(), Err(failure))) },
+            }
+        }
+        Attempt { places, failed: None }
+    }
+
+    /// Where the waiting members may go: where the others are, else the domains in the order in which they are tried. The
+    /// one that just suffices comes first, so that large ones stay whole for large groups; of those that do not suffice,
+    /// only the one that comes closest, for the reason that it gives.
+    fn domains(&self, spec: &GroupSpec, waiting: usize, seated: &[&Claim]) -> Vec<Option<String>> {
+        let Some(label) = &spec.same else { return vec![None] };
+        let of_host = |node: &&Claim| {
+            let host = self.engine.fleet.host_of(node)?;
+            host.metadata.labels.get(label).cloned()
+        };
+        if let Some(theirs) = seated.iter().find_map(of_host) {
+            return vec![Some(theirs)];
+        }
+        let mut free: BTreeMap<&str, usize> = BTreeMap::new();
+        for host in self.round.hosts() {
+            let Some(value) = host.labels.get(label) else { continue };
+            let takable =
+                host.claimed_by.is_none() && !host.deleted && host.phase == vmetal_model::HostPhase::Available;
+            *free.entry(value).or_default() += usize::from(takable);
+        }
+        let mut order: Vec<(&str, usize)> = free.into_iter().collect();
+        order.sort_by_key(|(_, free)| if *free >= waiting { (0, *free) } else { (1, usize::MAX - *free) });
+        let enough = order.iter().filter(|(_, free)| *free >= waiting).count();
+        order.into_iter().take(enough.max(1)).map(|(value, _)| Some(value.to_owned())).collect()
+    }
+}
+
+fn told(node: &Claim, result: Result<Effected, Failure>) -> Verdict {
+    Verdict::Told { node: Arc::clone(node), result }
+}
