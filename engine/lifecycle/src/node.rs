@@ -219,6 +219,12 @@ impl<'a> Turn<'a> {
             self.look_again_at(until);
             return Fate::Keep;
         }
+        let on_host =
+            matches!(self.status.phase, Phase::Scheduled | Phase::Provisioning | Phase::Joining | Phase::Ready);
+        if on_host && self.view.held().is_none() {
+            self.host_lost();
+            return Fate::Keep;
+        }
         match self.status.phase {
             Phase::Pending => self.pending(),
             Phase::Scheduled => self.scheduled(),

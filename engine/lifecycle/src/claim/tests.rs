@@ -36,6 +36,8 @@ fn host(name: &str) -> Host {
         root_device: Default::default(),
         address: None,
         erase: Default::default(),
+        maintenance: None,
+        on_delete: Default::default(),
     };
     let mut status = vmetal_model::HostStatus::new(Timestamp::UNIX_EPOCH);
     status.phase = HostPhase::Available;

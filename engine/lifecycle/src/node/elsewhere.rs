@@ -15,8 +15,28 @@ use crate::note::Note;
 impl Turn<'_> {
     /// Whether another host can help, and the claim may still try one.
     pub(super) fn may_move(&self, failure: &Failure) -> bool {
+        let lost = self.view.held().is_none();
         let installed = self.status.provider_id.is_some();
-        installed && elsewhere_helps(failure.cause) && self.status.tried.len() + 1 < self.limits.hosts_per_claim
+        (lost || installed && elsewhere_helps(failure.cause))
+            && self.status.tried.len() + 1 < self.limits.hosts_per_claim
+    }
+
+    /// The host is not the claim's any more, without its doing: installing failed for good, somebody took the host away, or
+    /// it was removed.
+    pub(super) fn host_lost(&mut self) {
+        let name = self.status.host.clone().unwrap_or_default();
+        let ended = self.view.host.and_then(|host| host.status.lost_by(&self.view.node.metadata.uid));
+        self.give_up(match ended {
+            Some(ended) => {
+                Failure { message: format!("host {name}: {}", ended.failure.message), ..ended.failure.clone() }
+            }
+            None => Failure {
+                cause: Cause::MissingReference,
+                message: format!("the reserved host {name} is gone"),
+                advice: "delete the tenant node and create it again".to_owned(),
+                at: self.now,
+            },
+        });
     }
 
     /// A failed claim goes on when its host does, or on another host.
@@ -66,11 +86,17 @@ impl Turn<'_> {
             let why = format!("no other host is free: {}", choice.reason);
             return self.stuck(&why);
         };
-        let (nth, of) = (self.status.tried.len() + 1, self.limits.hosts_per_claim);
-        let message = format!("host {host} is given up for this tenant node, try {nth} of {of}; host {other} is free");
-        self.notes.push(Note::warning("moving", message));
-        self.status.tried.push(TriedHost { host, host_uid, failure });
         self.status.recourse = Some(Recourse::Leaving);
+        // A host that was lost may have been put in order since. Then it is as good as any.
+        if *other == host {
+            self.notes.push(Note::info("moving", format!("host {host} is free again")));
+        } else {
+            let (nth, of) = (self.status.tried.len() + 1, self.limits.hosts_per_claim);
+            let message =
+                format!("host {host} is given up for this tenant node, try {nth} of {of}; host {other} is free");
+            self.notes.push(Note::warning("moving", message));
+            self.status.tried.push(TriedHost { host, host_uid, failure });
+        }
         self.look_again_at(self.now);
     }
 
@@ -86,11 +112,17 @@ impl Turn<'_> {
 
     /// Gives the host back as at any release, but for the pods: there are none on a Node that never was Ready.
     fn leave(&mut self) {
-        let Some(host) = self.view.held() else { return self.free_to_go() };
         if self.status.token_id.is_some() {
             self.effect = Some(Effect::RevokeToken);
             return;
         }
+        let Some(host) = self.view.held() else {
+            // Nobody waits for the Node's end but this claim.
+            return match self.status.provider_id {
+                Some(_) => self.effect = Some(Effect::DeleteNode),
+                None => self.free_to_go(),
+            };
+        };
         let state = host.status.claim.as_ref().map(|claim| claim.state);
         // A host that cannot be switched off any more must not keep its claim: the token is revoked, and a Node that it may
         // still bring back has another provider id and is never adopted.
@@ -128,6 +160,7 @@ fn elsewhere_helps(cause: Cause) -> bool {
         | Cause::TenantSetup
         | Cause::ForeignNode
         | Cause::Drain
+        | Cause::MissingReference
         | Cause::Internal => false,
         Cause::BmcUnreachable
         | Cause::BmcCredentials
@@ -147,7 +180,6 @@ fn elsewhere_helps(cause: Cause) -> bool {
         | Cause::BootSilent
         | Cause::Erase
         | Cause::Join
-        // The host itself is gone.
-        | Cause::MissingReference => true,
+        | Cause::Forced => true,
     }
 }

@@ -62,6 +62,9 @@ impl Turn<'_> {
             Effected::Drained(pass) => self.drained(pass),
             Effected::Deleted => {
                 self.claim = Some(ClaimState::Erase);
+                if self.view.held().is_none() {
+                    self.status.provider_id = None;
+                }
                 self.notes.push(Note::info("node_deleted", "the Node is gone from the tenant's cluster"));
                 self.look_again_at(self.now);
             }
@@ -107,14 +110,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn provisioning(&mut self) {
-        let Some(host) = self.view.held() else {
-            return self.give_up(Failure {
-                cause: Cause::MissingReference,
-                message: format!("the reserved host {} is gone", self.status.host.clone().unwrap_or_default()),
-                advice: "delete the tenant node and create it again".to_owned(),
-                at: self.now,
-            });
-        };
+        let Some(host) = self.view.held() else { return };
         match host.status.phase {
             HostPhase::Provisioned => self.enter(Phase::Joining, &format!("host {} booted its image", host.name())),
             HostPhase::Error => {

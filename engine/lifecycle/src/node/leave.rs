@@ -85,6 +85,9 @@ impl Turn<'_> {
             format!("Node {node} could not be deleted ({}); its host is erased all the same", failure.message);
         self.notes.push(Note::warning("node_left", message));
         self.claim = Some(ClaimState::Erase);
+        if self.view.held().is_none() {
+            self.status.provider_id = None;
+        }
         self.look_again_at(self.now);
     }
 
@@ -108,7 +111,14 @@ impl Turn<'_> {
     }
 
     pub(super) fn released(&mut self) -> Fate {
-        let Some(host) = self.view.held() else { return self.given_back() };
+        let Some(host) = self.view.held() else {
+            let lost = self.view.host.is_some_and(|host| host.status.lost_by(&self.view.node.metadata.uid).is_some());
+            if lost && self.status.provider_id.is_some() {
+                self.effect = Some(Effect::DeleteNode);
+                return Fate::Keep;
+            }
+            return self.given_back();
+        };
         let state = host.status.claim.as_ref().map(|claim| claim.state);
         let off = host.status.stage == Stage::NodeRemoval;
         match state {

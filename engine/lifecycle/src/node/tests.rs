@@ -55,8 +55,10 @@ impl World {
         assert!(node_may(self.node.status.phase, decision.status.phase));
         self.node.status = decision.status;
         self.notes.extend(decision.notes);
-        if let (Some(state), Some(host)) = (decision.claim, &mut self.host) {
-            host.status.claim.as_mut().unwrap().state = state;
+        // As the engine does it: what is not the claim's is not its to change.
+        let claim = self.host.as_mut().and_then(|host| host.status.claim.as_mut());
+        if let (Some(state), Some(claim)) = (decision.claim, claim) {
+            claim.state = state;
         }
         (decision.effect, decision.fate)
     }
@@ -448,8 +450,10 @@ fn the_host_that_was_given_up_has_no_say_any_more() {
     let mut world = failed_on_h1();
     world.done(Effect::Decide, another(Some("h2")));
     let given_up = world.host.take().unwrap();
+    world.done(Effect::RevokeToken, Effected::Revoked);
+    world.done(Effect::DeleteNode, Effected::Deleted);
     world.step();
-    assert_eq!(world.phase(), Phase::Pending, "a host that is gone is left at once");
+    assert_eq!(world.phase(), Phase::Pending, "a host that is gone is not waited for");
     world.reserve();
     world.prepare();
     let first = world.host.as_mut().unwrap();
@@ -477,4 +481,70 @@ fn a_group_that_is_not_whole_waits_without_a_failure() {
     world.done(Effect::Decide, Effected::Gathering("1 of the 2 members".into()));
     let status = &world.node.status;
     assert_eq!((&status.failure, status.wait.as_ref().unwrap().reason.as_str()), (&None, "group g to be whole"));
+}
+
+/// The host ended the tenancy: installing failed for good, or somebody took it away.
+fn lose(world: &mut World, end: TenancyEnd) {
+    let status = &mut world.host.as_mut().unwrap().status;
+    let claim = status.claim.take().unwrap();
+    status.phase = HostPhase::Quarantined;
+    status.unerased = Some(EndedTenancy {
+        node: claim.node,
+        uid: claim.uid,
+        since: claim.since,
+        ended: world.now,
+        end,
+        failure: failure(Cause::Disk),
+    });
+}
+
+#[test]
+fn a_claim_whose_host_is_quarantined_goes_to_another_without_waiting_for_the_first() {
+    let mut world = World::new();
+    world.reserve();
+    world.prepare();
+    lose(&mut world, TenancyEnd::Failed);
+    world.step();
+    let seen = world.node.status.failure.clone().unwrap();
+    assert_eq!((world.phase(), seen.cause, seen.message.as_str()), (Phase::Failed, Cause::Disk, "host h1: it broke"));
+    world.done(Effect::Decide, another(None));
+    assert_eq!(world.phase(), Phase::Failed, "nowhere to go");
+    world.done(Effect::Decide, another(Some("h2")));
+    world.done(Effect::RevokeToken, Effected::Revoked);
+    world.done(Effect::DeleteNode, Effected::Deleted);
+    world.step();
+    assert_eq!((world.phase(), world.node.status.tried.len()), (Phase::Pending, 1));
+}
+
+#[test]
+fn a_lost_host_that_was_put_in_order_is_as_good_as_any() {
+    let mut world = World::new();
+    world.reserve();
+    lose(&mut world, TenancyEnd::Forced);
+    world.step();
+    world.done(Effect::Decide, another(Some("h1")));
+    world.step();
+    assert_eq!((world.phase(), world.node.status.tried.len()), (Phase::Pending, 0), "nothing was prepared yet");
+}
+
+#[test]
+fn a_ready_node_whose_host_was_taken_away_is_deleted_from_the_cluster() {
+    for deleted in [false, true] {
+        let mut world = World::new();
+        world.become_ready();
+        lose(&mut world, TenancyEnd::Forced);
+        if deleted {
+            world.node.metadata.deleted = Some(world.now);
+            world.done(Effect::Drain, Effected::Drained(DrainPass::Empty));
+            world.done(Effect::DeleteNode, Effected::Deleted);
+            assert_eq!(world.step().1, Fate::Remove);
+        } else {
+            world.step();
+            assert_eq!((world.phase(), world.node.status.recourse), (Phase::Failed, Some(Recourse::Looking)));
+            world.done(Effect::Decide, another(Some("h2")));
+            world.done(Effect::DeleteNode, Effected::Deleted);
+            world.step();
+            assert_eq!(world.phase(), Phase::Pending);
+        }
+    }
 }
