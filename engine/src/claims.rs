@@ -147,14 +147,13 @@ impl Engine {
 
     /// Commits; what does not come about is decided on again, because the claim asks again.
     async fn settle(&self, node: &TenantNode, batch: Batch) {
-        let mut news = self.fleet.subscribe();
-        news.mark_unchanged();
+        let news = self.fleet.changed();
         match self.ledger.commit(batch).await {
             Ok(_) => {}
             Err(CommitError::Conflict { .. }) => {
                 self.questions.forget(&node.metadata.uid);
                 // Until the news is here, deciding again would come to the same.
-                let _ = tokio::time::timeout(CATCH_UP, news.changed()).await;
+                let _ = tokio::time::timeout(CATCH_UP, news).await;
             }
             Err(error) if error.is_retryable() => {
                 self.questions.forget(&node.metadata.uid);

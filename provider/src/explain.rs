@@ -99,11 +99,13 @@ pub(crate) async fn circumstances<K: Kind>(client: &Client, object: &K::Object, 
         None => lines.push(format!("Now: {}", sentence(&K::doing(object)))),
     }
     lines.extend(K::whereabouts(object));
-    lines.extend(last_event::<K>(client, object).await);
+    // The failure's own event would say the same again.
+    let said = K::failure(object).map(|failure| failure.message.clone());
+    lines.extend(last_event::<K>(client, object, said.as_deref()).await);
     lines.join("\n")
 }
 
-async fn last_event<K: Kind>(client: &Client, object: &K::Object) -> Option<String> {
+async fn last_event<K: Kind>(client: &Client, object: &K::Object, said: Option<&str>) -> Option<String> {
     let query = EventsQuery {
         kind: Some(K::Object::KIND),
         name: Some(object.object().metadata.name.clone()),
@@ -120,6 +122,9 @@ async fn last_event<K: Kind>(client: &Client, object: &K::Object) -> Option<Stri
         last
     };
     let event = tokio::time::timeout(EVENT_PATIENCE, fetch).await.ok()??;
+    if said == Some(event.message.as_str()) {
+        return None;
+    }
     Some(format!("Last event, {:.0}: {}", event.at, event.message))
 }
 

@@ -280,9 +280,10 @@ impl Kind for TenantNodes {
             ("none", _) => Verdict::Done,
             (_, Phase::Ready) => Verdict::Done,
             ("scheduled", Phase::Scheduled | Phase::Provisioning | Phase::Joining) => Verdict::Done,
-            (_, Phase::Failed) => match &status.failure {
-                Some(failure) => Verdict::Stuck(failure.clone()),
-                None => going(),
+            (_, Phase::Failed) => match (&status.failure, status.recourse) {
+                // The engine is on its way to another host by itself.
+                (_, Some(_)) | (None, _) => going(),
+                (Some(failure), None) => Verdict::Stuck(failure.clone()),
             },
             (_, Phase::Pending | Phase::Scheduled) => doubt(node).unwrap_or_else(going),
             _ => going(),
@@ -376,11 +377,7 @@ fn no_type(node: &TenantNode) -> Option<Failure> {
     let listed = if candidates.is_empty() { "There are no node types.".to_owned() } else { candidates.join("\n") };
     Some(Failure {
         cause: failure.cause,
-        message: format!(
-            "{}\n{listed}\n(unchanged for {})",
-            crate::convert::sentence(&decision.reason),
-            span(NO_TYPE_GRACE)
-        ),
+        message: format!("no node type fits (unchanged for {}):\n{listed}", span(NO_TYPE_GRACE)),
         advice: "ask for less, or declare a node type that fits (add depends_on if this configuration declares it)"
             .to_owned(),
         at: failure.at,
