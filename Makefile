@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export VMETAL_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmetal
 export PATH := $(VMETAL_CACHE)/tools/bin:$(PATH)
 
-.PHONY: help setup build artifacts policies demo demo-down test test-fast lint audit docs
+.PHONY: help setup build artifacts policies demo demo-down test test-fast bench lint audit docs
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ docs: ## make the generated pages anew
 
 test-fast: ## the inner loop: unit and property tests
 	@cargo test --locked --workspace --lib --bins
+
+bench: ## measure, beside peers; NAME=fleet for one, QUICK=1 for a small version
+	@scripts/bench $(NAME)
 
 test: ## everything CI runs, in order
 	@scripts/test

@@ -49,6 +49,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("vmetal-lab", &[]),
     ("vmetal-acceptance", &["vmetal-model", "vmetal-api"]),
     ("vmetal-test-postgres", &[]),
+    ("vmetal-bench", &["vmetal-model", "vmetal-api"]),
 ];
 
 /// What must hold even where somebody widens [`ROOMS`]: who must not reach whom, over any number of steps.

@@ -1,0 +1,111 @@
+//! Results: rows in JSON, and the same as a table.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// One figure.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// What was measured; part of what is promised, see the design.
+    pub name: String,
+    /// In what.
+    pub unit: String,
+    /// Ours: the median where there were several runs.
+    pub ours: f64,
+    /// The peer's.
+    pub peer: Option<f64>,
+    /// Who the peer is.
+    pub peer_name: Option<String>,
+    /// How many times as good ours is.
+    pub ratio: Option<f64>,
+    /// Runs, or samples.
+    pub n: usize,
+    /// Where.
+    pub machine: String,
+    /// What it includes, what it does not, and what was seen beside it.
+    pub notes: String,
+}
+
+impl Row {
+    /// A figure without a peer.
+    pub fn new(name: &str, unit: &str, ours: f64, n: usize, notes: impl Into<String>) -> Self {
+        Row {
+            name: name.to_owned(),
+            unit: unit.to_owned(),
+            ours,
+            peer: None,
+            peer_name: None,
+            ratio: None,
+            n,
+            machine: machine(),
+            notes: notes.into(),
+        }
+    }
+}
+
+/// Processors, memory and kernel of this machine, and how busy it is with other things.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let memory: u64 = read("/proc/meminfo").split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0);
+    format!(
+        "{cores} x{}, {} GiB, Linux {}, load {}",
+        model.trim_start_matches([' ', '\t', ':']).split(" @").next().map(|m| format!(" {m}")).unwrap_or_default(),
+        memory >> 20,
+        read("/proc/sys/kernel/osrelease").trim(),
+        read("/proc/loadavg").split(' ').next().unwrap_or_default(),
+    )
+}
+
+/// Writes the rows and prints them.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn publish(bench: &str, directory: &Path, rows: &[Row]) -> Result<()> {
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let path = directory.join(format!("{bench}.json"));
+    std::fs::write(&path, serde_json::to_vec_pretty(rows)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("\n{:<34} {:>12} {:>12} {:>8} {:>7}  unit", bench, "ours", "peer", "ratio", "n");
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+    for row in rows {
+        let (peer, ratio) = (number(row.peer), number(row.ratio));
+        println!("{:<34} {:>12.3} {peer:>12} {ratio:>8} {:>7}  {}", row.name, row.ours, row.n, row.unit);
+    }
+    for row in rows.iter().filter(|row| !row.notes.is_empty()) {
+        println!("  {}: {}", row.name, row.notes);
+    }
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+/// The value below which this part of the samples lies; 0 for none.
+pub fn percentile(samples: &mut [f64], part: f64) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let last = samples.len().saturating_sub(1);
+    // In range by construction.
+    samples.get((last as f64 * part).round() as usize).copied().unwrap_or(0.0)
+}
+
+/// The median; 0 for none.
+pub fn median(samples: &[f64]) -> f64 {
+    percentile(&mut samples.to_vec(), 0.5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_samples() {
+        let mut samples: Vec<f64> = (1..=101).rev().map(f64::from).collect();
+        assert_eq!(percentile(&mut samples, 0.5), 51.0);
+        assert_eq!(percentile(&mut samples, 0.99), 100.0);
+        assert_eq!(percentile(&mut samples, 1.0), 101.0);
+        assert_eq!(percentile(&mut [], 0.5), 0.0);
+    }
+}
