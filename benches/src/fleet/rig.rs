@@ -13,10 +13,8 @@ use futures::{StreamExt, TryStreamExt};
 use tempfile::TempDir;
 use vmetal_api::netboot::{BootFeed, NetbootClient};
 use vmetal_api::{Apply, Client, ClientConfig, Secret, TokenSource};
-use vmetal_model::bmc::{BmcSpec, TlsTrust};
-use vmetal_model::host::HostSpec;
 use vmetal_model::node_type::NodeTypeSpec;
-use vmetal_model::{Host, HostPhase, NodeType};
+use vmetal_model::{Host, HostPhase, Kind, NodeType};
 
 use super::{Pulse, text};
 use crate::bmc::{self, Bmcs};
@@ -149,23 +147,20 @@ impl Rig {
     }
 
     /// The declaration of one host.
-    pub(crate) fn declaration(&self, index: u32) -> Result<Apply> {
-        let spec = HostSpec {
-            bmc: BmcSpec {
-                address: format!("redfish://{}:{}", bmc::address(index), self.bmc_port).parse()?,
-                username: bmc::USERNAME.to_owned(),
-                password_version: "1".to_owned(),
-                tls: TlsTrust::Fingerprint(self.fingerprint.clone()),
+    pub(crate) fn declaration(&self, index: u32) -> Apply {
+        // As JSON: what a client declares, with everything that is not said left to the engine.
+        let spec = serde_json::json!({
+            "bmc": {
+                "address": format!("redfish://{}:{}", bmc::address(index), self.bmc_port),
+                "username": bmc::USERNAME,
+                "password_version": "1",
+                "tls": { "fingerprint": self.fingerprint },
             },
-            boot_mac: mac(index),
-            boot_mode: Default::default(),
-            root_device: Default::default(),
-            address: None,
-            erase: Default::default(),
-        };
+            "boot_mac": mac(index),
+        });
         let labels = BTreeMap::from([("class".to_owned(), CLASS.to_owned())]);
-        let apply = Apply::new::<Host>(name(index), &spec)?.labels(labels);
-        Ok(apply.secret("bmc.password", Secret::new(bmc::PASSWORD)))
+        let apply = Apply::from_json(Kind::Host, name(index), spec).labels(labels);
+        apply.secret("bmc.password", Secret::new(bmc::PASSWORD))
     }
 
     /// Declares the class that all hosts belong to.
@@ -241,7 +236,7 @@ impl Rig {
 
     async fn declare(&self, indexes: std::ops::Range<u32>) -> Result<()> {
         let apply = |index| async move {
-            self.client.apply(self.declaration(index)?).await?;
+            self.client.apply(self.declaration(index)).await?;
             anyhow::Ok(())
         };
         futures::stream::iter(indexes).map(apply).buffer_unordered(PARALLEL).try_collect::<()>().await

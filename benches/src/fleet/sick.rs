@@ -82,7 +82,7 @@ async fn arrive(rig: &mut Rig, rate: f64, sickness: impl Fn(u32) -> Sickness) ->
     for index in 0..rig.hosts {
         tokio::time::sleep_until((begin + Duration::from_secs_f64(f64::from(index) / rate)).into()).await;
         declared.insert(name(index), Instant::now());
-        let (client, apply) = (rig.client.clone(), rig.declaration(index)?);
+        let (client, apply) = (rig.client.clone(), rig.declaration(index));
         tokio::spawn(async move {
             if let Err(error) = client.apply(apply).await {
                 eprintln!("bench: cannot declare a host: {error}");
