@@ -18,6 +18,7 @@ use vmetal_store::CommitError;
 
 use crate::engine::Engine;
 use crate::ledger::Batch;
+use crate::ownership::Author;
 
 /// The longest that a question for an order is held.
 const LONGEST_WAIT: u64 = 30;
@@ -89,7 +90,7 @@ impl Engine {
             ("POST", "/agent/v1/report") => self.report(&host, &body(request)?).await,
             ("POST", "/agent/v1/phone-home") => {
                 let decide = |host: &Host| agent::phone_home(host, &self.limits, self.now());
-                self.change_host(host.name(), decide, |_, _| {}).await?;
+                self.change_host(Author::Outside, host.name(), decide, |_, _| {}).await?;
                 Ok(AgentReply { status: 204, body: Vec::new() })
             }
             ("POST", "/agent/v1/join-failed") => self.join_failed(&host, &String::from_utf8_lossy(&request.body)).await,
@@ -119,7 +120,7 @@ impl Engine {
                 change.map(|change| *change)
             }
         };
-        self.change_host(host.name(), decide, |_, _| {}).await?;
+        self.change_host(Author::Outside, host.name(), decide, |_, _| {}).await?;
         if let Some(refusal) = refusal.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             return Err(refusal.into());
         }
@@ -186,7 +187,7 @@ impl Engine {
                 None
             }
         };
-        self.change_host(host.name(), decide, |_, _| {}).await?;
+        self.change_host(Author::Outside, host.name(), decide, |_, _| {}).await?;
         match refusal.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             Some(refusal) => Err(refusal.into()),
             None => Ok(AgentReply { status: 204, body: Vec::new() }),
@@ -201,7 +202,7 @@ impl Engine {
             else {
                 break;
             };
-            let mut batch = Batch::new();
+            let mut batch = Batch::by(Author::Outside);
             batch.notes(&*node, self.now(), decision.notes);
             let mut changed = (*node).clone();
             changed.status = decision.status;

@@ -20,6 +20,7 @@ use self::admission::{Find, Rules};
 use crate::engine::Engine;
 use crate::fleet::Entry;
 use crate::ledger::{Batch, Record, new_metadata, new_object};
+use crate::ownership::Author;
 
 /// The API's view of the engine.
 pub struct ApiBackend(pub Arc<Engine>);
@@ -165,7 +166,7 @@ impl Engine {
             wanted.metadata.labels = apply.labels.clone();
             wanted.metadata.annotations = apply.annotations.clone();
             wanted.admit(self, current.as_deref(), &apply.secrets)?;
-            let mut batch = Batch::new();
+            let mut batch = Batch::by(Author::Outside);
             batch.request(&apply.request_id);
             for (field, secret) in &apply.secrets {
                 batch.secret(wanted.secret_name(field), secret.expose().as_bytes());
@@ -215,7 +216,7 @@ impl Engine {
             let now = self.now();
             let mut changed = (*current).clone();
             changed.metadata_mut().deleted = Some(now);
-            let mut batch = Batch::new();
+            let mut batch = Batch::by(Author::Outside);
             batch.notes(&changed, now, [Note::info("deleting", format!("deletion asked for by {}", caller.token))]);
             batch.replace(changed.clone());
             match self.ledger.commit(batch).await {

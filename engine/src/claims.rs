@@ -16,8 +16,9 @@ use vmetal_lifecycle::node::{self, Effect, Effected, View};
 use vmetal_model::{Decision as Choice, Failure, Host, Kind, TenantNode};
 use vmetal_store::CommitError;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, ObjectKey};
 use crate::ledger::{Batch, Record};
+use crate::ownership::{Author, Hold};
 
 mod plan;
 
@@ -109,7 +110,11 @@ impl Engine {
                 return tokio::time::sleep(CATCH_UP).await;
             }
         };
-        let mut batch = Batch::new();
+        // The members of a group may belong to several engines: whoever owns one may decide, under the revisions of all.
+        let holds = places.iter().filter_map(|place| self.hold_of(&place.node)).collect::<Vec<_>>();
+        let Some(hold) = holds.first() else { return };
+        let mut batch = Batch::by(Author::Owner(*hold));
+        holds.iter().skip(1).for_each(|hold| batch.also(*hold));
         for place in &places {
             for reference in self.references(&place.node, place.choice.node_type.as_deref()) {
                 batch.needs(reference.0, &reference.1, reference.2);
@@ -133,7 +138,8 @@ impl Engine {
         let host = self.fleet.host_of(node);
         let view = View { node, host: host.as_deref() };
         let decision = node::outcome(view, &self.limits, Effect::Decide, result, self.now());
-        let mut batch = Batch::new();
+        let Some(hold) = self.hold_of(node) else { return };
+        let mut batch = Batch::by(Author::Owner(hold));
         batch.notes(node, self.now(), decision.notes);
         if decision.status != node.status {
             let mut changed = node.clone();
@@ -159,11 +165,16 @@ impl Engine {
                 self.questions.forget(&node.metadata.uid);
                 self.store_trouble(&error).await;
             }
+            Err(error @ CommitError::Fenced { .. }) => self.ownership.heed(&error),
             Err(error) => {
                 tracing::error!(node = node.name(), %error, "a decision could not be recorded; deciding again");
                 tokio::time::sleep(super::claims::PAUSE).await;
             }
         }
+    }
+
+    fn hold_of(&self, node: &TenantNode) -> Option<Hold> {
+        self.ownership.hold(&ObjectKey::new(Kind::TenantNode, node.name()))
     }
 
     /// What a claim refers to, at the revision at which it was seen: the reservation holds only while all of it is so.

@@ -28,6 +28,9 @@ pub struct Config {
     /// How long things may take. The defaults suit real servers.
     #[serde(default)]
     pub deadlines: Deadlines,
+    /// How several engines share one store.
+    #[serde(default)]
+    pub engines: Engines,
     /// Log filter, as `RUST_LOG` has it. Default `info`.
     #[serde(default = "default_log")]
     pub log: String,
@@ -63,13 +66,47 @@ pub struct Network {
 }
 
 /// What the engine may talk to on the management side.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bmc {
     /// Networks in CIDR notation where BMCs are. Empty: private networks (RFC 1918, RFC 4193), and never loopback,
     /// link-local or multicast.
     #[serde(default)]
     pub allow: Vec<String>,
+    /// How long one request may take in all. Also what a new owner of a host waits for after the lease of an engine that died
+    /// has run out. Default 30 s, from 1 s to 2 min.
+    #[serde(default = "default_bmc_timeout")]
+    pub timeout: SignedDuration,
+}
+
+impl Default for Bmc {
+    fn default() -> Self {
+        Bmc { allow: Vec::new(), timeout: default_bmc_timeout() }
+    }
+}
+
+fn default_bmc_timeout() -> SignedDuration {
+    SignedDuration::from_secs(30)
+}
+
+/// How several engines share one store. The same for all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engines {
+    /// For how long an engine owns its hosts without a sign of life. Default 15 s, from 3 s to 5 min. Shorter means that
+    /// another takes over sooner, and that a store that hesitates stops work sooner.
+    #[serde(default = "default_lease")]
+    pub lease: SignedDuration,
+}
+
+impl Default for Engines {
+    fn default() -> Self {
+        Engines { lease: default_lease() }
+    }
+}
+
+fn default_lease() -> SignedDuration {
+    SignedDuration::from_secs(15)
 }
 
 /// Where the policy components are.
@@ -193,6 +230,14 @@ impl Config {
             let message = format!("{url:?}; expected http://ADDRESS:PORT without a slash at the end");
             return Err(ConfigError::Value { key: "network.url", message });
         }
+        let bounds = [
+            ("bmc.timeout", self.bmc.timeout, SignedDuration::from_secs(1), SignedDuration::from_mins(2)),
+            ("engines.lease", self.engines.lease, SignedDuration::from_secs(3), SignedDuration::from_mins(5)),
+        ];
+        if let Some((key, given, least, most)) = bounds.into_iter().find(|(_, given, a, b)| given < a || given > b) {
+            let message = format!("{given:#} is out of bounds; expected {least:#} to {most:#}");
+            return Err(ConfigError::Value { key, message });
+        }
         match self.deadlines.shortest() {
             Some(shortest) if shortest < SignedDuration::from_secs(1) => {
                 let message = format!("{shortest:#} is too short; expected at least 1s");
@@ -261,6 +306,8 @@ mod tests {
     fn mistakes_name_the_key() {
         assert!(parse(&format!("sate_dir = \"/x\"\n{NETWORK}")).unwrap_err().contains("sate_dir"));
         assert!(parse(&NETWORK.replace(".99", ".9")).unwrap_err().contains("range_start"));
+        assert!(parse(&format!("{NETWORK}\n[engines]\nlease = \"1s\"\n")).unwrap_err().contains("engines.lease"));
+        assert!(parse(&format!("{NETWORK}\n[bmc]\ntimeout = \"1h\"\n")).unwrap_err().contains("bmc.timeout"));
         assert!(parse(&NETWORK.replace(":8080", ":8080/")).unwrap_err().contains("network.url"));
     }
 }

@@ -1,6 +1,7 @@
 //! The engine: everything that decides and acts, put together.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,7 @@ use crate::claims::Desk;
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::ledger::{Batch, Ledger, Record};
+use crate::ownership::{Author, Grip, Hold, Membership, Ownership, Refusal};
 use crate::questions::Questions;
 use crate::tenants::Tenants;
 
@@ -57,6 +59,10 @@ pub struct Engine {
     pub policies: PolicyEngine,
     /// Deadlines and retry counts.
     pub limits: Limits,
+    /// What is this engine's to decide about.
+    pub ownership: Ownership,
+    /// Its part in sharing the store with other engines, if it may be shared.
+    pub membership: Option<Membership>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -72,9 +78,18 @@ pub struct Engine {
     /// Calls to BMCs at the same time: each holds a connection, and ten thousand hosts may be declared in one apply.
     pub bmc_calls: Lane,
     /// Objects with an effect under way in this process.
-    under_way: Mutex<HashSet<ObjectKey>>,
+    under_way: Mutex<HashMap<ObjectKey, Course>>,
     /// Set when no new effect may begin.
     stopping: AtomicBool,
+}
+
+/// What becomes of an effect when the engine stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// It is waited for.
+    ToItsEnd,
+    /// It may be broken off at any point and begun again later: nothing outside the engine changes by it.
+    Restartable,
 }
 
 /// What the engine is made of.
@@ -93,6 +108,8 @@ pub struct Parts {
     pub policies: PolicyEngine,
     /// Deadlines and retry counts.
     pub limits: Limits,
+    /// What is this engine's to decide about.
+    pub ownership: Ownership,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -102,8 +119,9 @@ pub struct Parts {
 impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, fleet, ledger, gateways, tenants, policies, limits, clock, entropy } = parts;
+        let Parts { config, fleet, ledger, gateways, tenants, policies, limits, ownership, clock, entropy } = parts;
         let scheduler = Scheduler::new(Arc::clone(&clock));
+        let membership = Membership::new(&ownership, ledger.store());
         Arc::new(Engine {
             config,
             fleet,
@@ -112,6 +130,8 @@ impl Engine {
             tenants,
             policies,
             limits,
+            ownership,
+            membership,
             clock,
             entropy,
             scheduler,
@@ -138,16 +158,42 @@ impl Engine {
 
     /// True while an effect on the object is under way in this process.
     pub fn is_under_way(&self, key: &ObjectKey) -> bool {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 
     /// Runs an effect on an object to its end, whatever happens to whoever asked for it; at most one per object. When it
     /// has ended, the object is looked at again.
-    pub fn run(self: &Arc<Self>, key: ObjectKey, effect: impl Future<Output = ()> + Send + 'static) {
-        let fresh = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
-        if !fresh {
-            return;
-        }
+    ///
+    /// The grip is what allows it, and is held until the effect has ended: only the owner of an object can act on it, and
+    /// hands it over only after that.
+    pub fn run<F>(self: &Arc<Self>, key: ObjectKey, grip: Grip, effect: impl FnOnce(Arc<Grip>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let grip = Arc::new(grip);
+        let effect = effect(Arc::clone(&grip));
+        self.start(key, Course::ToItsEnd, async move {
+            effect.await;
+            drop(grip);
+        });
+    }
+
+    /// The same for what changes nothing outside the engine and can be begun again: it needs a hold only, and neither a stop
+    /// nor a hand-over waits for it.
+    pub fn run_restartable(
+        self: &Arc<Self>,
+        key: ObjectKey,
+        _owner: Hold,
+        effect: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.start(key, Course::Restartable, effect);
+    }
+
+    fn start(self: &Arc<Self>, key: ObjectKey, course: Course, effect: impl Future<Output = ()> + Send + 'static) {
+        match self.under_way.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(free) => free.insert(course),
+        };
         let engine = Arc::clone(self);
         // A task of its own: dropping the caller must not cut an effect short.
         tokio::spawn(async move {
@@ -170,9 +216,23 @@ impl Engine {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Effects under way, for a clean stop.
+    /// Effects under way that a clean stop waits for.
     pub fn effects_under_way(&self) -> usize {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len()
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.values().filter(|course| **course == Course::ToItsEnd).count()
+    }
+
+    /// The limits for an object: nobody is called silent for what the owner before this one may have heard.
+    pub fn limits_since(&self, hold: Hold) -> Limits {
+        let since = self.ownership.since(hold).unwrap_or(self.limits.listening_since);
+        Limits { listening_since: self.limits.listening_since.max(since), ..self.limits.clone() }
+    }
+
+    /// Notes that an effect may not be started now, and looks again soon: by then the lease is renewed, or the object is
+    /// another engine's.
+    pub(crate) fn refused(&self, key: ObjectKey, refusal: &Refusal) {
+        tracing::warn!(kind = %key.kind, name = %key.name, "nothing is begun: {refusal}");
+        self.scheduler.wake_after(key, Duration::from_secs(1));
     }
 
     /// Changes a host, deciding again on the newest state until the commit wins. `None` from `decide` ends it.
@@ -182,6 +242,7 @@ impl Engine {
     /// happened must be recorded.
     pub async fn change_host(
         &self,
+        author: Author,
         name: &str,
         decide: impl Fn(&Host) -> Option<vmetal_lifecycle::host::Change>,
         extra: impl Fn(&Host, &mut Batch),
@@ -189,7 +250,7 @@ impl Engine {
         loop {
             let Some(host) = self.fleet.host(name) else { return Ok(None) };
             let Some(change) = decide(&host) else { return Ok(None) };
-            let mut batch = Batch::new();
+            let mut batch = Batch::by(author);
             batch.notes(&*host, self.now(), change.notes);
             extra(&host, &mut batch);
             if change.status != host.status {
@@ -226,8 +287,14 @@ impl Engine {
     }
 
     /// Removes an object and its secrets.
-    pub async fn remove<R: Record>(&self, object: &R, secrets: &[String], now: Timestamp) -> Result<(), CommitError> {
-        let mut batch = Batch::new();
+    pub async fn remove<R: Record>(
+        &self,
+        hold: Hold,
+        object: &R,
+        secrets: &[String],
+        now: Timestamp,
+    ) -> Result<(), CommitError> {
+        let mut batch = Batch::by(Author::Owner(hold));
         batch.notes(object, now, [vmetal_lifecycle::Note::info("deleted", "removed")]);
         batch.remove(object);
         for secret in secrets {

@@ -3,18 +3,20 @@
 //! A [`Batch`] is built by plain synchronous code and then committed: no lock and no transaction is ever held across I/O.
 //! Every write is guarded by the revision that was read, so a lost race changes nothing and is decided again.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vmetal_lifecycle::Note;
-use vmetal_model::{Event, Host, Image, Kind, NodeType, Object, TenantCluster, TenantNode, Timestamp};
+use vmetal_model::{Event, Host, Image, Kind, NodeType, Object, TenantCluster, TenantNode, Timestamp, Uid};
 use vmetal_store::{
     AnyStore, CommitError, Guard, Key, ObjectChange, ReadError, Revision, Selector, Store, Stored, Txn, UniqueKey,
     Write,
 };
 
 use crate::fleet::{Entry, Fleet, Update};
+use crate::ownership::{Author, Hold};
 
 /// Unique index over BMC systems.
 pub const INDEX_BMC: &str = "bmc address";
@@ -35,6 +37,8 @@ pub fn field_of(index: &str) -> &str {
 }
 
 const SECRETS: &str = "secret";
+/// The longest that a commit that lost waits to learn against what.
+const CATCH_UP: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A model object that the ledger can keep.
 pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
@@ -96,7 +100,6 @@ pub fn key(kind: Kind, name: &str) -> Key {
 }
 
 /// A change to be committed as one.
-#[derive(Default)]
 pub struct Batch {
     txn: Txn,
     updates: Vec<Pending>,
@@ -107,9 +110,18 @@ pub struct Batch {
 type Pending = Box<dyn FnOnce(u64) -> Update + Send>;
 
 impl Batch {
-    /// Nothing yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// Nothing yet, on somebody's authority.
+    pub fn by(author: Author) -> Self {
+        let mut txn = Txn::default();
+        if let Author::Owner(hold) = author {
+            txn.guards.push(hold.guard());
+        }
+        Batch { txn, updates: Vec::new(), told: Vec::new() }
+    }
+
+    /// Guards it by another hold as well.
+    pub fn also(&mut self, hold: Hold) {
+        self.txn.guards.push(hold.guard());
     }
 
     /// True when committing would change nothing.
@@ -207,15 +219,30 @@ pub struct Ledger {
 impl Ledger {
     /// Reads everything there is into the fleet.
     pub async fn open(store: AnyStore, fleet: Arc<Fleet>) -> Result<Self, ReadError> {
+        let ledger = Ledger { store, fleet };
+        ledger.read_all().await?;
+        Ok(ledger)
+    }
+
+    /// Reads everything there is into the fleet, and forgets what is not there any more.
+    pub async fn read_all(&self) -> Result<(), ReadError> {
+        let Ledger { store, fleet } = self;
         // Taken first: what is committed meanwhile is seen again, not missed.
         let settled = store.revision().await?.0;
         for kind in Kind::ALL {
             let list = store.list_all(&Selector::Kind(kind.as_str().into())).await?;
             let updates = list.items.iter().map(|stored| decode_entry(kind, stored).map(Update::Put));
-            fleet.take(list.revision.0, updates.collect::<Result<Vec<_>, _>>()?);
+            let updates = updates.collect::<Result<Vec<_>, _>>()?;
+            let there: HashSet<&str> = list.items.iter().map(|stored| stored.key.name.as_str()).collect();
+            let gone = fleet.entries(kind).into_iter().map(|entry| entry.metadata().name.clone());
+            let gone: Vec<_> = gone.filter(|name| !there.contains(name.as_str())).collect();
+            fleet.take(
+                list.revision.0,
+                updates.into_iter().chain(gone.into_iter().map(|name| Update::Gone(kind, name))),
+            );
         }
         fleet.settle(settled);
-        Ok(Ledger { store, fleet })
+        Ok(())
     }
 
     /// The store underneath, for reading histories.
@@ -226,7 +253,14 @@ impl Ledger {
     /// Commits, durably, and brings the fleet up to date.
     pub async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
         let Batch { txn, updates, told } = batch;
-        let revision = self.store.commit(txn).await?.0;
+        let revision = match self.store.commit(txn).await {
+            Ok(revision) => revision.0,
+            Err(CommitError::Conflict { key, found }) => {
+                self.catch_up(&key, found).await;
+                return Err(CommitError::Conflict { key, found });
+            }
+            Err(error) => return Err(error),
+        };
         // Not before: a batch that lost against another is decided anew, and the log would tell of what never was.
         for Event { kind, name, reason, message, .. } in told {
             tracing::info!(%kind, %name, reason, "{message}");
@@ -235,6 +269,30 @@ impl Ledger {
         // now is not so, and may be about an object that is gone. The fleet ignores it, as everything that is settled.
         self.fleet.take(revision, updates.into_iter().map(|update| update(revision)));
         Ok(revision)
+    }
+
+    /// Waits until the fleet knows what a commit lost against, so that deciding again is on what is there now. Another
+    /// engine's commits come in only with the store's changes.
+    async fn catch_up(&self, at: &Key, found: Option<Revision>) {
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == at.kind.as_str()) else { return };
+        let known = || {
+            let known = self.fleet.entry(kind, &at.name).map(|entry| entry.metadata().revision);
+            match found {
+                Some(found) => known >= Some(found.0) || self.fleet.revision() >= found.0,
+                None => known.is_none(),
+            }
+        };
+        let seen = async {
+            loop {
+                // Before the look: what comes in between counts.
+                let changed = self.fleet.changed();
+                if known() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let _ = tokio::time::timeout(CATCH_UP, seen).await;
     }
 
     /// A secret's value.
@@ -273,6 +331,18 @@ pub fn decode_change(change: &ObjectChange) -> Result<Option<Update>, ReadError>
     }))
 }
 
+/// Reads the boot token out of one change of a stored object, if that is what it is: whose, and the token, `None` when it is
+/// forgotten.
+pub fn decode_token(change: &ObjectChange) -> Option<(Uid, Option<String>)> {
+    let at = change.key();
+    let uid = crate::secrets::whose_boot_token(&at.name).filter(|_| at.kind.as_str() == SECRETS)?;
+    let token = match change {
+        ObjectChange::Put(stored) => String::from_utf8(stored.value.to_vec()).ok(),
+        ObjectChange::Deleted(_) => None,
+    };
+    Some((uid, token))
+}
+
 /// The frame of a new object.
 pub fn new_metadata(name: &str, entropy: [u8; 16], now: Timestamp) -> vmetal_model::Metadata {
     vmetal_model::Metadata {
@@ -306,14 +376,14 @@ mod tests {
         let declare = |uid: u8| {
             let spec = ImageSpec { source: "/i".to_owned(), checksum: None, format: None };
             let metadata = new_metadata("i", [uid; 16], Timestamp::UNIX_EPOCH);
-            let mut batch = Batch::new();
+            let mut batch = Batch::by(Author::Outside);
             batch.request("r");
             batch.create(new_object(metadata, spec, ImageStatus::default()));
             batch
         };
         ledger.commit(declare(1)).await.unwrap();
         let image = fleet.image("i").unwrap();
-        let mut batch = Batch::new();
+        let mut batch = Batch::by(Author::Outside);
         batch.remove(&*image);
         let removed = ledger.commit(batch).await.unwrap();
         fleet.settle(removed);

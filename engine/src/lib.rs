@@ -16,6 +16,7 @@ pub mod fleet;
 pub mod housekeeping;
 pub mod ledger;
 pub mod netboot;
+pub mod ownership;
 pub mod questions;
 pub mod reconcile;
 pub mod run;

@@ -13,6 +13,7 @@ use vmetal_model::{Host, HostPhase, Severity, Stage};
 use crate::engine::Engine;
 use crate::fleet::Fleet;
 use crate::ledger::Batch;
+use crate::ownership::Author;
 
 /// The boot table, kept up to date one host at a time.
 pub struct Table {
@@ -79,7 +80,7 @@ impl NetbootBackend for Engine {
     }
 
     async fn record(&self, events: Vec<BootEvent>) {
-        let mut batch = Batch::new();
+        let mut batch = Batch::by(Author::Outside);
         for event in events {
             let host = event.host.as_ref().and_then(|name| self.fleet.host(name));
             match host {

@@ -11,13 +11,16 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::SignedDuration;
+use tokio::task::JoinSet;
 use vmetal_model::{Host, HostPhase, Kind, TenantNode, TenantNodePhase, Timestamp, Uid};
-use vmetal_store::{Change, CommitError, Revision, Selector, Store};
+use vmetal_store::{Change, CommitError, ReadError, Revision, Selector, Shard, Store};
 
 use crate::engine::{Engine, ObjectKey};
 use crate::fleet::{Entry, Update};
-use crate::ledger::decode_change;
+use crate::ledger::{decode_change, decode_token};
 use crate::netboot::Table;
+use crate::ownership::ENGINES;
+use crate::secrets;
 
 /// How many objects are decided on at the same time. Decisions are short; effects run apart.
 const WORKERS: usize = 16;
@@ -26,23 +29,53 @@ const COUNT_PAUSE: Duration = Duration::from_millis(200);
 
 impl Engine {
     /// Looks at every object once, then at each when it is due or something happened to it. Runs until dropped.
+    ///
+    /// Each worker is a task of its own: a decision that computes for long holds up its worker and nobody else.
     pub async fn reconcile_forever(self: Arc<Self>) {
-        for kind in Kind::ALL {
-            for entry in self.fleet.entries(kind) {
-                self.scheduler.wake(ObjectKey::new(kind, entry.metadata().name.clone()));
-            }
-        }
-        let workers = (0..WORKERS).map(|_| {
+        self.wake_all(|_| true);
+        let mut workers = JoinSet::new();
+        for _ in 0..WORKERS {
             let engine = Arc::clone(&self);
-            async move {
-                loop {
+            workers.spawn(async move {
+                while !engine.is_stopping() {
                     let lease = engine.scheduler.next().await;
                     engine.reconcile(lease.key()).await;
                     lease.done();
                 }
+            });
+        }
+        while let Some(ended) = workers.join_next().await {
+            if let Err(error) = ended.map_err(tokio::task::JoinError::try_into_panic)
+                && let Ok(panic) = error
+            {
+                // A decision that panics is a defect that would come again with every look at the object.
+                std::panic::resume_unwind(panic);
             }
-        });
-        futures::future::join_all(workers).await;
+        }
+    }
+
+    /// Shares the store with other engines. Runs until dropped; for ever where there are none.
+    pub async fn take_part_forever(&self) {
+        match &self.membership {
+            Some(membership) => membership.take_part(|shards| self.begin(shards)).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Looks at all objects of these shards.
+    pub(crate) fn begin(&self, shards: &[Shard]) {
+        self.wake_all(|key| shards.contains(&self.ownership.shard_of(key)));
+    }
+
+    fn wake_all(&self, wanted: impl Fn(&ObjectKey) -> bool) {
+        for kind in Kind::ALL {
+            for entry in self.fleet.entries(kind) {
+                let key = ObjectKey::new(kind, entry.metadata().name.clone());
+                if wanted(&key) {
+                    self.scheduler.wake(key);
+                }
+            }
+        }
     }
 
     async fn reconcile(self: &Arc<Self>, key: &ObjectKey) {
@@ -57,6 +90,10 @@ impl Engine {
             Ok(()) => {}
             // Somebody else changed the object first: decide again on what it is now.
             Err(CommitError::Conflict { .. }) => self.scheduler.wake(key.clone()),
+            Err(error @ CommitError::Fenced { .. }) => {
+                tracing::warn!(kind = %key.kind, name = %key.name, %error, "another engine owns this now; the decision is dropped");
+                self.ownership.heed(&error);
+            }
             Err(error) => {
                 tracing::error!(kind = %key.kind, name = %key.name, %error, "could not commit a decision; trying again");
                 self.wake_in(key.clone(), SignedDuration::from_secs(1));
@@ -88,6 +125,15 @@ impl Engine {
                 match change {
                     Ok(Change::Committed(committed)) => {
                         let revision = committed.revision.0;
+                        // First: the boot table that follows from a host needs its token, whoever made it.
+                        for (host, token) in committed.objects.iter().filter_map(decode_token) {
+                            self.fleet.set_token(&host, token);
+                        }
+                        if let Some(membership) = &self.membership
+                            && committed.objects.iter().any(|object| object.key().kind.as_str() == ENGINES)
+                        {
+                            membership.hear();
+                        }
                         for update in committed.objects.iter().map(decode_change) {
                             match update {
                                 Ok(Some(update)) => {
@@ -107,13 +153,27 @@ impl Engine {
                     }
                 }
             }
-            for kind in Kind::ALL {
-                for entry in self.fleet.entries(kind) {
-                    self.scheduler.wake(ObjectKey::new(kind, entry.metadata().name.clone()));
-                }
-            }
             tokio::time::sleep(Duration::from_secs(1)).await;
+            // Perhaps history that was needed is gone, as after a long pause of this process.
+            if let Err(error) = self.ledger.read_all().await {
+                tracing::error!(%error, "the store cannot be read; trying again");
+            }
+            if let Err(error) = self.restore_boot_tokens().await {
+                tracing::error!(%error, "the boot tokens cannot be read; trying again");
+            }
+            table = Table::new(&self.fleet);
+            self.boot.send_replace(table.publish(self.fleet.revision()));
+            self.wake_all(|_| true);
         }
+    }
+
+    /// Reads the tokens of the boots that are under way.
+    pub(crate) async fn restore_boot_tokens(&self) -> Result<(), ReadError> {
+        for host in self.fleet.hosts().iter().filter(|host| host.status.boot.is_some()) {
+            let token = self.ledger.secret(&secrets::boot_token(&host.metadata.uid)).await?;
+            self.fleet.set_token(&host.metadata.uid, token.and_then(|bytes| String::from_utf8(bytes).ok()));
+        }
+        Ok(())
     }
 
     fn changed(&self, update: &Update, seen: &mut Seen, table: &mut Table, revision: u64) {

@@ -12,7 +12,7 @@ use vmetal_api::{ServerConfig, TokenStore};
 use vmetal_bmc::{AddressGuard, Gateways};
 use vmetal_lifecycle::Limits;
 use vmetal_policy::PolicyEngine;
-use vmetal_runtime::{Clock as _, SystemClock, SystemEntropy};
+use vmetal_runtime::{Clock, Entropy, SystemClock, SystemEntropy};
 use vmetal_store::{AnyStore, SqliteOptions};
 
 use crate::backend::ApiBackend;
@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Parts};
 use crate::fleet::Fleet;
 use crate::ledger::Ledger;
-use crate::secrets;
+use crate::ownership::{Ownership, Shared, Terms};
 use crate::tenants::{OverNetwork, Tenants};
 
 /// Where BMCs may be when the configuration names no networks: private ones.
@@ -28,6 +28,11 @@ const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc
 
 /// How long a stop waits for effects under way. Longer than any single call to a BMC may take.
 const STOP: Duration = Duration::from_secs(100);
+
+/// The part of a lease that clocks may be wrong by and threads late: 3 s of the usual 15.
+const MARGIN: f64 = 0.2;
+/// How long a connection to a BMC may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Runs the engine until `stop` completes, then waits for effects under way.
 ///
@@ -39,20 +44,24 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         .with_context(|| format!("cannot open the store {}", config.store_path().display()))?;
     let fleet = Arc::new(Fleet::default());
     let ledger = Ledger::open(store, Arc::clone(&fleet)).await.context("cannot read the store")?;
-    restore_boot_tokens(&fleet, &ledger).await?;
-    let clock = SystemClock::new();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let terms = terms(ledger.store(), &config, &*entropy);
+    let ownership = Ownership::open(ledger.store(), terms, Arc::clone(&clock)).await?;
     let limits = Limits { listening_since: clock.now(), ..config.deadlines.limits() };
     let engine = Engine::new(Parts {
-        gateways: Gateways::new(vmetal_bmc::Config::new(guard(&config)?)),
+        gateways: Gateways::new(bmc(&config)?),
         tenants: Tenants::new(Arc::new(OverNetwork)),
         policies: policies(&config)?,
         fleet,
         ledger,
         limits,
-        clock: Arc::new(clock),
-        entropy: Arc::new(SystemEntropy),
+        ownership,
+        clock,
+        entropy,
         config,
     });
+    engine.restore_boot_tokens().await?;
     let config = &engine.config;
     let token_file = config.state_dir.join("admin.token");
     let (tokens, first) = TokenStore::load_or_create(&config.state_dir.join("tokens"), &token_file)?;
@@ -88,6 +97,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         () = Arc::clone(&engine).reconcile_forever() => {}
         () = Arc::clone(&engine).follow_forever() => {}
         () = crate::housekeeping::keep_house(engine.ledger.store(), engine.fleet.revision()) => {}
+        () = engine.take_part_forever() => {}
         () = stop => {}
     }
     tracing::info!("stopping: no new effects; waiting for those under way");
@@ -98,7 +108,16 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let (served, waited) = tokio::join!(serving, tokio::time::timeout(STOP, drained));
+    let handed_over = async {
+        match &engine.membership {
+            Some(membership) => membership.leave(STOP).await,
+            None => 0,
+        }
+    };
+    let (served, waited, left) = tokio::join!(serving, tokio::time::timeout(STOP, drained), handed_over);
+    if left > 0 {
+        tracing::warn!(shards = left, "could not be handed over; other engines take them when the leases run out");
+    }
     if waited.is_err() {
         tracing::warn!(
             effects = engine.effects_under_way(),
@@ -113,6 +132,33 @@ fn prepare(directory: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.with_context(|| format!("cannot make the state directory {}", directory.display()))
+}
+
+/// How ownership works with this store.
+fn terms(store: &AnyStore, config: &Config, entropy: &dyn Entropy) -> Terms {
+    match store {
+        AnyStore::Memory(_) | AnyStore::Sqlite(_) => Terms::Alone,
+        #[allow(unreachable_patterns, reason = "stores that several engines can have open")]
+        _ => {
+            let mut random = [0; 4];
+            entropy.fill(&mut random);
+            // The name helps people; the rest makes it another engine after each start.
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let positive = |given| Duration::try_from(given).unwrap_or_default();
+            Terms::Shared(Shared {
+                id: format!("{}-{}", name.trim(), hex::encode(random)),
+                lease: positive(config.engines.lease),
+                longest_call: positive(config.bmc.timeout),
+                margin: positive(config.engines.lease).mul_f64(MARGIN),
+            })
+        }
+    }
+}
+
+fn bmc(config: &Config) -> anyhow::Result<vmetal_bmc::Config> {
+    let request_timeout = Duration::try_from(config.bmc.timeout).unwrap_or_default();
+    let connect_timeout = CONNECT.min(request_timeout);
+    Ok(vmetal_bmc::Config { request_timeout, connect_timeout, ..vmetal_bmc::Config::new(guard(config)?) })
 }
 
 fn guard(config: &Config) -> anyhow::Result<AddressGuard> {
@@ -133,12 +179,4 @@ fn policies(config: &Config) -> anyhow::Result<PolicyEngine> {
         tracing::info!("policy {identity}");
     }
     Ok(engine)
-}
-
-async fn restore_boot_tokens(fleet: &Fleet, ledger: &Ledger) -> anyhow::Result<()> {
-    for host in fleet.hosts().iter().filter(|host| host.status.boot.is_some()) {
-        let token = ledger.secret(&secrets::boot_token(&host.metadata.uid)).await?;
-        fleet.set_token(&host.metadata.uid, token.and_then(|bytes| String::from_utf8(bytes).ok()));
-    }
-    Ok(())
 }

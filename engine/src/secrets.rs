@@ -12,6 +12,12 @@ pub fn boot_token(host: &Uid) -> String {
     format!("host/{host}/boot-token")
 }
 
+/// Whose boot token a secret of this name is, if it is one.
+pub fn whose_boot_token(name: &str) -> Option<Uid> {
+    let uid = name.strip_prefix("host/")?.strip_suffix("/boot-token")?;
+    Some(Uid(uid.to_owned()))
+}
+
 /// The kubeconfig of a tenant cluster.
 pub fn kubeconfig(cluster: &Uid) -> String {
     format!("tenant_cluster/{cluster}/kubeconfig")

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::BoxFuture;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
+use vmetal_bmc::Fence as _;
 use vmetal_lifecycle::node::{DrainPass, Effect, Effected, Sight};
 use vmetal_model::agent::Seed;
 use vmetal_model::{Cause, Failure, Host, Image, ImagePhase, TenantCluster, TenantNode, Timestamp, Uid};
@@ -17,6 +18,7 @@ use vmetal_tenant::{
 
 use crate::engine::Engine;
 use crate::ledger::Batch;
+use crate::ownership::{Author, Grip, Hold};
 use crate::secrets;
 
 /// How long a join token works: longer than installing, booting and joining may take together, which by the deadlines' defaults
@@ -156,10 +158,16 @@ impl Engine {
     }
 
     /// Performs one effect for a claim.
-    pub(crate) async fn act_for_node(&self, node: &TenantNode, effect: Effect) -> Result<Effected, Failure> {
+    pub(crate) async fn act_for_node(
+        &self,
+        grip: &Grip,
+        node: &TenantNode,
+        effect: Effect,
+    ) -> Result<Effected, Failure> {
+        grip.check().map_err(|why| self.internal("nothing was asked of the tenant's cluster", why))?;
         match effect {
             Effect::Decide => Err(self.internal("a decision is not an effect on a cluster", "wrong call")),
-            Effect::PrepareJoin => self.prepare(node).await,
+            Effect::PrepareJoin => self.prepare(grip.hold(), node).await,
             Effect::CheckNode => self.check(node).await,
             Effect::RevokeToken => {
                 let Some(token) = &node.status.token_id else { return Ok(Effected::Revoked) };
@@ -172,7 +180,7 @@ impl Engine {
         }
     }
 
-    async fn prepare(&self, node: &TenantNode) -> Result<Effected, Failure> {
+    async fn prepare(&self, hold: Hold, node: &TenantNode) -> Result<Effected, Failure> {
         self.image_for(node)?;
         let (_, client) = self.tenant_of(node).await?;
         let Some(host) = self.fleet.host_of(node) else {
@@ -188,7 +196,7 @@ impl Engine {
         let grant = client.prepare_join(&request).await.map_err(|error| self.tenant_failure(&error))?;
         let kept = serde_json::to_vec(&KeptGrant::of(&grant))
             .map_err(|error| self.internal("the join credentials cannot be kept", error))?;
-        let mut batch = Batch::new();
+        let mut batch = Batch::by(Author::Owner(hold));
         batch.secret(secrets::join(&node.metadata.uid), kept);
         let committed = self.ledger.commit(batch).await;
         committed.map_err(|error| self.internal("the join credentials cannot be kept", error))?;

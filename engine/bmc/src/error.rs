@@ -16,6 +16,14 @@ pub enum BmcError {
         /// The guard's reason.
         why: String,
     },
+    /// The engine may not act on this host any more. Nothing was sent.
+    #[error("nothing was sent to BMC {origin}: {why}")]
+    Fenced {
+        /// The BMC.
+        origin: String,
+        /// The fence's reason.
+        why: String,
+    },
     /// No connection, no answer in time, or the connection broke.
     #[error("BMC {origin} did not answer {request}: {reason}")]
     Unreachable {
@@ -189,7 +197,7 @@ impl BmcError {
             BmcError::Protocol { .. } => Cause::BmcProtocol,
             BmcError::NoSuchSystem { .. } | BmcError::AmbiguousSystem { .. } => Cause::BmcSystem,
             BmcError::NotApplied { .. } => Cause::BmcNotApplied,
-            BmcError::Setup { .. } => Cause::Internal,
+            BmcError::Setup { .. } | BmcError::Fenced { .. } => Cause::Internal,
         }
     }
 
@@ -226,6 +234,7 @@ impl BmcError {
                 "look for a lock-down or a pending settings job on the BMC; reset the BMC if it stays".into()
             }
             BmcError::Setup { .. } => "correct the host's BMC settings".into(),
+            BmcError::Fenced { .. } => "nothing; the engine that owns the host goes on with it".into(),
         }
     }
 

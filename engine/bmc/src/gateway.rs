@@ -16,6 +16,7 @@ use vmetal_model::{BmcAddress, BmcFacts, BootMode, Inventory, PowerState, TlsTru
 
 use crate::config::Config;
 use crate::error::BmcError;
+use crate::fence::Fence;
 use crate::link::Link;
 use crate::quirks;
 use crate::redfish::inventory;
@@ -68,7 +69,7 @@ impl fmt::Debug for Gateways {
 #[derive(Default)]
 struct Table {
     /// By [`BmcAddress::identity`].
-    gateways: HashMap<String, (BmcTarget, Arc<Gateway>)>,
+    gateways: HashMap<String, (BmcTarget, Arc<Known>)>,
     /// By [`BmcAddress::origin`].
     links: HashMap<String, Weak<Link>>,
 }
@@ -89,18 +90,18 @@ impl Gateways {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The gateway of this BMC. The same one every time, until address, account, password or trust change; what protects
-    /// the BMC (rate, breaker, pauses, refused passwords) outlives such a change.
+    /// The gateway of this BMC, behind this fence. The same one every time, until address, account, password or trust change;
+    /// what protects the BMC (rate, breaker, pauses, refused passwords) outlives such a change.
     ///
     /// # Errors
     /// [`BmcError::Setup`] when the pinned fingerprint or the system path is not one.
-    pub fn for_host(&self, target: &BmcTarget) -> Result<Arc<Gateway>, BmcError> {
+    pub fn for_host(&self, target: &BmcTarget, fence: Arc<dyn Fence>) -> Result<Gateway, BmcError> {
         let (identity, origin) = (target.address.identity(), target.address.origin());
         let mut table = self.table();
-        if let Some((known, gateway)) = table.gateways.get(&identity)
-            && known == target
+        if let Some((same, known)) = table.gateways.get(&identity)
+            && same == target
         {
-            return Ok(Arc::clone(gateway));
+            return Ok(Gateway { known: Arc::clone(known), fence });
         }
         let setup = |reason| BmcError::Setup { origin: origin.clone(), reason };
         let parse = |path: String| {
@@ -126,12 +127,12 @@ impl Gateways {
             Arc::clone(&self.config),
             Arc::clone(&link),
         )?;
-        let gateway =
-            Arc::new(Gateway { transport, config: Arc::clone(&self.config), system_path: Mutex::new(system_path) });
+        let known =
+            Arc::new(Known { transport, config: Arc::clone(&self.config), system_path: Mutex::new(system_path) });
         table.links.retain(|_, link| link.strong_count() > 0);
         table.links.insert(origin, Arc::downgrade(&link));
-        table.gateways.insert(identity, (target.clone(), Arc::clone(&gateway)));
-        Ok(gateway)
+        table.gateways.insert(identity, (target.clone(), Arc::clone(&known)));
+        Ok(Gateway { known, fence })
     }
 
     /// Forgets a BMC whose host is gone. Calls under way finish.
@@ -140,8 +141,16 @@ impl Gateways {
     }
 }
 
-/// The only way to one BMC system. Changing calls run to their own end even if the caller's future is dropped.
+/// The only way to one BMC system. Changing calls run to their own end even if the caller's future is dropped, or until the
+/// fence closes.
+#[derive(Clone)]
 pub struct Gateway {
+    known: Arc<Known>,
+    fence: Arc<dyn Fence>,
+}
+
+/// What is known of one BMC system, whoever asks.
+struct Known {
     transport: Transport,
     config: Arc<Config>,
     system_path: Mutex<SystemPath>,
@@ -160,11 +169,16 @@ enum SystemPath {
 
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Gateway({})", self.transport.origin)
+        write!(f, "Gateway({})", self.known.transport.origin)
     }
 }
 
 impl Gateway {
+    /// Whether this is the gateway that `other` is: the same account of the same BMC, whatever their fences.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.known, &other.known)
+    }
+
     /// Signs in, finds the system and reads who it is. [`BmcFacts::read`] is left to the caller, who has the clock.
     ///
     /// # Errors
@@ -175,7 +189,7 @@ impl Gateway {
         let system = self.system_from(Some(&root)).await?;
         let mut facts = system.facts;
         facts.redfish_version = text(&root, "RedfishVersion");
-        facts.certificate = self.transport.fingerprint();
+        facts.certificate = self.known.transport.fingerprint();
         if let Some(manager) = &system.manager {
             // The version is for display and quirks: a manager that does not answer is no reason to refuse the host.
             match self.read(Request::get(manager)).await {
@@ -199,8 +213,8 @@ impl Gateway {
     ///
     /// # Errors
     /// [`BmcError::NotApplied`] when it stays off; else any [`BmcError`].
-    pub async fn power_on(self: &Arc<Self>) -> Result<(), BmcError> {
-        let this = Arc::clone(self);
+    pub async fn power_on(&self) -> Result<(), BmcError> {
+        let this = self.clone();
         uncancelled(async move {
             this.reset(&["On", "ForceOn"], |p| matches!(p, PowerState::On | PowerState::PoweringOn), "On").await
         })
@@ -211,8 +225,8 @@ impl Gateway {
     ///
     /// # Errors
     /// [`BmcError::NotApplied`] when it stays on; else any [`BmcError`].
-    pub async fn power_off(self: &Arc<Self>) -> Result<(), BmcError> {
-        let this = Arc::clone(self);
+    pub async fn power_off(&self) -> Result<(), BmcError> {
+        let this = self.clone();
         uncancelled(async move { this.reset(&["ForceOff"], |p| p == PowerState::Off, "Off").await }).await
     }
 
@@ -220,8 +234,8 @@ impl Gateway {
     ///
     /// # Errors
     /// [`BmcError::NotApplied`] when it reads back different; else any [`BmcError`].
-    pub async fn set_network_boot_once(self: &Arc<Self>, mode: BootMode) -> Result<(), BmcError> {
-        let this = Arc::clone(self);
+    pub async fn set_network_boot_once(&self, mode: BootMode) -> Result<(), BmcError> {
+        let this = self.clone();
         uncancelled(async move { this.network_boot_once(mode).await }).await
     }
 
@@ -252,14 +266,14 @@ impl Gateway {
         reached: impl Fn(PowerState) -> bool,
         wanted: &str,
     ) -> Result<(), BmcError> {
-        let _alone = self.transport.link.writes.lock().await;
+        let _alone = self.known.transport.link.writes.lock().await;
         let system = self.system().await?;
         if reached(system.facts.power) {
             return Ok(());
         }
         let request = format!("reset of {}", system.path);
         let missing = |expected: String, seen: String| BmcError::Protocol {
-            origin: self.transport.origin.clone(),
+            origin: self.known.transport.origin.clone(),
             request: request.clone(),
             expected,
             seen,
@@ -273,15 +287,19 @@ impl Gateway {
         };
         let body = json!({ "ResetType": kind });
         let post = Request { method: Method::POST, body: Some(&body), ..Request::get(&reset.target) };
-        let answer = self.transport.send(post).await?;
+        let answer = self.send(post).await?;
         if !answer.status.is_success() {
             // Many BMCs refuse a reset that has nothing to do any more: what counts is the state.
             if reached(self.system().await?.facts.power) {
                 return Ok(());
             }
-            return Err(self.transport.unexpected(&format!("POST {kind} to {}", reset.target), "HTTP 2xx", &answer));
+            return Err(self.known.transport.unexpected(
+                &format!("POST {kind} to {}", reset.target),
+                "HTTP 2xx",
+                &answer,
+            ));
         }
-        let deadline = Instant::now() + self.config.power_timeout;
+        let deadline = Instant::now() + self.known.config.power_timeout;
         loop {
             let power = self.system().await?.facts.power;
             if reached(power) {
@@ -291,19 +309,19 @@ impl Gateway {
                 return Err(self.not_applied(
                     "power",
                     wanted,
-                    &format!("{power:?} after {} s", self.config.power_timeout.as_secs_f32()),
+                    &format!("{power:?} after {} s", self.known.config.power_timeout.as_secs_f32()),
                 ));
             }
-            tokio::time::sleep(self.config.poll).await;
+            tokio::time::sleep(self.known.config.poll).await;
         }
     }
 
     async fn network_boot_once(&self, mode: BootMode) -> Result<(), BmcError> {
-        let _alone = self.transport.link.writes.lock().await;
+        let _alone = self.known.transport.link.writes.lock().await;
         let mut system = self.system().await?;
         if !system.boot.targets.is_empty() && !system.boot.targets.iter().any(|target| target == "Pxe") {
             return Err(BmcError::Protocol {
-                origin: self.transport.origin.clone(),
+                origin: self.known.transport.origin.clone(),
                 request: format!("network boot of {}", system.path),
                 expected: "the boot target Pxe".into(),
                 seen: format!("an offer of {} only", system.boot.targets.join(", ")),
@@ -331,7 +349,7 @@ impl Gateway {
             _ => answer,
         };
         if !answer.status.is_success() {
-            return Err(self.transport.unexpected(&name, "HTTP 2xx", &answer));
+            return Err(self.known.transport.unexpected(&name, "HTTP 2xx", &answer));
         }
         let seen = self.system().await?.boot;
         let check = |setting: &str, wanted: &str, seen: Option<&String>| match seen.map(String::as_str) {
@@ -353,12 +371,12 @@ impl Gateway {
             if_match: system.etag.as_deref(),
             ..Request::get(&system.path)
         };
-        self.transport.send(request).await
+        self.send(request).await
     }
 
     fn not_applied(&self, setting: &str, wanted: &str, seen: &str) -> BmcError {
         BmcError::NotApplied {
-            origin: self.transport.origin.clone(),
+            origin: self.known.transport.origin.clone(),
             setting: setting.into(),
             wanted: wanted.into(),
             seen: seen.into(),
@@ -370,7 +388,7 @@ impl Gateway {
     }
 
     fn system_path(&self) -> MutexGuard<'_, SystemPath> {
-        self.system_path.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.system_path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the system. `root` is the service root, if it was read already.
@@ -380,21 +398,25 @@ impl Gateway {
             SystemPath::Declared(path) | SystemPath::Found(path) => path.clone(),
             SystemPath::Unknown => self.only_system(root).await?,
         };
-        let answer = self.transport.send(Request::get(&path)).await?;
+        let answer = self.send(Request::get(&path)).await?;
         if answer.status != StatusCode::NOT_FOUND {
             return self.read_system(path, answer);
         }
         if matches!(known, SystemPath::Found(_)) {
             let path = self.only_system(root).await?;
-            let answer = self.transport.send(Request::get(&path)).await?;
+            let answer = self.send(Request::get(&path)).await?;
             return self.read_system(path, answer);
         }
         let available = self.systems(root).await?;
         if let Some(shown) = available.iter().find(|other| other.same(&path)) {
-            return Err(self.transport.unexpected(&format!("GET {shown}"), "a system that it lists itself", &answer));
+            return Err(self.known.transport.unexpected(
+                &format!("GET {shown}"),
+                "a system that it lists itself",
+                &answer,
+            ));
         }
         Err(BmcError::NoSuchSystem {
-            origin: self.transport.origin.clone(),
+            origin: self.known.transport.origin.clone(),
             path: path.to_string(),
             available: available.iter().map(ToString::to_string).collect(),
         })
@@ -403,7 +425,7 @@ impl Gateway {
     fn read_system(&self, path: ResourcePath, answer: Answer) -> Result<System, BmcError> {
         let (value, etag) = self.json(&format!("GET {path}"), answer)?;
         let system = System::read(&path, &value, etag).ok_or_else(|| BmcError::Protocol {
-            origin: self.transport.origin.clone(),
+            origin: self.known.transport.origin.clone(),
             request: format!("GET {path}"),
             expected: "a JSON object".into(),
             seen: "other JSON".into(),
@@ -419,7 +441,7 @@ impl Gateway {
         match <[ResourcePath; 1]>::try_from(self.systems(root).await?) {
             Ok([only]) => Ok(only),
             Err(systems) => Err(BmcError::AmbiguousSystem {
-                origin: self.transport.origin.clone(),
+                origin: self.known.transport.origin.clone(),
                 available: systems.iter().map(ToString::to_string).collect(),
             }),
         }
@@ -437,7 +459,7 @@ impl Gateway {
             }
         };
         let systems = ResourcePath::link(&root["Systems"]).ok_or_else(|| BmcError::Protocol {
-            origin: self.transport.origin.clone(),
+            origin: self.known.transport.origin.clone(),
             request: format!("GET {root_path}"),
             expected: "a link to Systems on the same origin".into(),
             seen: root["Systems"].to_string().chars().take(200).collect(),
@@ -469,19 +491,23 @@ impl Gateway {
         Ok(values)
     }
 
+    pub(super) async fn send(&self, request: Request<'_>) -> Result<Answer, BmcError> {
+        self.known.transport.send(request, &*self.fence).await
+    }
+
     async fn read(&self, request: Request<'_>) -> Result<(Value, Option<String>), BmcError> {
         let name = format!("GET {}", request.path);
-        let answer = self.transport.send(request).await?;
+        let answer = self.send(request).await?;
         self.json(&name, answer)
     }
 
     fn json(&self, request: &str, answer: Answer) -> Result<(Value, Option<String>), BmcError> {
         if !answer.status.is_success() {
-            return Err(self.transport.unexpected(request, "HTTP 200", &answer));
+            return Err(self.known.transport.unexpected(request, "HTTP 200", &answer));
         }
         match answer.body {
             Body::Json(value) => Ok((value, answer.etag)),
-            Body::Empty | Body::NotJson(_) => Err(self.transport.unexpected(request, "JSON", &answer)),
+            Body::Empty | Body::NotJson(_) => Err(self.known.transport.unexpected(request, "JSON", &answer)),
         }
     }
 }

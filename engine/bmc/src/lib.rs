@@ -9,6 +9,7 @@
 //! * a circuit breaker: after five failures in a row on the network the BMC is left alone for a while, then asked one
 //!   harmless question first;
 //! * a refused password is tried twice, never a third time, until it changes;
+//! * every request asks a [`Fence`] first, at the last moment: an engine that lost the host sends nothing more;
 //! * every write is read back, and only what reads back counts as done;
 //! * basic authentication on each request and no sessions, so that none can leak;
 //! * a changing call is never cancelled by dropping its future: it runs to its own deadline.
@@ -23,6 +24,7 @@
 
 pub mod config;
 pub mod error;
+pub mod fence;
 pub mod gateway;
 pub mod guard;
 mod link;
@@ -34,5 +36,6 @@ pub mod wire;
 
 pub use config::Config;
 pub use error::BmcError;
+pub use fence::{Alone, Fence, Fenced};
 pub use gateway::{BmcTarget, Gateway, Gateways};
 pub use guard::{AddressGuard, Cidr};

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::error::{Asked, BmcError};
+use crate::fence::Fence;
 use crate::guard::{AddressGuard, Denied};
 use crate::link::{Link, PASSWORD_TRIES, Pause, Verdict};
 use crate::quirks;
@@ -135,7 +136,7 @@ impl Transport {
 
     /// Sends one request. Answers below 500 that are the request's own affair (404, 409, 412 …) are answers; what
     /// concerns the BMC as a whole (credentials, busy, network, redirects) is an error.
-    pub(crate) async fn send(&self, request: Request<'_>) -> Result<Answer, BmcError> {
+    pub(crate) async fn send(&self, request: Request<'_>, fence: &dyn Fence) -> Result<Answer, BmcError> {
         self.admit(&request)?;
         let verdict = self.link.state().breaker.ask(Instant::now(), self.config.request_timeout);
         match verdict {
@@ -143,7 +144,7 @@ impl Transport {
             Verdict::HalfOpen => {
                 let root = ResourcePath::root();
                 let probe = Request { auth: Auth::None, ..Request::get(&root) };
-                match self.exchange(&probe).await {
+                match self.exchange(&probe, fence).await {
                     // A BMC that wants credentials even here is there, which is all that was asked.
                     Ok(_) | Err(BmcError::Credentials { .. } | BmcError::Privilege { .. }) => {}
                     Err(error) => return Err(error),
@@ -153,7 +154,7 @@ impl Transport {
                 return Err(BmcError::CircuitOpen { origin: self.origin.clone(), failures, last, retry_in });
             }
         }
-        self.exchange(&request).await
+        self.exchange(&request, fence).await
     }
 
     /// What can be refused without asking the BMC.
@@ -186,7 +187,7 @@ impl Transport {
         }
     }
 
-    async fn exchange(&self, request: &Request<'_>) -> Result<Answer, BmcError> {
+    async fn exchange(&self, request: &Request<'_>, fence: &dyn Fence) -> Result<Answer, BmcError> {
         // Reads share two permits; a changing call is alone by the caller's lock and needs none of them.
         let _permit = match request.method {
             Method::GET => self.link.reads.acquire().await.ok(),
@@ -204,6 +205,8 @@ impl Transport {
             headers: self.headers(request)?,
             body: request.body.map(|body| body.to_string().into_bytes()),
         };
+        // After the last wait for a turn: from here to the socket nothing of ours waits.
+        fence.check().map_err(|why| BmcError::Fenced { origin: self.origin.clone(), why: why.to_string() })?;
         match self.wire.exchange(call).await {
             Ok(answer) => {
                 self.link.state().breaker.succeeded();

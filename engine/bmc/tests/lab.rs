@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{config, target};
+use support::{alone, config, target};
 use vmetal_bmc::{BmcError, BmcTarget, Gateways};
 use vmetal_lab::config::{HostConfig, IfMatch, TlsMode};
 use vmetal_lab::fault::{FaultAction, FaultSpec};
@@ -26,7 +26,7 @@ async fn a_host_is_identified_set_to_network_boot_and_switched() {
     let mut host = HostConfig::sim("node-a");
     host.bmc.if_match = IfMatch::Required;
     let bmc = sim::start(host.clone()).await.unwrap();
-    let gateway = Gateways::new(config()).for_host(&reach(&bmc, &host)).unwrap();
+    let gateway = Gateways::new(config()).for_host(&reach(&bmc, &host), alone()).unwrap();
     let facts = gateway.probe().await.unwrap();
     assert_eq!(facts.power, PowerState::Off);
     assert_eq!(facts.certificate.as_deref(), bmc.fingerprint());
@@ -52,8 +52,11 @@ async fn a_wrong_password_and_a_lying_bmc_are_told_apart() {
     let gateways = Gateways::new(config());
     let mut wrong = reach(&bmc, &host);
     wrong.password = "wrong".into();
-    assert!(matches!(gateways.for_host(&wrong).unwrap().probe().await.unwrap_err(), BmcError::Credentials { .. }));
-    let gateway = gateways.for_host(&reach(&bmc, &host)).unwrap();
+    assert!(matches!(
+        gateways.for_host(&wrong, alone()).unwrap().probe().await.unwrap_err(),
+        BmcError::Credentials { .. }
+    ));
+    let gateway = gateways.for_host(&reach(&bmc, &host), alone()).unwrap();
     gateway.probe().await.unwrap();
     bmc.faults().add(FaultSpec::always(FaultAction::Ignore)).unwrap();
     let error = gateway.set_network_boot_once(BootMode::Uefi).await.unwrap_err();

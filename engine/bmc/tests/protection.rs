@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::*;
 use vmetal_bmc::error::{Asked, CertificateProblem};
-use vmetal_bmc::{AddressGuard, BmcError, Gateways, tls};
+use vmetal_bmc::{AddressGuard, BmcError, Fence, Fenced, Gateways, tls};
 use vmetal_model::{Cause, TlsTrust};
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn a_refused_password_is_sent_twice_and_then_only_after_a_change() {
     let gateways = gateways();
     let mut target = bmc.target();
     target.system_path = Some(SYSTEM.into());
-    let gateway = gateways.for_host(&target).unwrap();
+    let gateway = gateways.for_host(&target, alone()).unwrap();
     for _ in 0..2 {
         let error = gateway.power().await.unwrap_err();
         assert!(matches!(error, BmcError::Credentials { asked: Asked::Yes, .. }), "{error:?}");
@@ -37,13 +37,13 @@ async fn a_refused_password_is_sent_twice_and_then_only_after_a_change() {
     }
     assert_eq!(bmc.count(), 2, "the BMC was asked a third time");
     // Not even a new gateway asks again; a new version of the password does, and so does another password.
-    assert!(gateways.for_host(&target).unwrap().power().await.is_err());
+    assert!(gateways.for_host(&target, alone()).unwrap().power().await.is_err());
     assert_eq!(bmc.count(), 2);
     target.password_version = "2".into();
-    assert!(gateways.for_host(&target).unwrap().power().await.is_err());
+    assert!(gateways.for_host(&target, alone()).unwrap().power().await.is_err());
     assert_eq!(bmc.count(), 3);
     target.password = "right".into();
-    gateways.for_host(&target).unwrap().power().await.unwrap();
+    gateways.for_host(&target, alone()).unwrap().power().await.unwrap();
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn an_account_without_the_right_is_named_with_the_bmcs_words() {
         }
     })
     .await;
-    let error = gateways().for_host(&bmc.target()).unwrap().power_off().await.unwrap_err();
+    let error = gateways().for_host(&bmc.target(), alone()).unwrap().power_off().await.unwrap_err();
     assert!(matches!(&error, BmcError::Privilege { said, .. } if said == "no login to power"), "{error:?}");
     assert!(error.to_string().contains(RESET), "{error}");
 }
@@ -69,7 +69,7 @@ async fn forbidden_addresses_are_never_dialled_not_even_by_name() {
     let gateways = Gateways::new(config);
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let target = target(&format!("redfish+http://{host}:{}", bmc.address.port()));
-        let error = gateways.for_host(&target).unwrap().probe().await.unwrap_err();
+        let error = gateways.for_host(&target, alone()).unwrap().probe().await.unwrap_err();
         assert!(matches!(error, BmcError::Forbidden { .. }), "{host}: {error:?}");
         assert!(error.to_string().contains("loopback"), "{error}");
     }
@@ -85,7 +85,7 @@ async fn a_dead_bmc_is_left_alone_after_five_failures_and_asked_a_harmless_quest
     config.breaker_pause = Duration::from_millis(200);
     let gateways = Gateways::new(config);
     let target = target(&format!("redfish+http://{address}{SYSTEM}"));
-    let gateway = gateways.for_host(&target).unwrap();
+    let gateway = gateways.for_host(&target, alone()).unwrap();
     for _ in 0..5 {
         let error = gateway.power().await.unwrap_err();
         assert!(matches!(&error, BmcError::Unreachable { reason, .. } if reason.contains("refused")), "{error:?}");
@@ -118,7 +118,7 @@ async fn a_bmc_that_hangs_costs_no_more_than_the_deadline() {
     let bmc = Fake::start(|seen| tree(seen, system("On", json!({}))).after(Duration::from_secs(60))).await;
     let mut config = config();
     config.request_timeout = Duration::from_millis(150);
-    let gateway = Gateways::new(config).for_host(&bmc.target()).unwrap();
+    let gateway = Gateways::new(config).for_host(&bmc.target(), alone()).unwrap();
     let error = gateway.power().await.unwrap_err();
     assert!(matches!(&error, BmcError::Unreachable { reason, .. } if reason.contains("within 0.15 s")), "{error:?}");
 }
@@ -131,7 +131,7 @@ async fn a_busy_bmc_is_obeyed_and_not_asked_meanwhile() {
     })
     .await;
     let gateways = gateways();
-    let gateway = gateways.for_host(&bmc.target()).unwrap();
+    let gateway = gateways.for_host(&bmc.target(), alone()).unwrap();
     let error = gateway.power().await.unwrap_err();
     assert!(matches!(&error, BmcError::Busy { status: 503, said, .. } if said.contains("RAC0218")), "{error:?}");
     assert!(error.retry_in().unwrap() >= Duration::from_secs(100), "used-up sessions need longer: {error}");
@@ -151,7 +151,7 @@ async fn retry_after_ends_the_pause() {
         }
     })
     .await;
-    let gateway = gateways().for_host(&bmc.target()).unwrap();
+    let gateway = gateways().for_host(&bmc.target(), alone()).unwrap();
     let error = gateway.power().await.unwrap_err();
     assert_eq!(error.retry_in(), Some(Duration::from_secs(1)));
     tokio::time::sleep(Duration::from_millis(1050)).await;
@@ -175,7 +175,7 @@ async fn strange_answers_are_errors_and_never_more() {
     ];
     for (reply, words) in cases {
         let bmc = Fake::start(move |_| reply()).await;
-        let error = gateways().for_host(&bmc.target()).unwrap().probe().await.unwrap_err();
+        let error = gateways().for_host(&bmc.target(), alone()).unwrap().probe().await.unwrap_err();
         assert!(matches!(error, BmcError::Protocol { .. }), "{error:?}");
         assert!(error.to_string().contains(words), "{error} lacks {words}");
         assert_eq!(bmc.count(), 1);
@@ -185,15 +185,15 @@ async fn strange_answers_are_errors_and_never_more() {
 #[tokio::test]
 async fn one_gateway_per_bmc_until_something_changes() {
     let gateways = gateways();
-    let first = gateways.for_host(&target("redfish://BMC.example/")).unwrap();
-    let same = gateways.for_host(&target("redfish://BMC.example/")).unwrap();
-    assert!(Arc::ptr_eq(&first, &same));
+    let first = gateways.for_host(&target("redfish://BMC.example/"), alone()).unwrap();
+    let same = gateways.for_host(&target("redfish://BMC.example/"), alone()).unwrap();
+    assert!(first.is(&same));
     let mut changed = target("redfish://BMC.example/");
     changed.password = "new".into();
-    assert!(!Arc::ptr_eq(&first, &gateways.for_host(&changed).unwrap()));
+    assert!(!first.is(&gateways.for_host(&changed, alone()).unwrap()));
     let mut bad = target("redfish://other.example/");
     bad.tls = TlsTrust::Fingerprint("ab".into());
-    let error = gateways.for_host(&bad).unwrap_err();
+    let error = gateways.for_host(&bad, alone()).unwrap_err();
     assert!(matches!(&error, BmcError::Setup { reason, .. } if reason.contains("64 hexadecimal digits")), "{error:?}");
     assert!(!format!("{:?} {first:?}", target("redfish://x")).contains("secret"));
 }
@@ -246,7 +246,7 @@ async fn a_self_signed_certificate_is_refused_with_its_fingerprint_and_works_onc
     let bmc = Fake::start_tls(certificate.config, script).await;
     let gateways = gateways();
     let mut target = bmc.target();
-    let error = gateways.for_host(&target).unwrap().probe().await.unwrap_err();
+    let error = gateways.for_host(&target, alone()).unwrap().probe().await.unwrap_err();
     assert!(matches!(&error, BmcError::Certificate { problem: CertificateProblem::UnknownIssuer, .. }), "{error:?}");
     assert!(
         error.to_string().contains(&fingerprint)
@@ -255,11 +255,11 @@ async fn a_self_signed_certificate_is_refused_with_its_fingerprint_and_works_onc
     assert_eq!((bmc.count(), error.cause()), (0, Cause::BmcCertificate), "no request, no password was sent");
 
     target.tls = TlsTrust::Fingerprint(fingerprint.clone());
-    let facts = gateways.for_host(&target).unwrap().probe().await.unwrap();
+    let facts = gateways.for_host(&target, alone()).unwrap().probe().await.unwrap();
     assert_eq!(facts.certificate.as_deref(), Some(fingerprint.as_str()));
 
     target.tls = TlsTrust::Fingerprint("ab".repeat(32));
-    let error = gateways.for_host(&target).unwrap().probe().await.unwrap_err();
+    let error = gateways.for_host(&target, alone()).unwrap().probe().await.unwrap_err();
     let pinned = CertificateProblem::NotThePinned { pinned: "ab".repeat(32) };
     assert!(
         matches!(&error, BmcError::Certificate { problem, fingerprint: f, .. } if *problem == pinned && *f == fingerprint)
@@ -267,7 +267,7 @@ async fn a_self_signed_certificate_is_refused_with_its_fingerprint_and_works_onc
     assert!(error.advice().contains("somebody may be in between"));
 
     target.tls = TlsTrust::Insecure;
-    let facts = gateways.for_host(&target).unwrap().probe().await.unwrap();
+    let facts = gateways.for_host(&target, alone()).unwrap().probe().await.unwrap();
     assert_eq!(facts.certificate, Some(fingerprint), "what is accepted blindly is shown at least");
 }
 
@@ -281,7 +281,7 @@ async fn a_certificate_of_a_trusted_issuer_is_accepted_for_its_name_and_dates_on
     let good = certificate(&["127.0.0.1"], Issuer::Authority, |_| {});
     let (gateways, fingerprint) = (trusting(&good.root), good.fingerprint.clone());
     let bmc = Fake::start_tls(good.config, script).await;
-    let facts = gateways.for_host(&bmc.target()).unwrap().probe().await.unwrap();
+    let facts = gateways.for_host(&bmc.target(), alone()).unwrap().probe().await.unwrap();
     assert_eq!(facts.certificate, Some(fingerprint));
 
     let other_name = certificate(&["bmc.example"], Issuer::Authority, |_| {});
@@ -295,7 +295,7 @@ async fn a_certificate_of_a_trusted_issuer_is_accepted_for_its_name_and_dates_on
     for (bad, words) in [(other_name, "another name"), (expired, "expired"), (authority, "self-signed")] {
         let gateways = trusting(&bad.root);
         let bmc = Fake::start_tls(bad.config, script).await;
-        let error = gateways.for_host(&bmc.target()).unwrap().probe().await.unwrap_err();
+        let error = gateways.for_host(&bmc.target(), alone()).unwrap().probe().await.unwrap_err();
         assert!(matches!(error, BmcError::Certificate { .. }), "{error:?}");
         assert!(error.to_string().contains(words), "{error} lacks {words}");
         assert_eq!(bmc.count(), 0);
@@ -306,8 +306,36 @@ async fn a_certificate_of_a_trusted_issuer_is_accepted_for_its_name_and_dates_on
 async fn a_refused_certificate_does_not_count_as_a_dead_bmc() {
     let certificate = certificate(&["127.0.0.1"], Issuer::Itself, |_| {});
     let bmc = Fake::start_tls(certificate.config, script).await;
-    let gateway = gateways().for_host(&bmc.target()).unwrap();
+    let gateway = gateways().for_host(&bmc.target(), alone()).unwrap();
     for _ in 0..8 {
         assert!(matches!(gateway.power().await.unwrap_err(), BmcError::Certificate { .. }));
     }
+}
+
+/// A fence that lets so many requests through.
+struct Closes(AtomicUsize);
+
+impl Fence for Closes {
+    fn check(&self) -> Result<(), Fenced> {
+        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.map(|_| ()).map_err(|_| Fenced("the host belongs to another engine now".into()))
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_once_the_fence_is_closed_not_even_in_the_middle() {
+    let bmc = Fake::start(|seen| tree(seen, system("Off", json!({})))).await;
+    let gateways = gateways();
+    let mut target = bmc.target();
+    target.system_path = Some(SYSTEM.into());
+    // The state is read; the command that would follow is not sent, and neither is what a second gateway would ask.
+    let fence = Arc::new(Closes(AtomicUsize::new(1)));
+    let error = gateways.for_host(&target, fence.clone()).unwrap().power_on().await.unwrap_err();
+    assert!(matches!(&error, BmcError::Fenced { why, .. } if why.contains("another engine")), "{error:?}");
+    assert_eq!(bmc.count(), 1);
+    assert!(gateways.for_host(&target, fence).unwrap().probe().await.is_err());
+    assert_eq!(bmc.count(), 1);
+    // The same gateway behind an open fence goes on.
+    gateways.for_host(&target, alone()).unwrap().power().await.unwrap();
+    assert_eq!(bmc.count(), 2);
 }

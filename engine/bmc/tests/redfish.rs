@@ -15,7 +15,7 @@ use vmetal_model::{BootMode, Cause, PowerState, Timestamp};
 #[tokio::test]
 async fn a_probe_finds_the_only_system_and_reads_who_it_is() {
     let bmc = Fake::start(|seen| tree(seen, system("Off", json!({})))).await;
-    let facts = gateways().for_host(&bmc.target()).unwrap().probe().await.unwrap();
+    let facts = gateways().for_host(&bmc.target(), alone()).unwrap().probe().await.unwrap();
     assert_eq!(facts.system_path, SYSTEM);
     assert_eq!(facts.manufacturer.as_deref(), Some("Acme"));
     assert_eq!((facts.serial.as_deref(), facts.uuid.as_deref()), (Some("S1"), Some("ab")));
@@ -37,19 +37,19 @@ async fn several_systems_need_a_path_and_a_wrong_path_lists_them() {
     })
     .await;
     let gateways = gateways();
-    let error = gateways.for_host(&bmc.target()).unwrap().probe().await.unwrap_err();
+    let error = gateways.for_host(&bmc.target(), alone()).unwrap().probe().await.unwrap_err();
     assert_eq!(error.cause(), Cause::BmcSystem);
     assert!(error.to_string().contains("2 systems (/redfish/v1/Systems/a, /redfish/v1/Systems/b)"), "{error}");
     assert!(error.advice().contains("/redfish/v1/Systems/a"));
 
     let with = |path: &str| target(&format!("{}{path}", bmc.target().address));
-    let wrong = gateways.for_host(&with("/redfish/v1/Systems/z")).unwrap().power().await.unwrap_err();
+    let wrong = gateways.for_host(&with("/redfish/v1/Systems/z"), alone()).unwrap().power().await.unwrap_err();
     assert!(matches!(&wrong, BmcError::NoSuchSystem { available, .. } if available.len() == 2), "{wrong:?}");
-    let right = gateways.for_host(&with("/redfish/v1/Systems/b")).unwrap();
+    let right = gateways.for_host(&with("/redfish/v1/Systems/b"), alone()).unwrap();
     assert_eq!(right.power().await.unwrap(), PowerState::On);
     let mut remembered = bmc.target();
     remembered.system_path = Some("/redfish/v1/Systems/b".into());
-    assert_eq!(gateways.for_host(&remembered).unwrap().power().await.unwrap(), PowerState::On);
+    assert_eq!(gateways.for_host(&remembered, alone()).unwrap().power().await.unwrap(), PowerState::On);
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn a_system_that_was_found_is_looked_for_again_when_it_is_gone() {
     let bmc = Fake::start(|seen| tree(seen, system("On", json!({})))).await;
     let mut stale = bmc.target();
     stale.system_path = Some("/redfish/v1/Systems/before".into());
-    let gateway = gateways().for_host(&stale).unwrap();
+    let gateway = gateways().for_host(&stale, alone()).unwrap();
     assert_eq!(gateway.probe().await.unwrap().system_path, SYSTEM);
     let asked = bmc.count();
     gateway.power().await.unwrap();
@@ -71,7 +71,7 @@ async fn no_system_at_all_is_said_so() {
         _ => json_reply(systems(&[])),
     })
     .await;
-    let error = gateways().for_host(&bmc.target()).unwrap().power().await.unwrap_err();
+    let error = gateways().for_host(&bmc.target(), alone()).unwrap().power().await.unwrap_err();
     assert!(error.to_string().contains("has no system"), "{error}");
 }
 
@@ -100,7 +100,7 @@ fn powered(initial: &'static str, lag: usize) -> impl Fn(&Seen) -> Reply + Send 
 #[tokio::test]
 async fn power_is_changed_only_if_needed_and_read_back() {
     let bmc = Fake::start(powered("On", 3)).await;
-    let gateway = gateways().for_host(&bmc.target()).unwrap();
+    let gateway = gateways().for_host(&bmc.target(), alone()).unwrap();
     gateway.power_on().await.unwrap();
     assert!(!bmc.requests().iter().any(|r| r.starts_with("POST")), "it was on");
     gateway.power_off().await.unwrap();
@@ -115,7 +115,7 @@ async fn power_is_changed_only_if_needed_and_read_back() {
 #[tokio::test]
 async fn a_bmc_that_says_done_and_does_nothing_is_found_out() {
     let bmc = Fake::start(powered("On", usize::MAX)).await;
-    let error = gateways().for_host(&bmc.target()).unwrap().power_off().await.unwrap_err();
+    let error = gateways().for_host(&bmc.target(), alone()).unwrap().power_off().await.unwrap_err();
     assert!(
         matches!(&error, BmcError::NotApplied { setting, wanted, seen, .. }
         if setting == "power" && wanted == "Off" && seen.contains("On after")),
@@ -140,7 +140,7 @@ async fn a_refused_reset_counts_as_done_only_if_the_state_is_reached() {
         }
     };
     let bmc = Fake::start(script).await;
-    let gateway = gateways().for_host(&bmc.target()).unwrap();
+    let gateway = gateways().for_host(&bmc.target(), alone()).unwrap();
     gateway.power_off().await.unwrap();
     off.store(false, Ordering::SeqCst);
     becomes_off.store(false, Ordering::SeqCst);
@@ -156,7 +156,7 @@ async fn a_missing_reset_type_is_named_and_not_sent() {
         tree(seen, system)
     })
     .await;
-    let error = gateways().for_host(&bmc.target()).unwrap().power_off().await.unwrap_err().to_string();
+    let error = gateways().for_host(&bmc.target(), alone()).unwrap().power_off().await.unwrap_err().to_string();
     assert!(error.contains("ForceOff") && error.contains("On, Nmi"), "{error}");
     assert!(!bmc.requests().iter().any(|r| r.starts_with("POST")));
 }
@@ -194,7 +194,7 @@ async fn network_boot_is_set_once_with_its_mode_and_an_etag() {
     let known = json!({"BootSourceOverrideMode": "Legacy", "BootSourceOverrideEnabled": "Disabled",
         "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Pxe", "Hdd"]});
     let bmc = Fake::start(bootable(known, true, true)).await;
-    let gateway = gateways().for_host(&bmc.target()).unwrap();
+    let gateway = gateways().for_host(&bmc.target(), alone()).unwrap();
     gateway.set_network_boot_once(BootMode::Uefi).await.unwrap();
     let patches = patches(&bmc);
     assert_eq!(patches.len(), 1);
@@ -207,7 +207,7 @@ async fn network_boot_is_set_once_with_its_mode_and_an_etag() {
 #[tokio::test]
 async fn the_mode_is_left_out_where_the_system_has_none() {
     let bmc = Fake::start(bootable(json!({}), false, false)).await;
-    gateways().for_host(&bmc.target()).unwrap().set_network_boot_once(BootMode::Bios).await.unwrap();
+    gateways().for_host(&bmc.target(), alone()).unwrap().set_network_boot_once(BootMode::Bios).await.unwrap();
     let patches = patches(&bmc);
     assert_eq!((patches.len(), &patches[0].if_match), (1, &None));
     assert!(patches[0].body["Boot"].get("BootSourceOverrideMode").is_none());
@@ -216,7 +216,7 @@ async fn the_mode_is_left_out_where_the_system_has_none() {
 #[tokio::test]
 async fn a_bmc_that_wants_a_precondition_without_offering_one_gets_any() {
     let bmc = Fake::start(bootable(json!({}), true, false)).await;
-    gateways().for_host(&bmc.target()).unwrap().set_network_boot_once(BootMode::Uefi).await.unwrap();
+    gateways().for_host(&bmc.target(), alone()).unwrap().set_network_boot_once(BootMode::Uefi).await.unwrap();
     let given: Vec<_> = patches(&bmc).into_iter().map(|p| p.if_match).collect();
     assert_eq!(given, [None, Some("*".to_owned())]);
 }
@@ -232,7 +232,7 @@ async fn a_lost_race_is_run_once_more_with_the_new_etag() {
         inner(seen)
     })
     .await;
-    gateways().for_host(&bmc.target()).unwrap().set_network_boot_once(BootMode::Uefi).await.unwrap();
+    gateways().for_host(&bmc.target(), alone()).unwrap().set_network_boot_once(BootMode::Uefi).await.unwrap();
     assert_eq!(patches(&bmc).len(), 2);
 }
 
@@ -260,8 +260,12 @@ async fn an_override_that_reads_back_different_is_an_error() {
                 },
             )
             .await;
-        let error =
-            gateways().for_host(&bmc.target()).unwrap().set_network_boot_once(BootMode::Uefi).await.unwrap_err();
+        let error = gateways()
+            .for_host(&bmc.target(), alone())
+            .unwrap()
+            .set_network_boot_once(BootMode::Uefi)
+            .await
+            .unwrap_err();
         assert!(matches!(error, BmcError::NotApplied { .. }), "{error:?}");
         assert!(error.to_string().contains(setting), "{error}");
     }
@@ -271,7 +275,8 @@ async fn an_override_that_reads_back_different_is_an_error() {
 async fn a_system_that_offers_no_network_boot_is_not_asked_for_it() {
     let boot = json!({"BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Hdd"]});
     let bmc = Fake::start(move |seen| tree(seen, system("Off", boot.clone()))).await;
-    let error = gateways().for_host(&bmc.target()).unwrap().set_network_boot_once(BootMode::Uefi).await.unwrap_err();
+    let error =
+        gateways().for_host(&bmc.target(), alone()).unwrap().set_network_boot_once(BootMode::Uefi).await.unwrap_err();
     assert!(error.to_string().contains("None, Hdd"), "{error}");
     assert!(patches(&bmc).is_empty());
 }
@@ -283,7 +288,7 @@ async fn a_changing_call_runs_to_its_end_though_nobody_waits() {
         if seen.path == RESET { empty(204) } else { reply.after(Duration::from_millis(30)) }
     })
     .await;
-    let gateway = gateways().for_host(&bmc.target()).unwrap();
+    let gateway = gateways().for_host(&bmc.target(), alone()).unwrap();
     let waited = tokio::time::timeout(Duration::from_millis(10), gateway.power_off()).await;
     assert!(waited.is_err(), "the caller gave up");
     for _ in 0..100 {
@@ -318,7 +323,7 @@ async fn one_change_and_two_reads_at_a_time_over_all_systems_of_a_bmc() {
     let origin = bmc.target().address.to_string();
     let mut tasks = tokio::task::JoinSet::new();
     for i in 0..6 {
-        let gateway = gateways.for_host(&target(&format!("{origin}/redfish/v1/Systems/{i}"))).unwrap();
+        let gateway = gateways.for_host(&target(&format!("{origin}/redfish/v1/Systems/{i}")), alone()).unwrap();
         tasks.spawn(async move {
             if i % 2 == 0 {
                 let _ = gateway.power_off().await;
@@ -361,7 +366,7 @@ async fn the_inventory_follows_the_links_and_each_drive_once() {
         }
     })
     .await;
-    let inventory = gateways().for_host(&bmc.target()).unwrap().inventory().await.unwrap();
+    let inventory = gateways().for_host(&bmc.target(), alone()).unwrap().inventory().await.unwrap();
     assert_eq!((inventory.cpu.sockets, inventory.cpu.threads), (2, 32));
     assert_eq!(inventory.memory_bytes, 256 << 30);
     assert_eq!((inventory.disks.len(), inventory.disks[0].size_bytes), (1, 1000));

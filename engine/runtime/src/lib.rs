@@ -9,6 +9,7 @@
 //! * [`Scheduler`]: which key is to be looked at next. No key runs twice at once, no wake is lost.
 //! * [`Lane`] and [`Permits`]: at most so many boots, images, joins at a time; exact, first come first served, visible.
 //! * [`Backoff`] and [`Breaker`]: how long to leave something alone that fails. Both are plain data.
+//! * [`plan`]: which shards an engine takes, gives up and waits for, where several share the work.
 //! * [`Tasks`]: effects in flight. They are never dropped half-way; a panic in one is a value for its owner.
 //!
 //! Nothing here talks to the outside, and nothing here knows a host from a node.
@@ -19,6 +20,7 @@ mod clock;
 mod entropy;
 mod permits;
 mod scheduler;
+mod sharing;
 mod tasks;
 
 pub use backoff::{Backoff, BackoffPolicy};
@@ -27,4 +29,5 @@ pub use clock::{Clock, ManualClock, Monotonic, SystemClock, VirtualClock};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 pub use permits::{Lane, LaneCounts, Permit, Permits};
 pub use scheduler::{Lease, Scheduler, SchedulerStats};
+pub use sharing::{Plan, ShardNumber, plan, shard_of, shares};
 pub use tasks::{Drained, Finished, TaskError, Tasks};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
-use vmetal_bmc::{BmcError, BmcTarget, Gateway};
+use vmetal_bmc::{BmcError, BmcTarget, Fence, Gateway};
 use vmetal_lifecycle::host::{self, Effected, Fate, Setback};
 use vmetal_model::agent::BootPurpose;
 use vmetal_model::host::BootAttempt;
@@ -15,6 +15,7 @@ use vmetal_store::CommitError;
 
 use crate::engine::{Engine, ObjectKey};
 use crate::ledger::{Batch, INDEX_ADDRESS};
+use crate::ownership::{Author, Grip};
 use crate::secrets;
 
 /// What an effect brought, with what must be kept beside the host.
@@ -35,25 +36,37 @@ impl Engine {
         if self.is_under_way(&key) {
             return Ok(());
         }
+        let Some(hold) = self.ownership.hold(&key) else { return Ok(()) };
+        let limits = self.limits_since(hold);
         let open = |host: &Host| host.status.operation.as_ref().is_some_and(|op| op.state == OperationState::Intended);
         if self.fleet.host(name).is_some_and(|host| open(&host)) {
             // An intent that nobody in this process works on: the engine was stopped in between.
-            self.change_host(name, |host| host::recover(host, &self.limits, self.now()), |_, _| {}).await?;
+            let recover = |host: &Host| host::recover(host, &limits, self.now());
+            self.change_host(Author::Owner(hold), name, recover, |_, _| {}).await?;
         }
         let Some(host) = self.fleet.host(name) else { return Ok(()) };
         let now = self.now();
-        let decision = host::step(&host, &self.limits, now);
+        let decision = host::step(&host, &limits, now);
         if decision.fate == Fate::Remove {
             let uid = &host.metadata.uid;
             self.fleet.set_token(uid, None);
-            self.remove(&*host, &[secrets::bmc_password(uid), secrets::boot_token(uid)], now).await?;
+            self.remove(hold, &*host, &[secrets::bmc_password(uid), secrets::boot_token(uid)], now).await?;
             self.gateways.forget(&host.spec.bmc.address);
             return Ok(());
         }
         if let Some(next) = decision.next {
             self.wake_at(key.clone(), next);
         }
-        let mut batch = Batch::new();
+        // Before the intent is committed: an intent that nobody may act on would have to be looked after.
+        let grip = match decision.effect.map(|kind| self.ownership.grip(hold).map(|grip| (kind, grip))) {
+            None => None,
+            Some(Ok(grip)) => Some(grip),
+            Some(Err(refusal)) => {
+                self.refused(key, &refusal);
+                return Ok(());
+            }
+        };
+        let mut batch = Batch::by(Author::Owner(hold));
         batch.notes(&*host, now, decision.notes);
         if decision.status != host.status {
             let mut changed = (*host).clone();
@@ -63,14 +76,14 @@ impl Engine {
         if !batch.is_empty() {
             self.ledger.commit(batch).await?;
         }
-        if let (Some(kind), Some(host)) = (decision.effect, self.fleet.host(name)) {
+        if let (Some((kind, grip)), Some(host)) = (grip, self.fleet.host(name)) {
             let engine = Arc::clone(self);
-            self.run(key, async move {
+            self.run(key, grip, |grip| async move {
                 let local = matches!(kind, OperationKind::AllocateAddress | OperationKind::OpenBoot);
                 let _turn = if local { None } else { Some(engine.bmc_calls.acquire().await) };
                 // What waited for its turn until the engine was stopped is looked at again at the next start.
                 if !engine.is_stopping() {
-                    engine.perform(host, kind).await;
+                    engine.perform(&grip, host, kind).await;
                 }
             });
         }
@@ -78,15 +91,26 @@ impl Engine {
     }
 
     /// Performs one effect and records its outcome, however long the store takes to accept it.
-    async fn perform(&self, host: Arc<Host>, kind: OperationKind) {
+    async fn perform(&self, grip: &Arc<Grip>, host: Arc<Host>, kind: OperationKind) {
         let Some(id) = host.status.operation.as_ref().map(|op| op.id) else { return };
         let mut taken: Vec<Ipv4Addr> = Vec::new();
         loop {
-            let result = self.act(&host, kind, &taken).await;
+            let result = self.act(grip, &host, kind, &taken).await;
+            if let (Err(setback), Err(fenced)) = (&result, grip.check()) {
+                // Whoever owns the host now looks before it acts; so does this engine, should it be itself.
+                tracing::warn!(
+                    host = host.name(),
+                    operation = kind.describe(),
+                    "{fenced}; {}",
+                    setback.failure.message
+                );
+                return;
+            }
             let token = result.as_ref().ok().and_then(|brought| brought.boot_token.clone());
             let result = result.map(|brought| brought.effected);
             let committed = self
                 .change_host(
+                    Author::Owner(grip.hold()),
                     host.name(),
                     |host| host::outcome(host, &self.limits, id, result.clone(), self.now()),
                     |host, batch| {
@@ -104,6 +128,7 @@ impl Engine {
                     taken.push(*address);
                 }
                 (Err(error), _) => {
+                    self.ownership.heed(&error);
                     tracing::error!(host = host.name(), %error, "an outcome could not be recorded; the engine will look again");
                     return;
                 }
@@ -111,34 +136,40 @@ impl Engine {
         }
     }
 
-    async fn act(&self, host: &Host, kind: OperationKind, taken: &[Ipv4Addr]) -> Result<Brought, Setback> {
+    async fn act(
+        &self,
+        grip: &Arc<Grip>,
+        host: &Host,
+        kind: OperationKind,
+        taken: &[Ipv4Addr],
+    ) -> Result<Brought, Setback> {
         match kind {
             OperationKind::AllocateAddress => Ok(Effected::Address(self.allocate(host, taken)?).into()),
             OperationKind::OpenBoot => Ok(self.open_boot(&host.status)),
             OperationKind::ProbeBmc => {
-                let mut facts = self.gateway(host).await?.probe().await.map_err(|e| self.setback(&e))?;
+                let mut facts = self.gateway(grip, host).await?.probe().await.map_err(|e| self.setback(&e))?;
                 facts.read = Some(self.now());
                 Ok(Effected::Bmc(facts).into())
             }
             OperationKind::ReadPower => {
-                let power = self.gateway(host).await?.power().await.map_err(|e| self.setback(&e))?;
+                let power = self.gateway(grip, host).await?.power().await.map_err(|e| self.setback(&e))?;
                 Ok(Effected::Power(power).into())
             }
             OperationKind::SetNetworkBoot => {
-                let gateway = self.gateway(host).await?;
+                let gateway = self.gateway(grip, host).await?;
                 let set = gateway.set_network_boot_once(host.spec.boot_mode).await;
                 set.map(|_| Effected::BootDevice.into()).map_err(|e| self.setback(&e))
             }
             OperationKind::PowerOn => {
-                let on = self.gateway(host).await?.power_on().await;
+                let on = self.gateway(grip, host).await?.power_on().await;
                 on.map(|_| Effected::Power(vmetal_model::PowerState::On).into()).map_err(|e| self.setback(&e))
             }
             OperationKind::ResetBmc => {
-                let reset = self.gateway(host).await?.reset_bmc().await;
+                let reset = self.gateway(grip, host).await?.reset_bmc().await;
                 reset.map(|()| Effected::BmcReset.into()).map_err(|e| self.setback(&e))
             }
             OperationKind::PowerOff => {
-                let off = self.gateway(host).await?.power_off().await;
+                let off = self.gateway(grip, host).await?.power_off().await;
                 off.map(|_| Effected::Power(vmetal_model::PowerState::Off).into()).map_err(|e| self.setback(&e))
             }
         }
@@ -152,7 +183,7 @@ impl Engine {
         Setback { failure: error.to_failure(now), not_before }
     }
 
-    async fn gateway(&self, host: &Host) -> Result<Arc<Gateway>, Failure> {
+    async fn gateway(&self, grip: &Arc<Grip>, host: &Host) -> Result<Gateway, Failure> {
         let secret = self.ledger.secret(&secrets::bmc_password(&host.metadata.uid)).await;
         let password =
             secret.map_err(|error| self.internal("the BMC password cannot be read from the store", error))?;
@@ -175,7 +206,8 @@ impl Engine {
             tls: spec.tls.clone(),
             system_path: spec.address.system_path().or(found),
         };
-        self.gateways.for_host(&target).map_err(|error| error.to_failure(self.now()))
+        let fence: Arc<dyn Fence> = Arc::clone(grip) as _;
+        self.gateways.for_host(&target, fence).map_err(|error| error.to_failure(self.now()))
     }
 
     /// The declared address, or the lowest free one of the range.

@@ -14,6 +14,7 @@ use vmetal_store::CommitError;
 
 use crate::engine::{Engine, ObjectKey};
 use crate::ledger::Batch;
+use crate::ownership::{Author, Hold};
 
 /// The pause before an import that failed is tried again.
 const AGAIN: SignedDuration = SignedDuration::from_mins(5);
@@ -29,9 +30,10 @@ impl Engine {
         if self.is_under_way(&key) {
             return Ok(());
         }
+        let Some(hold) = self.ownership.hold(&key) else { return Ok(()) };
         let Some(image) = self.fleet.image(name) else { return Ok(()) };
         if image.is_deleted() {
-            return self.remove(&*image, &[], self.now()).await;
+            return self.remove(hold, &*image, &[], self.now()).await;
         }
         let current = image.status.observed_generation == image.metadata.generation;
         match image.status.phase {
@@ -39,7 +41,7 @@ impl Engine {
             ImagePhase::Ready if image.status.imported.as_ref() == Some(&image.spec) => {
                 // Only labels or annotations changed.
                 let status = ImageStatus { observed_generation: image.metadata.generation, ..image.status.clone() };
-                return self.set_image(&image, status, None).await;
+                return self.set_image(hold, &image, status, None).await;
             }
             ImagePhase::Failed if current => {
                 let since = image.status.failure.as_ref().map_or(self.now(), |failure| failure.at);
@@ -56,17 +58,24 @@ impl Engine {
             observed_generation: image.metadata.generation,
             ..ImageStatus::default()
         };
-        self.set_image(&image, status, Some(Note::info("import", format!("importing {}", image.spec.source)))).await?;
+        let note = Note::info("import", format!("importing {}", image.spec.source));
+        self.set_image(hold, &image, status, Some(note)).await?;
         let engine = Arc::clone(self);
-        self.run(key, async move { engine.import(image).await });
+        self.run_restartable(key, hold, async move { engine.import(hold, image).await });
         Ok(())
     }
 
-    async fn set_image(&self, image: &Image, status: ImageStatus, note: Option<Note>) -> Result<(), CommitError> {
+    async fn set_image(
+        &self,
+        hold: Hold,
+        image: &Image,
+        status: ImageStatus,
+        note: Option<Note>,
+    ) -> Result<(), CommitError> {
         let Some(current) = self.fleet.image(image.name()).filter(|now| now.metadata.uid == image.metadata.uid) else {
             return Ok(());
         };
-        let mut batch = Batch::new();
+        let mut batch = Batch::by(Author::Owner(hold));
         if current.status != status {
             let mut changed = (*current).clone();
             changed.status = status;
@@ -77,7 +86,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn import(self: Arc<Self>, image: Arc<Image>) {
+    async fn import(self: Arc<Self>, hold: Hold, image: Arc<Image>) {
         let started = self.now();
         let generation = image.metadata.generation;
         let (status, note) = match self.fetch_and_import(&image).await {
@@ -112,11 +121,14 @@ impl Engine {
             }
         };
         loop {
-            match self.set_image(&image, status.clone(), Some(note.clone())).await {
+            match self.set_image(hold, &image, status.clone(), Some(note.clone())).await {
                 Ok(()) => return,
                 Err(CommitError::Conflict { .. }) => {}
                 Err(error) if error.is_retryable() => self.store_trouble(&error).await,
-                Err(error) => return tracing::error!(image = image.name(), %error, "an import could not be recorded"),
+                Err(error) => {
+                    self.ownership.heed(&error);
+                    return tracing::error!(image = image.name(), %error, "an import could not be recorded");
+                }
             }
         }
     }

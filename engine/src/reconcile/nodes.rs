@@ -10,6 +10,7 @@ use vmetal_store::CommitError;
 use crate::claims::PAUSE;
 use crate::engine::{Engine, ObjectKey};
 use crate::ledger::Batch;
+use crate::ownership::{Author, Grip, Hold};
 use crate::secrets;
 
 impl Engine {
@@ -18,6 +19,7 @@ impl Engine {
         if self.is_under_way(&key) {
             return Ok(());
         }
+        let Some(hold) = self.ownership.hold(&key) else { return Ok(()) };
         let Some(current) = self.fleet.node(name) else { return Ok(()) };
         let host = self.fleet.host_of(&current);
         let view = View { node: &current, host: host.as_deref() };
@@ -26,7 +28,7 @@ impl Engine {
             let uid = &current.metadata.uid;
             let now = self.now();
             self.questions.forget(uid);
-            return self.remove(&*current, &[secrets::user_data(uid), secrets::join(uid)], now).await;
+            return self.remove(hold, &*current, &[secrets::user_data(uid), secrets::join(uid)], now).await;
         }
         let (mut effect, mut next) = (decision.effect, decision.next);
         if effect == Some(Effect::Decide) {
@@ -36,14 +38,21 @@ impl Engine {
                 (effect, next) = (None, due);
             }
         }
-        self.record(&current, host.as_deref(), decision).await?;
+        self.record(hold, &current, host.as_deref(), decision).await?;
         if let Some(next) = next {
             self.wake_at(key.clone(), next);
         }
         if let Some(effect) = effect {
+            let grip = match self.ownership.grip(hold) {
+                Ok(grip) => grip,
+                Err(refusal) => {
+                    self.refused(key, &refusal);
+                    return Ok(());
+                }
+            };
             let engine = Arc::clone(self);
             let name = name.to_owned();
-            self.run(key, async move { engine.perform_for_node(&name, effect).await });
+            self.run(key, grip, |grip| async move { engine.perform_for_node(&grip, &name, effect).await });
         }
         Ok(())
     }
@@ -51,11 +60,12 @@ impl Engine {
     /// Commits what was decided about a claim, and about its hold on the host, as one.
     async fn record(
         &self,
+        hold: Hold,
         current: &TenantNode,
         host: Option<&Host>,
         decision: node::Decision,
     ) -> Result<(), CommitError> {
-        let mut batch = Batch::new();
+        let mut batch = Batch::by(Author::Owner(hold));
         batch.notes(current, self.now(), decision.notes);
         if decision.status != current.status {
             let mut changed = current.clone();
@@ -75,24 +85,25 @@ impl Engine {
         if batch.is_empty() { Ok(()) } else { self.ledger.commit(batch).await.map(|_| ()) }
     }
 
-    async fn perform_for_node(self: Arc<Self>, name: &str, effect: Effect) {
+    async fn perform_for_node(self: Arc<Self>, grip: &Grip, name: &str, effect: Effect) {
+        let hold = grip.hold();
         if effect == Effect::Decide {
             return self.decide(name).await;
         }
         let Some(current) = self.fleet.node(name) else { return };
-        let result = self.act_for_node(&current, effect).await;
-        self.take_outcome(name, effect, result).await;
+        let result = self.act_for_node(grip, &current, effect).await;
+        self.take_outcome(hold, name, effect, result).await;
     }
 
     /// Records the outcome of an effect, deciding again until the commit wins.
-    async fn take_outcome(&self, name: &str, effect: Effect, result: Result<Effected, Failure>) {
+    async fn take_outcome(&self, hold: Hold, name: &str, effect: Effect, result: Result<Effected, Failure>) {
         loop {
             let Some(current) = self.fleet.node(name) else { return };
             let host = self.fleet.host_of(&current);
             let view = View { node: &current, host: host.as_deref() };
             let decision = node::outcome(view, &self.limits, effect, result.clone(), self.now());
             let next = decision.next;
-            match self.record(&current, host.as_deref(), decision).await {
+            match self.record(hold, &current, host.as_deref(), decision).await {
                 Ok(()) => {
                     if let Some(next) = next {
                         self.wake_at(ObjectKey::new(Kind::TenantNode, name), next);
@@ -101,6 +112,7 @@ impl Engine {
                 }
                 Err(CommitError::Conflict { .. }) => {}
                 Err(error) if error.is_retryable() => self.store_trouble(&error).await,
+                Err(error @ CommitError::Fenced { .. }) => return self.ownership.heed(&error),
                 Err(error) => {
                     tracing::error!(node = name, %error, "an outcome could not be recorded; the effect is repeated");
                     return tokio::time::sleep(PAUSE).await;

@@ -11,6 +11,7 @@ use vmetal_store::CommitError;
 
 use crate::engine::{Engine, ObjectKey};
 use crate::ledger::Batch;
+use crate::ownership::{Author, Hold};
 use crate::secrets;
 
 /// How often a cluster is looked at when nothing else happens.
@@ -18,9 +19,10 @@ const CLUSTER_CHECK: SignedDuration = SignedDuration::from_mins(5);
 
 impl Engine {
     pub(super) async fn reconcile_node_type(&self, name: &str) -> Result<(), CommitError> {
+        let Some(hold) = self.ownership.hold(&ObjectKey::new(Kind::NodeType, name)) else { return Ok(()) };
         let Some(node_type) = self.fleet.node_type(name) else { return Ok(()) };
         if node_type.is_deleted() {
-            return self.remove(&*node_type, &[], self.now()).await;
+            return self.remove(hold, &*node_type, &[], self.now()).await;
         }
         let hosts = self.fleet.hosts();
         let selector = &node_type.spec.selector;
@@ -49,7 +51,7 @@ impl Engine {
         }
         let mut changed = (*node_type).clone();
         changed.status = status;
-        let mut batch = Batch::new();
+        let mut batch = Batch::by(Author::Owner(hold));
         batch.replace(changed);
         self.ledger.commit(batch).await.map(|_| ())
     }
@@ -59,23 +61,31 @@ impl Engine {
         if self.is_under_way(&key) {
             return Ok(());
         }
+        let Some(hold) = self.ownership.hold(&key) else { return Ok(()) };
         let Some(cluster) = self.fleet.cluster(name) else { return Ok(()) };
         if cluster.is_deleted() {
             let uid = &cluster.metadata.uid;
             self.tenants.forget(uid);
-            return self.remove(&*cluster, &[secrets::kubeconfig(uid)], self.now()).await;
+            return self.remove(hold, &*cluster, &[secrets::kubeconfig(uid)], self.now()).await;
         }
         let due = self.tenants.due(&cluster.metadata.uid, cluster.metadata.generation, self.now(), CLUSTER_CHECK);
         if let Some(due) = due {
             self.wake_at(key, due);
             return Ok(());
         }
+        let grip = match self.ownership.grip(hold) {
+            Ok(grip) => grip,
+            Err(refusal) => {
+                self.refused(key, &refusal);
+                return Ok(());
+            }
+        };
         let engine = Arc::clone(self);
-        self.run(key, async move { engine.look_at_cluster(cluster).await });
+        self.run(key, grip, |grip| async move { engine.look_at_cluster(grip.hold(), cluster).await });
         Ok(())
     }
 
-    async fn look_at_cluster(&self, cluster: Arc<vmetal_model::TenantCluster>) {
+    async fn look_at_cluster(&self, hold: Hold, cluster: Arc<vmetal_model::TenantCluster>) {
         let facts = match self.tenant(&cluster).await {
             Ok(client) => client.facts().await.map_err(|error| error.to_failure(self.now())),
             Err(failure) => Err(failure),
@@ -112,7 +122,7 @@ impl Engine {
         }
         let mut changed = (*current).clone();
         changed.status = status;
-        let mut batch = Batch::new();
+        let mut batch = Batch::by(Author::Owner(hold));
         batch.replace(changed);
         if let Err(error) = self.ledger.commit(batch).await {
             tracing::warn!(cluster = cluster.name(), %error, "could not record what the cluster looks like; looking again");

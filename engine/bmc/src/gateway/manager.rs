@@ -1,7 +1,5 @@
 //! Restarting the BMC itself: the `Manager` resource (DSP0268) and its action `#Manager.Reset`.
 
-use std::sync::Arc;
-
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -27,16 +25,16 @@ impl Gateway {
     ///
     /// # Errors
     /// [`BmcError::Protocol`] when the system names no manager, or the manager cannot be restarted; else any [`BmcError`].
-    pub async fn reset_bmc(self: &Arc<Self>) -> Result<(), BmcError> {
-        let this = Arc::clone(self);
+    pub async fn reset_bmc(&self) -> Result<(), BmcError> {
+        let this = self.clone();
         uncancelled(async move { this.reset_manager().await }).await
     }
 
     async fn reset_manager(&self) -> Result<(), BmcError> {
-        let _alone = self.transport.link.writes.lock().await;
+        let _alone = self.known.transport.link.writes.lock().await;
         let system = self.system().await?;
         let missing = |request: String, expected: &str, seen: String| BmcError::Protocol {
-            origin: self.transport.origin.clone(),
+            origin: self.known.transport.origin.clone(),
             request,
             expected: expected.into(),
             seen,
@@ -55,10 +53,12 @@ impl Gateway {
         };
         let body = json!({ "ResetType": kind });
         let post = Request { method: Method::POST, body: Some(&body), ..Request::get(&reset.target) };
-        let answer = self.transport.send(post).await?;
+        let answer = self.send(post).await?;
         match answer.status.is_success() {
             true => Ok(()),
-            false => Err(self.transport.unexpected(&format!("POST {kind} to {}", reset.target), "HTTP 2xx", &answer)),
+            false => {
+                Err(self.known.transport.unexpected(&format!("POST {kind} to {}", reset.target), "HTTP 2xx", &answer))
+            }
         }
     }
 }

@@ -12,8 +12,13 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use vmetal_bmc::{AddressGuard, BmcTarget, Config, Gateways};
+use vmetal_bmc::{AddressGuard, Alone, BmcTarget, Config, Gateways};
 use vmetal_model::TlsTrust;
+
+/// The fence of a test: it lets everything through.
+pub fn alone() -> Arc<Alone> {
+    Arc::new(Alone)
+}
 
 /// What was asked.
 #[derive(Debug, Clone, PartialEq)]
