@@ -190,6 +190,12 @@ impl Bmc {
                 _ => {}
             }
         }
+        if let ["Managers", "1", "Actions", "Manager.Reset"] = path {
+            return match *method {
+                Method::POST => self.restart(request),
+                _ => Err(ApiError::method_not_allowed(method, &request.path, "POST")),
+            };
+        }
         if let ["SessionService", "Sessions", rest @ ..] = path {
             match (method, rest) {
                 (&Method::POST, []) => return self.sessions.create(&request.body, &config.bmc),
@@ -201,7 +207,23 @@ impl Bmc {
                 _ => {}
             }
         }
-        match resources::get(config, &self.machine.view(), path) {
+        self.read_resource(method, path, request)
+    }
+
+    /// `POST .../Actions/Manager.Reset`: the BMC forgets its sessions; the machine goes on as it is. That it is away for a
+    /// while is a fault to be armed.
+    fn restart(&self, request: &Request) -> Result<Reply, ApiError> {
+        const ACTION: &str = "Manager.Reset";
+        let asked = system::reset_type(ACTION, request)?;
+        if !resources::MANAGER_RESETS.contains(&asked.as_str()) {
+            return Err(ApiError::parameter_not_in_list(ACTION, "ResetType", &asked));
+        }
+        self.sessions.end_all();
+        Ok(Reply::no_content())
+    }
+
+    fn read_resource(&self, method: &Method, path: &[&str], request: &Request) -> Result<Reply, ApiError> {
+        match resources::get(self.machine.config(), &self.machine.view(), path) {
             Some(body) if *method == Method::GET => Ok(Reply::ok(body)),
             Some(_) => Err(ApiError::method_not_allowed(method, &request.path, "GET, HEAD")),
             None => Err(ApiError::not_found(&request.path)),

@@ -317,10 +317,12 @@ impl Kind for Hosts {
             // An error about an earlier declaration says nothing about this one.
             (_, Phase::Error) if !current => going(),
             ("registered", Phase::Error) if status.registered_as.is_some() => Verdict::Done,
-            (_, Phase::Error) => match &status.failure {
+            (_, Phase::Error | Phase::Quarantined | Phase::Discovered) => match &status.failure {
                 Some(failure) => Verdict::Stuck(failure.clone()),
                 None => going(),
             },
+            // It was registered and inspected before, and somebody works on it.
+            (_, Phase::Maintenance) => Verdict::Done,
             // A host at work for a tenant has been through inspection; what is declared anew waits until it is free.
             (_, Phase::Provisioning | Phase::Provisioned) => Verdict::Done,
             ("registered", Phase::Inspecting | Phase::Deprovisioning) => Verdict::Done,

@@ -49,6 +49,18 @@ pub enum BmcError {
         /// When it will be tried again.
         retry_in: Duration,
     },
+    /// Another machine than the known one is behind the BMC.
+    #[error(
+        "BMC {origin} answers for another machine than before: expected {expected}, saw {seen}; nothing was done to it"
+    )]
+    WrongMachine {
+        /// The BMC.
+        origin: String,
+        /// Who was known.
+        expected: String,
+        /// Who answers.
+        seen: String,
+    },
     /// The certificate is not trusted.
     #[error(
         "BMC {origin} presented a certificate that is not trusted: {problem}; its SHA-256 fingerprint is {fingerprint}"
@@ -197,6 +209,7 @@ impl BmcError {
             BmcError::Protocol { .. } => Cause::BmcProtocol,
             BmcError::NoSuchSystem { .. } | BmcError::AmbiguousSystem { .. } => Cause::BmcSystem,
             BmcError::NotApplied { .. } => Cause::BmcNotApplied,
+            BmcError::WrongMachine { .. } => Cause::WrongMachine,
             BmcError::Setup { .. } | BmcError::Fenced { .. } => Cause::Internal,
         }
     }
@@ -211,13 +224,13 @@ impl BmcError {
                 "check address and port, the management network and the BMC's own power; it is tried again by itself".into()
             }
             BmcError::Certificate { problem: CertificateProblem::NotThePinned { .. }, fingerprint, .. } => {
-                format!("if the BMC's certificate was replaced, pin the new one with tls.fingerprint = \"{fingerprint}\"; if not, somebody may be in between")
+                format!("if the BMC's certificate was replaced, pin the new one with bmc.tls.fingerprint (Terraform: tls_fingerprint = \"{fingerprint}\"); if not, somebody may be in between")
             }
             BmcError::Certificate { fingerprint, .. } => format!(
-                "compare the fingerprint with the one the BMC shows and pin it with tls.fingerprint = \"{fingerprint}\", or add the issuer to the engine's roots, or accept any certificate with tls.insecure"
+                "compare the fingerprint with the one the BMC shows and pin it with bmc.tls.fingerprint (Terraform: tls_fingerprint = \"{fingerprint}\"), or add the issuer to the engine's roots, or accept any certificate with bmc.tls: insecure (Terraform: insecure = true)"
             ),
             BmcError::Credentials { .. } => {
-                "correct user name or password and change password_version with it; nothing is tried until then".into()
+                "correct user name or password and change bmc.password_version with it (Terraform: password_wo and password_wo_version); nothing is tried until then".into()
             }
             BmcError::Privilege { .. } => {
                 "give the account the right to control power and boot settings (on most BMCs: role Operator or Administrator)".into()
@@ -232,6 +245,9 @@ impl BmcError {
             },
             BmcError::NotApplied { .. } => {
                 "look for a lock-down or a pending settings job on the BMC; reset the BMC if it stays".into()
+            }
+            BmcError::WrongMachine { .. } => {
+                "correct the host's BMC address; if the server or its board was replaced on purpose, accept the new one with `vmetal host unquarantine`".into()
             }
             BmcError::Setup { .. } => "correct the host's BMC settings".into(),
             BmcError::Fenced { .. } => "nothing; the engine that owns the host goes on with it".into(),

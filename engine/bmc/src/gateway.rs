@@ -12,6 +12,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use vmetal_model::bmc::BmcScheme;
+use vmetal_model::inventory::Identity;
 use vmetal_model::{BmcAddress, BmcFacts, BootMode, Inventory, PowerState, TlsTrust};
 
 use crate::config::Config;
@@ -101,7 +102,7 @@ impl Gateways {
         if let Some((same, known)) = table.gateways.get(&identity)
             && same == target
         {
-            return Ok(Gateway { known: Arc::clone(known), fence });
+            return Ok(Gateway { known: Arc::clone(known), fence, expected: Identity::default() });
         }
         let setup = |reason| BmcError::Setup { origin: origin.clone(), reason };
         let parse = |path: String| {
@@ -132,7 +133,7 @@ impl Gateways {
         table.links.retain(|_, link| link.strong_count() > 0);
         table.links.insert(origin, Arc::downgrade(&link));
         table.gateways.insert(identity, (target.clone(), Arc::clone(&known)));
-        Ok(Gateway { known, fence })
+        Ok(Gateway { known, fence, expected: Identity::default() })
     }
 
     /// Forgets a BMC whose host is gone. Calls under way finish.
@@ -147,6 +148,7 @@ impl Gateways {
 pub struct Gateway {
     known: Arc<Known>,
     fence: Arc<dyn Fence>,
+    expected: Identity,
 }
 
 /// What is known of one BMC system, whoever asks.
@@ -206,7 +208,9 @@ impl Gateway {
     /// # Errors
     /// Any [`BmcError`] but [`BmcError::NotApplied`].
     pub async fn power(&self) -> Result<PowerState, BmcError> {
-        Ok(self.system().await?.facts.power)
+        let system = self.system().await?;
+        self.same_machine(&system)?;
+        Ok(system.facts.power)
     }
 
     /// Powers on, if the system is off, and waits until the BMC says so.
@@ -260,6 +264,24 @@ impl Gateway {
         Ok(inventory::assemble(&system, &processors, &drives, &nics))
     }
 
+    /// The same gateway, knowing which machine is to be behind this BMC. Every power reading and every change checks it on
+    /// the same reading of the system that it acts on, and touches nothing when another machine answers. Serial number or
+    /// UUID: one that is the same is enough, and what either side does not tell is not compared.
+    #[must_use]
+    pub fn expecting(self, machine: Identity) -> Self {
+        Gateway { expected: machine, ..self }
+    }
+
+    fn same_machine(&self, system: &System) -> Result<(), BmcError> {
+        let (serial, uuid) = (system.facts.serial.clone(), system.facts.uuid.clone());
+        let seen = Identity { serial, uuid, ..Identity::default() };
+        if self.expected.may_be(&seen) {
+            return Ok(());
+        }
+        let origin = self.known.transport.origin.clone();
+        Err(BmcError::WrongMachine { origin, expected: self.expected.describe(), seen: seen.describe() })
+    }
+
     async fn reset(
         &self,
         types: &[&'static str],
@@ -268,6 +290,7 @@ impl Gateway {
     ) -> Result<(), BmcError> {
         let _alone = self.known.transport.link.writes.lock().await;
         let system = self.system().await?;
+        self.same_machine(&system)?;
         if reached(system.facts.power) {
             return Ok(());
         }
@@ -319,6 +342,7 @@ impl Gateway {
     async fn network_boot_once(&self, mode: BootMode) -> Result<(), BmcError> {
         let _alone = self.known.transport.link.writes.lock().await;
         let mut system = self.system().await?;
+        self.same_machine(&system)?;
         if !system.boot.targets.is_empty() && !system.boot.targets.iter().any(|target| target == "Pxe") {
             return Err(BmcError::Protocol {
                 origin: self.known.transport.origin.clone(),

@@ -3,12 +3,15 @@
 
 mod support;
 
+use serde_json::json;
 use support::{alone, config, target};
 use vmetal_bmc::{BmcError, BmcTarget, Gateways};
 use vmetal_lab::config::{HostConfig, IfMatch, TlsMode};
 use vmetal_lab::fault::{FaultAction, FaultSpec};
+use vmetal_lab::journal::Record;
 use vmetal_lab::sim::{self, SimBmc};
-use vmetal_model::{BootMode, PowerState, TlsTrust};
+use vmetal_model::inventory::Identity;
+use vmetal_model::{BootMode, Cause, PowerState, TlsTrust};
 
 fn reach(bmc: &SimBmc, host: &HostConfig) -> BmcTarget {
     let scheme = if bmc.fingerprint().is_some() { "redfish" } else { "redfish+http" };
@@ -42,6 +45,54 @@ async fn a_host_is_identified_set_to_network_boot_and_switched() {
     assert_eq!(inventory.memory_bytes, 8192 << 20);
     assert_eq!(inventory.disks[0].size_bytes, 64 << 30);
     assert_eq!(inventory.nics.len(), 1);
+}
+
+#[tokio::test]
+async fn a_bmc_is_restarted_and_its_server_goes_on() {
+    let host = HostConfig::sim("node-r");
+    let bmc = sim::start(host.clone()).await.unwrap();
+    let gateway = Gateways::new(config()).for_host(&reach(&bmc, &host), alone()).unwrap();
+    gateway.power_on().await.unwrap();
+    gateway.reset_bmc().await.unwrap();
+    let asked = bmc.journal().into_iter().filter_map(|entry| match entry.what {
+        Record::Request { path, body, status, .. } if path.ends_with("Manager.Reset") => Some((body, status)),
+        _ => None,
+    });
+    assert_eq!(asked.collect::<Vec<_>>(), [(json!({ "ResetType": "GracefulRestart" }), Some(204))]);
+    assert_eq!(gateway.power().await.unwrap(), PowerState::On, "signed in again by itself, and the server still runs");
+    assert_eq!(bmc.resets(), ["On"]);
+}
+
+#[tokio::test]
+async fn another_machine_behind_the_bmc_is_not_touched() {
+    let host = HostConfig::sim("node-w");
+    let bmc = sim::start(host.clone()).await.unwrap();
+    let gateway = Gateways::new(config()).for_host(&reach(&bmc, &host), alone()).unwrap();
+    let facts = gateway.probe().await.unwrap();
+    let known = Identity { serial: facts.serial.clone(), uuid: facts.uuid.clone(), ..Identity::default() };
+    let gateway = gateway.expecting(known);
+    gateway.power_on().await.unwrap();
+    // The board is swapped, or another server was given the address.
+    let other = json!({ "SerialNumber": "OTHER", "UUID": "00000000-0000-4000-8000-00000000beef" });
+    bmc.faults().add(FaultSpec::always(FaultAction::Merge { json: other }).on("GET", "/redfish/v1/Systems/*")).unwrap();
+    let before = bmc.journal().len();
+    let errors = [
+        gateway.power().await.map(drop).unwrap_err(),
+        gateway.power_off().await.unwrap_err(),
+        gateway.power_on().await.unwrap_err(),
+        gateway.set_network_boot_once(BootMode::Uefi).await.unwrap_err(),
+        gateway.reset_bmc().await.unwrap_err(),
+    ];
+    for error in errors {
+        let text = error.to_string();
+        assert_eq!(error.cause(), Cause::WrongMachine);
+        assert!(text.contains("OTHER") && text.contains(facts.serial.as_deref().unwrap()), "{text}");
+        assert!(error.advice().contains("unquarantine"));
+    }
+    assert_eq!(bmc.journal().len(), before, "nothing was changed");
+    // A machine that is accepted again is the one that answers.
+    let gateway = gateway.expecting(Identity::default());
+    gateway.power_off().await.unwrap();
 }
 
 #[tokio::test]

@@ -250,7 +250,9 @@ async fn a_self_signed_certificate_is_refused_with_its_fingerprint_and_works_onc
     assert!(matches!(&error, BmcError::Certificate { problem: CertificateProblem::UnknownIssuer, .. }), "{error:?}");
     assert!(
         error.to_string().contains(&fingerprint)
-            && error.advice().contains(&format!("tls.fingerprint = \"{fingerprint}\""))
+            && error
+                .advice()
+                .contains(&format!("bmc.tls.fingerprint (Terraform: tls_fingerprint = \"{fingerprint}\")"))
     );
     assert_eq!((bmc.count(), error.cause()), (0, Cause::BmcCertificate), "no request, no password was sent");
 

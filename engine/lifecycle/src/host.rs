@@ -2,18 +2,24 @@
 
 pub mod agent;
 mod error;
+mod failing;
+mod held;
+mod identity;
 mod inspect;
 mod installer;
+pub mod operator;
 mod provision;
 mod register;
 mod release;
 mod turn;
+mod wait;
 
 use vmetal_model::{
-    BmcFacts, ClaimState, EraseRecord, Failure, Host, HostPhase, HostStatus, OperationKind, OperationState, PowerState,
-    Timestamp,
+    BmcFacts, ClaimState, Failure, Host, HostPhase, HostStatus, OnDelete, OperationKind, OperationState, PowerState,
+    Stage, Timestamp,
 };
 
+use crate::grant::{Disruption, Effect};
 use crate::limits::{Limits, after};
 use crate::note::Note;
 pub(crate) use turn::Turn;
@@ -26,7 +32,7 @@ pub struct Decision {
     /// To be committed with it.
     pub notes: Vec<Note>,
     /// To be performed once the status, which holds the intent, is committed.
-    pub effect: Option<OperationKind>,
+    pub effect: Option<Effect>,
     /// When to look again if nothing happens before.
     pub next: Option<Timestamp>,
     /// What becomes of the object.
@@ -103,7 +109,9 @@ pub fn outcome(
         turn.status.operation.as_mut().filter(|op| op.id == operation && op.state == OperationState::Intended)?;
     current.finished = Some(now);
     let kind = current.kind;
-    match result.and_then(|effected| installer::usable(host, effected, now)) {
+    let usable =
+        |effected| identity::same(host, effected, now).and_then(|effected| installer::usable(host, effected, now));
+    match result.and_then(usable) {
         Ok(effected) => {
             current.state = OperationState::Succeeded;
             turn.effected(effected);
@@ -143,15 +151,6 @@ pub fn recover(host: &Host, limits: &Limits, now: Timestamp) -> Option<Change> {
     Some(turn.change())
 }
 
-/// Gives a host back to the pool. The erase record is the proof that the last tenancy's data is gone; without one a claim
-/// never leaves its host.
-pub fn return_to_pool(status: &mut HostStatus, record: EraseRecord) {
-    if status.claim.as_ref().is_some_and(|claim| claim.uid == record.claim_uid) {
-        status.claim = None;
-        status.erase = Some(record);
-    }
-}
-
 /// What of the declaration a registration depends on.
 fn declaration(host: &Host) -> String {
     let spec = &host.spec;
@@ -174,27 +173,29 @@ fn declaration(host: &Host) -> String {
 
 impl Turn<'_> {
     fn run(&mut self) -> Fate {
-        if self.operation_under_way() {
+        if self.operation_under_way() || self.paused_by_operator() {
             return Fate::Keep;
         }
-        if self.host.is_deleted() && self.status.claim.is_none() {
+        if self.host.is_deleted() && self.status.claim.is_none() && self.may_be_forgotten() {
             return self.remove();
         }
         self.heed_release();
-        if self.paused_by_backoff() {
+        if self.heed_maintenance() || self.overdue() || self.paused_by_backoff() {
             return Fate::Keep;
         }
-        match self.status.phase {
-            HostPhase::Registering => self.register(),
-            HostPhase::Inspecting => self.inspect(),
-            HostPhase::Available => self.available(),
-            HostPhase::Provisioning => self.provision(),
-            HostPhase::Provisioned => self.provisioned(),
-            HostPhase::Deprovisioning => self.deprovision(),
-            HostPhase::Error => self.error(),
-            HostPhase::Discovered | HostPhase::Maintenance | HostPhase::Quarantined => {
-                self.wait("an operator", "an operator's order".to_owned(), None);
-            }
+        match (self.status.stage, self.status.phase) {
+            (Stage::ResetBmc, _) => self.reset_bmc(),
+            (Stage::Drain, _) => self.drain(),
+            (_, HostPhase::Discovered) => self.discovered(),
+            (_, HostPhase::Registering) => self.register(),
+            (_, HostPhase::Inspecting) => self.inspect(),
+            (_, HostPhase::Available) => self.available(),
+            (_, HostPhase::Maintenance) => self.maintenance(),
+            (_, HostPhase::Provisioning) => self.provision(),
+            (_, HostPhase::Provisioned) => self.provisioned(),
+            (_, HostPhase::Deprovisioning) => self.deprovision(),
+            (_, HostPhase::Quarantined) => self.quarantined(),
+            (_, HostPhase::Error) => self.error(),
         }
         Fate::Keep
     }
@@ -210,16 +211,27 @@ impl Turn<'_> {
         };
         if released && elsewhere {
             let why = format!("tenant node {} gives the host back", claim.node);
-            self.enter(HostPhase::Deprovisioning, vmetal_model::Stage::Off, &why);
+            self.enter(HostPhase::Deprovisioning, Stage::Off, &why);
         }
     }
 
-    /// Deletes an unclaimed host; one that runs the installer is switched off first, if its BMC still answers.
+    /// True when the server stays as it is once the host is deleted.
+    fn orphaned(&self) -> bool {
+        self.status.detach.is_some() || self.host.spec.on_delete == OnDelete::Orphan
+    }
+
+    /// A deleted host with a tenant's data on it stays until that is erased, or until somebody says to leave it there.
+    fn may_be_forgotten(&self) -> bool {
+        self.status.unerased.is_none() || self.orphaned()
+    }
+
+    /// Deletes an unclaimed host; one that runs the installer is switched off first, if its BMC still answers and it is not
+    /// to be left as it is.
     fn remove(&mut self) -> Fate {
-        let running = self.status.boot.is_some() && self.status.power != PowerState::Off;
+        let running = self.status.boot.is_some() && self.status.power != PowerState::Off && !self.orphaned();
         let tried = self.status.retry.failures > 0 || self.last_is(OperationKind::PowerOff);
         if running && !tried {
-            self.effect(OperationKind::PowerOff);
+            self.disrupt(Disruption::PowerOff);
             return Fate::Keep;
         }
         Fate::Remove

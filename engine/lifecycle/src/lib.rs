@@ -11,14 +11,18 @@
 //!   what reserving their hosts writes.
 //! * [`transitions`] is the list of all allowed phase changes; a step that would make another one is a bug and is caught by
 //!   the tests. The diagram in `docs/lifecycle.md` is made from it.
-//! * [`limits::Limits`] holds every deadline and retry count as data.
+//! * [`ladder`] says what each stage and each cause of failure lead to, and [`limits::Limits`] holds every deadline and retry
+//!   count as data.
+//! * [`grant`] is what a step must have to disrupt a server, or to put one into the pool.
 //!
 //! Rules that hold for every step: an effect is only asked for together with a status that records the intent; every wait
-//! has a reason, and a deadline unless waiting costs nothing; a claim leaves a host only through
-//! [`host::return_to_pool`], which takes the erase record.
+//! has a reason, and a deadline unless waiting costs nothing; what a tenant left on a host leaves its record only through
+//! [`grant::settle`], which takes the erase record.
 
 pub mod claim;
+pub mod grant;
 pub mod host;
+pub mod ladder;
 pub mod limits;
 pub mod node;
 pub mod note;

@@ -1,7 +1,7 @@
-//! Deadlines and retry counts, all in one place.
+//! Deadlines and retry counts, all in one place. What they are used for is in [`crate::ladder`].
 
 use jiff::SignedDuration;
-use vmetal_model::{Cause, Timestamp, Uid};
+use vmetal_model::{Timestamp, Uid};
 
 /// How long each step may take and how often it is tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,21 @@ pub struct Limits {
     pub erase: SignedDuration,
     /// From the end of the installation to the installed system's first request.
     pub first_boot: SignedDuration,
-    /// From the reservation of a host to join token and user data; an image that is being imported counts.
+    /// From the reservation of a host to join token and user data, or since the last thing began that keeps them from being
+    /// made; the import of an image has its own limit.
     pub seed: SignedDuration,
+    /// How long a reserved host waits for the import of its image.
+    pub import: SignedDuration,
+    /// A stage in which a BMC is to be brought to something, with all its retries.
+    pub bmc: SignedDuration,
+    /// A stage that only needs the engine itself.
+    pub local: SignedDuration,
+    /// How long a BMC is left alone after it was told to restart.
+    pub bmc_restart: SignedDuration,
+    /// How long a server is left without power when that is to help.
+    pub drain: SignedDuration,
+    /// How long a claim stays with a server that cannot be brought to install, where the cause may go away by itself.
+    pub claim_patience: SignedDuration,
     /// How long the deletion of a Node is tried once its host is off. After that the host is erased all the same: without its
     /// disk it can never come back as that Node. Also how long a tenant's cluster must have been silent, after the drain
     /// deadline, before its pods are no longer waited for.
@@ -62,6 +75,12 @@ impl Default for Limits {
             erase: SignedDuration::from_hours(24),
             first_boot: SignedDuration::from_mins(20),
             seed: SignedDuration::from_mins(30),
+            import: SignedDuration::from_hours(6),
+            bmc: SignedDuration::from_mins(30),
+            local: SignedDuration::from_mins(10),
+            bmc_restart: SignedDuration::from_secs(90),
+            drain: SignedDuration::from_secs(30),
+            claim_patience: SignedDuration::from_mins(60),
             node_removal: SignedDuration::from_mins(10),
             join: SignedDuration::from_mins(20),
             attempts: 3,
@@ -107,51 +126,6 @@ impl Millis for SignedDuration {
 /// `at + duration`, staying inside the representable range.
 pub(crate) fn after(at: Timestamp, duration: SignedDuration) -> Timestamp {
     at.saturating_add(duration).unwrap_or(Timestamp::MAX)
-}
-
-/// What the engine does about a failure of an effect on a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
-    /// Try the same again after a pause; give up after [`Limits::failures`].
-    Retry,
-    /// Boot the installer again; give up after [`Limits::attempts`].
-    Restart,
-    /// Only a changed declaration, or a person, helps.
-    Operator,
-}
-
-/// The remedy for each cause.
-pub fn remedy(cause: Cause) -> Remedy {
-    match cause {
-        Cause::BmcUnreachable
-        | Cause::BmcBusy
-        | Cause::BmcProtocol
-        | Cause::BmcNotApplied
-        | Cause::AddressExhausted
-        | Cause::TenantUnreachable
-        | Cause::TenantSetup
-        | Cause::MissingReference
-        | Cause::NoCandidate
-        | Cause::Policy
-        | Cause::Drain
-        | Cause::Internal => Remedy::Retry,
-        Cause::AgentSilent
-        | Cause::BootSilent
-        | Cause::Inspection
-        | Cause::ImageDigest
-        | Cause::Disk
-        | Cause::Erase => Remedy::Restart,
-        Cause::BmcCredentials
-        | Cause::BmcCertificate
-        | Cause::BmcForbidden
-        | Cause::BmcSystem
-        | Cause::WrongMachine
-        | Cause::RootDevice
-        | Cause::Image
-        | Cause::Join
-        | Cause::ForeignNode
-        | Cause::Forced => Remedy::Operator,
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,9 @@
 //! Every allowed change of phase, and why it happens.
+//!
+//! Hot standby is not there yet. Its place is between the pool and a tenancy, without a claim: `available -> standby` when a
+//! class wants installed spares, by the stages of provisioning; `standby -> provisioned` when claimed, which is a move of the
+//! network port and a join; `standby -> deprovisioning` when no spare is wanted any more, erased like any tenancy;
+//! `standby -> registering`, `maintenance`, `quarantined` and `error` as from `available`.
 
 use vmetal_model::HostPhase::{self, *};
 use vmetal_model::TenantNodePhase::{self as N};
@@ -42,17 +47,19 @@ pub const HOST: &[Edge<HostPhase>] = &[
     host(Error, Inspecting, "declaration changed, or tried again"),
     host(Error, Provisioning, "declaration changed, or tried again"),
     host(Error, Deprovisioning, "claim released, or tried again"),
+    host(Inspecting, Deprovisioning, "a tenancy was not erased"),
+    host(Deprovisioning, Registering, "erased after a quarantine"),
     host(Available, Maintenance, "ordered or declared"),
     host(Error, Maintenance, "ordered or declared"),
     host(Maintenance, Registering, "over: registered and inspected anew"),
     host(Provisioning, Quarantined, "failed for good: the claim ends here"),
     host(Error, Quarantined, "ordered, or the claim was taken away"),
-    host(Inspecting, Quarantined, "another machine than before answers"),
-    host(Registering, Quarantined, "another machine than before answers"),
+    host(Inspecting, Quarantined, "ordered, or another machine than before answers"),
+    host(Registering, Quarantined, "ordered, or another machine than before answers"),
     host(Available, Quarantined, "ordered"),
     host(Maintenance, Quarantined, "ordered"),
     host(Provisioned, Quarantined, "claim taken away by force"),
-    host(Deprovisioning, Quarantined, "claim taken away by force, or another machine answers"),
+    host(Deprovisioning, Quarantined, "ordered, or claim taken away by force"),
     host(Quarantined, Deprovisioning, "quarantine ended with a tenancy not erased"),
     host(Quarantined, Registering, "quarantine ended"),
 ];
@@ -88,8 +95,11 @@ pub fn node_may(from: N, to: N) -> bool {
     from == to || NODE.iter().any(|edge| edge.from == from && edge.to == to)
 }
 
-fn diagram<P: Copy>(edges: &[Edge<P>], name: impl Fn(P) -> &'static str, first: &str, last: &[&str]) -> String {
-    let mut text = format!("```mermaid\nstateDiagram-v2\n    [*] --> {first}\n");
+fn diagram<P: Copy>(edges: &[Edge<P>], name: impl Fn(P) -> &'static str, first: &[&str], last: &[&str]) -> String {
+    let mut text = "```mermaid\nstateDiagram-v2\n".to_owned();
+    for phase in first {
+        text.push_str(&format!("    [*] --> {phase}\n"));
+    }
     for edge in edges {
         text.push_str(&format!("    {} --> {}: {}\n", name(edge.from), name(edge.to), edge.when));
     }
@@ -102,17 +112,27 @@ fn diagram<P: Copy>(edges: &[Edge<P>], name: impl Fn(P) -> &'static str, first: 
 
 /// The page `docs/lifecycle.md`, whole.
 pub fn page() -> String {
+    let limits = crate::Limits::default();
+    let (failures, attempts) = (limits.failures, limits.attempts);
     format!(
         "# Lifecycle\n\n\
          Made from `engine/lifecycle/src/transitions.rs` by `make docs`; a test fails when it is stale.\n\n\
          ## Host\n\n{}\n\
-         A host leaves `deprovisioning` only with an erase record for the tenancy that ended. A host without a claim can be\n\
-         deleted in any phase; one with a claim cannot.\n\n\
+         A host enters the pool (`available`) only without a claim and without a tenancy that ended unerased; both go only with\n\
+         an erase record for that very tenancy. A host without a claim can be deleted in any phase; one with a claim cannot.\n\n\
+         `discovered` hosts have no BMC password and are never acted on. In `maintenance` and `quarantined` nothing is done to a\n\
+         host but one: after a claim has ended on it without an erasure, a quarantined host is switched off if its BMC still\n\
+         answers. A pause is no phase: it stops the host where it is.\n\n\
+         ### Deadlines and escalation\n\n\
+         What is tried when a stage fails, or is not done in time: the same again with growing pauses ({failures} times, counted\n\
+         per cause), or another network boot ({attempts} in all); then what the table names, each once per phase, where it may help\n\
+         against the cause; then `error`, or `quarantined` where the server is to blame for a failed claim. The times are defaults.\n\n{}\n\
          ## Tenant node\n\n{}\n\
          `ready` means that the Node of this claim is Ready in the tenant's cluster: the right name, provider id, labels and\n\
          taints, and no not-ready taint left.\n",
-        diagram(HOST, HostPhase::as_str, "registering", &["available", "error"]),
-        diagram(NODE, N::as_str, "pending", &["pending", "released"]),
+        diagram(HOST, HostPhase::as_str, &["registering", "discovered"], &["available", "quarantined", "error"]),
+        crate::ladder::table(&limits),
+        diagram(NODE, N::as_str, &["pending"], &["pending", "released"]),
     )
 }
 

@@ -210,6 +210,27 @@ impl Stage {
         Stage::ResetBmc,
         Stage::Drain,
     ];
+
+    /// The public name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Idle => "idle",
+            Stage::Address => "address",
+            Stage::Probe => "probe",
+            Stage::Seed => "seed",
+            Stage::Off => "off",
+            Stage::Open => "open",
+            Stage::BootDevice => "boot_device",
+            Stage::On => "on",
+            Stage::Agent => "agent",
+            Stage::Work => "work",
+            Stage::FirstBoot => "first_boot",
+            Stage::NodeRemoval => "node_removal",
+            Stage::OffAgain => "off_again",
+            Stage::ResetBmc => "reset_bmc",
+            Stage::Drain => "drain",
+        }
+    }
 }
 
 /// What the engine knows about a host.

@@ -42,6 +42,22 @@ pub struct Identity {
     pub product: Option<String>,
 }
 
+impl Identity {
+    /// True unless the two say that they are different machines. Vendors disagree on which serial number DMI and BMC show; the
+    /// UUID is the same in both. One that matches is enough, and a machine that tells neither cannot be told apart.
+    pub fn may_be(&self, other: &Identity) -> bool {
+        let compare = |a: &Option<String>, b: &Option<String>| Some(a.as_ref()?.eq_ignore_ascii_case(b.as_ref()?));
+        let verdicts = [compare(&self.serial, &other.serial), compare(&self.uuid, &other.uuid)];
+        verdicts.contains(&Some(true)) || verdicts == [None, None]
+    }
+
+    /// Who the machine is, in words.
+    pub fn describe(&self) -> String {
+        let part = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+        format!("serial number {}, UUID {}", part(&self.serial), part(&self.uuid))
+    }
+}
+
 /// The processors, taken together.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Cpu {

@@ -80,6 +80,8 @@ pub enum Cause {
     ForeignNode,
     /// Draining did not finish before its deadline.
     Drain,
+    /// The image is still being imported.
+    ImagePending,
     /// The object refers to something that does not exist.
     MissingReference,
     /// An operator took the host away.

@@ -128,7 +128,8 @@ impl HostRow {
         HostRow {
             name: host.name().to_owned(),
             deleted: host.is_deleted(),
-            phase: status.phase,
+            // A paused host would let its claim wait: it is offered to nobody, as if it were in maintenance.
+            phase: if status.pause.is_some() { HostPhase::Maintenance } else { status.phase },
             claimed_by: status.claim.as_ref().map(|claim| claim.node.clone()),
             labels: host.metadata.labels.clone(),
             hardware: status.inventory.as_ref().map(Hardware::from_model),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
 use vmetal_bmc::{BmcError, BmcTarget, Fence, Gateway};
-use vmetal_lifecycle::host::{self, Effected, Fate, Setback};
+use vmetal_lifecycle::grant::Effect;
+use vmetal_lifecycle::host::{self, Effected, Fate, Setback, operator};
 use vmetal_model::agent::BootPurpose;
 use vmetal_model::host::BootAttempt;
 use vmetal_model::{Cause, Failure, Host, HostPhase, HostStatus, Kind, OperationKind, OperationState, Timestamp};
@@ -58,14 +59,15 @@ impl Engine {
             self.wake_at(key.clone(), next);
         }
         // Before the intent is committed: an intent that nobody may act on would have to be looked after.
-        let grip = match decision.effect.map(|kind| self.ownership.grip(hold).map(|grip| (kind, grip))) {
-            None => None,
-            Some(Ok(grip)) => Some(grip),
-            Some(Err(refusal)) => {
-                self.refused(key, &refusal);
-                return Ok(());
-            }
-        };
+        let grip =
+            match decision.effect.map(Effect::kind).map(|kind| self.ownership.grip(hold).map(|grip| (kind, grip))) {
+                None => None,
+                Some(Ok(grip)) => Some(grip),
+                Some(Err(refusal)) => {
+                    self.refused(key, &refusal);
+                    return Ok(());
+                }
+            };
         let mut batch = Batch::by(Author::Owner(hold));
         batch.notes(&*host, now, decision.notes);
         if decision.status != host.status {
@@ -207,7 +209,8 @@ impl Engine {
             system_path: spec.address.system_path().or(found),
         };
         let fence: Arc<dyn Fence> = Arc::clone(grip) as _;
-        self.gateways.for_host(&target, fence).map_err(|error| error.to_failure(self.now()))
+        let gateway = self.gateways.for_host(&target, fence).map_err(|error| error.to_failure(self.now()))?;
+        Ok(gateway.expecting(operator::known_machine(host.status.bmc.as_ref())))
     }
 
     /// The declared address, or the lowest free one of the range.

@@ -31,7 +31,9 @@ impl Engine {
             capacity.total += 1;
             match &host.status.claim {
                 Some(_) => capacity.claimed += 1,
-                None if host.status.phase == HostPhase::Available => capacity.available += 1,
+                None if host.status.phase == HostPhase::Available && host.status.pause.is_none() => {
+                    capacity.available += 1
+                }
                 None => {}
             }
         }

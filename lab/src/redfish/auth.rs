@@ -103,6 +103,11 @@ impl Sessions {
         let removed = id.parse().ok().and_then(|id: u64| self.lock().1.remove(&id));
         removed.map(|_| Reply::no_content()).ok_or_else(|| ApiError::not_found(path))
     }
+
+    /// Ends all sessions, as a restart of a BMC does.
+    pub(super) fn end_all(&self) {
+        self.lock().1.clear();
+    }
 }
 
 fn resource(id: u64, user: &str) -> Value {

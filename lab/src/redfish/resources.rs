@@ -7,6 +7,9 @@ use super::auth::SESSION_TIMEOUT_S;
 use crate::config::{DiskBus, HostConfig};
 use crate::machine::View;
 
+/// The values of `Manager.Reset` that the lab takes.
+pub(super) const MANAGER_RESETS: [&str; 2] = ["GracefulRestart", "ForceRestart"];
+
 /// `Status` of something present and well.
 pub(super) fn status_ok() -> Value {
     json!({"State": "Enabled", "Health": "OK", "HealthRollup": "OK"})
@@ -226,5 +229,9 @@ fn manager(config: &HostConfig) -> Value {
             "ManagerForServers": [{"@odata.id": format!("/redfish/v1/Systems/{}", config.bmc.system_id)}],
             "ManagerForChassis": [{"@odata.id": "/redfish/v1/Chassis/1"}],
         },
+        "Actions": {"#Manager.Reset": {
+            "target": "/redfish/v1/Managers/1/Actions/Manager.Reset",
+            "ResetType@Redfish.AllowableValues": MANAGER_RESETS,
+        }},
     })
 }

@@ -98,12 +98,8 @@ pub(super) fn resource(machine: &Machine) -> Value {
 /// `POST .../Actions/ComputerSystem.Reset`.
 pub(super) async fn reset(machine: &Machine, request: &Request) -> Result<Reply, ApiError> {
     const ACTION: &str = "ComputerSystem.Reset";
-    let body = object(&request.body)?;
-    if let Some(unknown) = body.keys().find(|k| *k != "ResetType" && !k.starts_with('@')) {
-        return Err(ApiError::parameter_unknown(ACTION, unknown));
-    }
-    let asked = body.get("ResetType").ok_or_else(|| ApiError::parameter_missing(ACTION, "ResetType"))?;
-    let asked = asked.as_str().ok_or_else(|| ApiError::property_type("ResetType", asked))?;
+    let asked = reset_type(ACTION, request)?;
+    let asked = asked.as_str();
     let reset = ResetType::ALL.into_iter().find(|r| r.as_str() == asked);
     let reset = reset.ok_or_else(|| ApiError::parameter_not_in_list(ACTION, "ResetType", asked))?;
     match machine.reset(reset).await {
@@ -114,6 +110,16 @@ pub(super) async fn reset(machine: &Machine, request: &Request) -> Result<Reply,
             Err(ApiError::internal(&error.to_string()))
         }
     }
+}
+
+/// The one parameter of the two reset actions.
+pub(super) fn reset_type(action: &'static str, request: &Request) -> Result<String, ApiError> {
+    let body = object(&request.body)?;
+    if let Some(unknown) = body.keys().find(|k| *k != "ResetType" && !k.starts_with('@')) {
+        return Err(ApiError::parameter_unknown(action, unknown));
+    }
+    let asked = body.get("ResetType").ok_or_else(|| ApiError::parameter_missing(action, "ResetType"))?;
+    asked.as_str().map(str::to_owned).ok_or_else(|| ApiError::property_type("ResetType", asked))
 }
 
 /// `PATCH` of the system. Checked whole before anything is changed.

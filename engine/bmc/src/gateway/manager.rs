@@ -33,6 +33,7 @@ impl Gateway {
     async fn reset_manager(&self) -> Result<(), BmcError> {
         let _alone = self.known.transport.link.writes.lock().await;
         let system = self.system().await?;
+        self.same_machine(&system)?;
         let missing = |request: String, expected: &str, seen: String| BmcError::Protocol {
             origin: self.known.transport.origin.clone(),
             request,

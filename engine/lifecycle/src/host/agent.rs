@@ -1,10 +1,11 @@
 //! What the installer says, and what it is told.
 
 use vmetal_model::agent::{BootPurpose, EraseLevel, ErasedDisk, Hello, Report, ReportBody};
-use vmetal_model::inventory::{Disk, Identity};
+use vmetal_model::inventory::Disk;
 use vmetal_model::{Cause, EraseRecord, Failure, Host, HostPhase, Stage, Timestamp};
 
-use super::{Change, Turn, return_to_pool};
+use super::{Change, Turn, identity};
+use crate::grant::settle;
 use crate::limits::Limits;
 use crate::note::Note;
 
@@ -59,7 +60,9 @@ pub enum OrderKind {
 pub fn order(host: &Host) -> (String, OrderKind) {
     let status = &host.status;
     let Some(boot) = &status.boot else { return ("none".to_owned(), OrderKind::Wait) };
-    let at_work = matches!(status.stage, Stage::Agent | Stage::Work) && boot.work_done.is_none();
+    // What has begun is finished; while the host is paused nothing begins.
+    let begins = status.stage == Stage::Agent && status.pause.is_none();
+    let at_work = (begins || status.stage == Stage::Work) && boot.work_done.is_none();
     let kind = match (status.phase, boot.purpose) {
         (HostPhase::Inspecting, BootPurpose::Inspect) if at_work => OrderKind::Inspect,
         (HostPhase::Provisioning, BootPurpose::Install) if at_work => OrderKind::Install,
@@ -93,12 +96,8 @@ pub fn hello(host: &Host, limits: &Limits, hello: &Hello, now: Timestamp) -> Hea
     };
     boot.last_seen = Some(now);
     if let Err(message) = same_machine(host, hello) {
-        let failure = Failure {
-            cause: Cause::WrongMachine,
-            message: message.clone(),
-            advice: "correct the host's BMC address or boot MAC; nothing was written to the machine".to_owned(),
-            at: now,
-        };
+        let failure =
+            Failure { cause: Cause::WrongMachine, message: message.clone(), advice: identity::advice(host), at: now };
         turn.fail(failure);
         return Hearing::Refused { why: Refusal::WrongMachine(message), change: Some(Box::new(turn.change())) };
     }
@@ -118,29 +117,18 @@ fn same_machine(host: &Host, hello: &Hello) -> Result<(), String> {
             hello.boot_mac, host.spec.boot_mac
         ));
     }
-    let inspected = host.status.inventory.as_ref().map(|inventory| &inventory.identity);
-    let by_bmc = host.status.bmc.as_ref().map(|bmc| Identity {
-        serial: bmc.serial.clone(),
-        uuid: bmc.uuid.clone(),
-        ..Identity::default()
-    });
-    let (known, source) = match (inspected, &by_bmc) {
+    let inspected = host.status.inventory.as_ref().map(|inventory| inventory.identity.clone());
+    let by_bmc = host.status.bmc.as_ref().map(identity::by_bmc);
+    let (known, source) = match (inspected, by_bmc) {
         (Some(identity), _) => (identity, "inspection"),
         (None, Some(identity)) => (identity, "the BMC"),
         (None, None) => return Ok(()),
     };
-    // Vendors disagree on which serial number DMI and BMC show; the UUID is the same in both. One that matches is enough,
-    // and a machine that tells neither cannot be told apart.
-    let compare = |a: &Option<String>, b: &Option<String>| Some(a.as_ref()?.eq_ignore_ascii_case(b.as_ref()?));
-    let verdicts = [compare(&known.serial, &hello.identity.serial), compare(&known.uuid, &hello.identity.uuid)];
-    if verdicts.contains(&Some(true)) || verdicts == [None, None] {
+    if known.may_be(&hello.identity) {
         return Ok(());
     }
-    let show = |id: &Identity| {
-        let part = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
-        format!("serial number {}, UUID {}", part(&id.serial), part(&id.uuid))
-    };
-    Err(format!("expected the machine known from {source} ({}), but {} called in", show(known), show(&hello.identity)))
+    let (known, seen) = (known.describe(), hello.identity.describe());
+    Err(format!("expected the machine known from {source} ({known}), but {seen} called in"))
 }
 
 /// The installer reports. `Ok(None)` when there is nothing to record beyond that it lives.
@@ -158,6 +146,9 @@ pub fn report(host: &Host, limits: &Limits, report: &Report, now: Timestamp) -> 
         (ReportBody::Heartbeat, _) => {}
         (ReportBody::Progress(progress), _) if mine => turn.status.progress = Some(progress.clone()),
         (ReportBody::Progress(_), _) => {}
+        (ReportBody::Inspected { inventory }, OrderKind::Inspect) if mine && inventory.disks.is_empty() => {
+            turn.fail(no_disk(host, now));
+        }
         (ReportBody::Inspected { inventory }, OrderKind::Inspect) if mine => {
             boot.work_done = Some(now);
             turn.status.inventory = Some((**inventory).clone());
@@ -196,6 +187,19 @@ pub fn report(host: &Host, limits: &Limits, report: &Report, now: Timestamp) -> 
         _ => return Err(Refusal::UnknownOrder(report.order.clone())),
     }
     Ok(turn.change())
+}
+
+/// A server without a disk cannot take any claim.
+fn no_disk(host: &Host, now: Timestamp) -> Failure {
+    Failure {
+        cause: Cause::Inspection,
+        message: format!("inspection of host {} found no disk to install on; expected at least one", host.name()),
+        advice:
+            "check that disks are inserted, that their controller is enabled in the firmware (not in a mode that hides \
+                 them), and that the installer's kernel has its driver; the host is booted again by itself a few times"
+                .to_owned(),
+        at: now,
+    }
 }
 
 /// Disks that inspection found and the erasure did not: the installer cannot miss a disk that does not show itself. Fails for
@@ -240,9 +244,13 @@ fn untouched(host: &Host, erased: &[ErasedDisk], now: Timestamp) -> Result<Vec<D
 }
 
 fn erased(turn: &mut Turn<'_>, disks: Vec<ErasedDisk>, gone: &[Disk]) {
-    let Some(claim) = &turn.status.claim else { return };
+    let (node, claim_uid) = match (&turn.status.claim, &turn.status.unerased) {
+        (Some(claim), _) => (claim.node.clone(), claim.uid.clone()),
+        (None, Some(ended)) => (ended.node.clone(), ended.uid.clone()),
+        (None, None) => return,
+    };
     let level = turn.host.spec.erase;
-    let record = EraseRecord { claim_uid: claim.uid.clone(), level, disks, at: turn.now };
+    let record = EraseRecord { claim_uid, level, disks, at: turn.now };
     let list: Vec<String> = record
         .disks
         .iter()
@@ -250,7 +258,7 @@ fn erased(turn: &mut Turn<'_>, disks: Vec<ErasedDisk>, gone: &[Disk]) {
             format!("{} ({}): {}", disk.name, disk.serial.as_deref().unwrap_or("no serial number"), disk.method)
         })
         .collect();
-    let message = format!("erased after tenant node {}: {}", claim.node, list.join("; "));
+    let message = format!("erased after tenant node {node}: {}", list.join("; "));
     turn.notes.push(Note::info("erased", message));
     if let Some(inventory) = turn.status.inventory.as_mut().filter(|_| !gone.is_empty()) {
         inventory.disks.retain(|disk| !gone.contains(disk));
@@ -259,7 +267,7 @@ fn erased(turn: &mut Turn<'_>, disks: Vec<ErasedDisk>, gone: &[Disk]) {
             format!("not erased, because the annotation {DISKS_GONE} says that they are gone: {}", names.join(", "));
         turn.notes.push(Note::warning("erased", message));
     }
-    return_to_pool(&mut turn.status, record);
+    settle(&mut turn.status, record);
 }
 
 /// The installed system phones home. Anything but the first word of the installation that is waited for changes nothing.

@@ -5,6 +5,7 @@ use vmetal_model::{HostPhase, OperationKind, PowerState, Stage};
 
 use super::installer::Run;
 use super::{Turn, declaration};
+use crate::grant::{Disruption, Gentle, Vacancy};
 
 impl Turn<'_> {
     pub(super) fn inspect(&mut self) {
@@ -23,8 +24,13 @@ impl Turn<'_> {
                 let (disks, nics) = (inventory.disks.len(), inventory.nics.len());
                 format!("{} CPUs, {gib:.1} GiB memory, {disks} disks, {nics} network interfaces", inventory.cpu.threads)
             });
-            self.status.boot = None;
-            self.enter(HostPhase::Available, Stage::Idle, &format!("inspected: {what}"));
+            match Vacancy::of(&self.status) {
+                Some(vacancy) => self.enter_pool(vacancy, &format!("inspected: {what}")),
+                // A tenancy that was not erased before is erased now.
+                None => {
+                    self.enter(HostPhase::Deprovisioning, Stage::Off, "inspected; what a tenant left is erased first")
+                }
+            }
         }
     }
 
@@ -40,8 +46,19 @@ impl Turn<'_> {
         self.wait("a claim", "a tenant node whose type selects this host".to_owned(), None);
     }
 
-    fn declared_anew(&self) -> bool {
-        self.status.registered_as.as_ref().is_some_and(|seen| *seen != declaration(self.host))
+    /// True when BMC or boot interface are declared differently than they were registered. Where it is another BMC or another
+    /// interface altogether, it is another server, and who the old one was does not bind it.
+    fn declared_anew(&mut self) -> bool {
+        let wanted = declaration(self.host);
+        let Some(seen) = self.status.registered_as.clone().filter(|seen| *seen != wanted) else { return false };
+        let server = |text: &str| {
+            let parts: Vec<String> = text.split('|').map(str::to_owned).collect();
+            (parts.first().cloned(), parts.get(4).cloned())
+        };
+        if server(&seen) != server(&wanted) {
+            super::identity::forget(&mut self.status);
+        }
+        true
     }
 
     /// Makes sure that the host is off; true once it is.
@@ -49,20 +66,20 @@ impl Turn<'_> {
         match self.status.power {
             PowerState::Off => true,
             PowerState::On | PowerState::PoweringOn => {
-                self.effect(OperationKind::PowerOff);
+                self.disrupt(Disruption::PowerOff);
                 false
             }
             PowerState::PoweringOff if self.last_is(OperationKind::ReadPower) => {
-                self.effect(OperationKind::PowerOff);
+                self.disrupt(Disruption::PowerOff);
                 false
             }
             PowerState::Unknown if self.done(OperationKind::ReadPower) => {
                 // The BMC answers, but with nothing that means on or off: switching off is the safe reading.
-                self.effect(OperationKind::PowerOff);
+                self.disrupt(Disruption::PowerOff);
                 false
             }
             PowerState::PoweringOff | PowerState::Unknown => {
-                self.effect(OperationKind::ReadPower);
+                self.gently(Gentle::ReadPower);
                 false
             }
         }

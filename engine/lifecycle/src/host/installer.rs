@@ -6,6 +6,7 @@ use vmetal_model::agent::BootPurpose;
 use vmetal_model::{Cause, Failure, Host, OperationKind, PowerState, Stage, Timestamp};
 
 use super::{Effected, Setback, Turn};
+use crate::grant::{Disruption, Gentle};
 use crate::limits::after;
 
 /// How far the installer is.
@@ -41,19 +42,19 @@ impl Turn<'_> {
             Stage::Open => {
                 let open = self.done(OperationKind::OpenBoot)
                     && self.status.boot.as_ref().is_some_and(|boot| boot.purpose == purpose);
-                if open { self.stage(Stage::BootDevice) } else { self.effect(OperationKind::OpenBoot) }
+                if open { self.stage(Stage::BootDevice) } else { self.gently(Gentle::OpenBoot) }
             }
             Stage::BootDevice => {
                 let set = self.done(OperationKind::SetNetworkBoot);
-                if set { self.stage(Stage::On) } else { self.effect(OperationKind::SetNetworkBoot) }
+                if set { self.stage(Stage::On) } else { self.disrupt(Disruption::SetNetworkBoot) }
             }
             Stage::On => match self.status.power {
                 PowerState::On | PowerState::PoweringOn => self.stage(Stage::Agent),
                 // Power is only read here when a power-on came to nobody knows what. If the host began to boot and went off
                 // again, the override for one start is used up, and the next start would be from disk.
                 PowerState::Off if self.last_is(OperationKind::ReadPower) => self.stage(Stage::BootDevice),
-                PowerState::Off => self.effect(OperationKind::PowerOn),
-                PowerState::Unknown | PowerState::PoweringOff => self.effect(OperationKind::ReadPower),
+                PowerState::Off => self.disrupt(Disruption::PowerOn),
+                PowerState::Unknown | PowerState::PoweringOff => self.gently(Gentle::ReadPower),
             },
             Stage::Agent => self.await_call(),
             Stage::Work => return self.await_work(work),
@@ -80,6 +81,7 @@ impl Turn<'_> {
             return self.wait("the installer to call in", unblocks, Some(deadline));
         }
         let limit = self.limits.call_in;
+        self.breached(deadline);
         self.fail(Failure {
             cause: Cause::AgentSilent,
             message: format!("the host was powered on for a network boot, but no installer called in from {mac} within {limit:#}"),
@@ -101,11 +103,14 @@ impl Turn<'_> {
         let deadline = self.deadline(limit);
         if self.now < silent_at.min(deadline) {
             let step = self.status.progress.as_ref().map_or("its order", |progress| progress.step.as_str()).to_owned();
-            self.wait("the installer to finish", format!("the end of {step}"), Some(deadline));
+            let silence = self.limits.silence;
+            let unblocks = format!("the end of {step}; it is given up earlier when it is silent for {silence:#}");
+            self.wait("the installer to finish", unblocks, Some(deadline));
             self.look_again_at(silent_at);
             return Run::Busy;
         }
         let (what, limit) = if self.now >= deadline {
+            self.breached(deadline);
             ("has not finished its order within", limit)
         } else {
             ("has not been heard of for", self.limits.silence)

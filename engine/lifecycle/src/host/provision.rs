@@ -40,6 +40,7 @@ impl Turn<'_> {
             return self.wait("the installed system to phone home", "its first boot".to_owned(), Some(deadline));
         }
         let limit = self.limits.first_boot;
+        self.breached(deadline);
         self.fail(Failure {
             cause: Cause::BootSilent,
             message: format!("the image was written, but the installed system did not phone home within {limit:#}"),
@@ -51,7 +52,11 @@ impl Turn<'_> {
     pub(super) fn provisioned(&mut self) {
         self.status.observed_generation = self.host.metadata.generation;
         let node = self.status.claim.as_ref().map_or("", |claim| claim.node.as_str());
-        let unblocks = format!("tenant node {node} is deleted");
+        let then = match self.wanted_maintenance() {
+            Some(hold) => format!("; then maintenance: {}", super::failing::said(&hold)),
+            None => String::new(),
+        };
+        let unblocks = format!("tenant node {node} is deleted{then}");
         self.wait("the end of the tenancy", unblocks, None);
     }
 }

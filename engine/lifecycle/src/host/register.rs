@@ -3,6 +3,7 @@
 use vmetal_model::{HostPhase, OperationKind, Stage};
 
 use super::{Turn, declaration};
+use crate::grant::Gentle;
 
 impl Turn<'_> {
     pub(super) fn register(&mut self) {
@@ -18,13 +19,13 @@ impl Turn<'_> {
         if settled {
             self.stage(Stage::Probe);
         } else {
-            self.effect(OperationKind::AllocateAddress);
+            self.gently(Gentle::AllocateAddress);
         }
     }
 
     fn probe(&mut self) {
         if !self.done(OperationKind::ProbeBmc) {
-            return self.effect(OperationKind::ProbeBmc);
+            return self.gently(Gentle::ProbeBmc);
         }
         self.status.registered_as = Some(declaration(self.host));
         self.status.observed_generation = self.host.metadata.generation;

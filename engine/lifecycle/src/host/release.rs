@@ -5,14 +5,17 @@ use vmetal_model::{ClaimState, HostPhase, Stage};
 
 use super::Turn;
 use super::installer::Run;
+use crate::grant::Vacancy;
 
 impl Turn<'_> {
     pub(super) fn deprovision(&mut self) {
-        let Some(claim) = &self.status.claim else {
+        let (node_gone, node) = match (&self.status.claim, &self.status.unerased) {
+            (Some(claim), _) => (claim.state == ClaimState::Erase, claim.node.as_str()),
+            // The Node of a tenancy that ended without a release is the tenant node's affair.
+            (None, Some(ended)) => (true, ended.node.as_str()),
             // The claim went with the erase record; only the power is left.
-            return self.back_to_pool();
+            (None, None) => return self.back_to_pool(),
         };
-        let node_gone = claim.state == ClaimState::Erase;
         match self.status.stage {
             Stage::Off if !node_gone => {
                 if self.off() {
@@ -20,7 +23,7 @@ impl Turn<'_> {
                 }
             }
             Stage::NodeRemoval if !node_gone => {
-                let unblocks = format!("tenant node {} has deleted its Node from the tenant's cluster", claim.node);
+                let unblocks = format!("tenant node {node} has deleted its Node from the tenant's cluster");
                 self.wait("the Node object to go", unblocks, None);
             }
             Stage::NodeRemoval => self.stage(Stage::Open),
@@ -36,9 +39,17 @@ impl Turn<'_> {
         if self.status.stage != Stage::OffAgain {
             return self.stage(Stage::OffAgain);
         }
-        if self.off() {
-            self.status.boot = None;
-            self.enter(HostPhase::Available, Stage::Idle, "erased and off");
+        if !self.off() {
+            return;
+        }
+        match Vacancy::of(&self.status) {
+            // After a quarantine nothing that was known before is believed.
+            Some(_) if self.status.registered_as.is_none() => {
+                self.status.boot = None;
+                self.enter(HostPhase::Registering, Stage::Address, "erased after a quarantine");
+            }
+            Some(vacancy) => self.enter_pool(vacancy, "erased and off"),
+            None => self.stage(Stage::Off),
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use jiff::SignedDuration;
 use vmetal_model::host::Retry;
-use vmetal_model::{
-    Failure, Host, HostPhase, HostStatus, Operation, OperationKind, OperationState, Stage, Timestamp, Wait,
-};
+use vmetal_model::{Host, HostPhase, HostStatus, Operation, OperationKind, OperationState, Stage, Timestamp, Wait};
 
+use super::wait::{doing, operator_ends_pause};
 use super::{Change, Decision, Effected, Fate};
-use crate::limits::{Limits, Remedy, after, remedy};
+use crate::grant::{Disruption, DisruptionGrant, Effect, Gentle, Vacancy};
+use crate::ladder::{Remedy, treatment};
+use crate::limits::{Limits, after};
 use crate::note::Note;
 use crate::transitions::host_may;
 
@@ -17,7 +18,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) now: Timestamp,
     pub(crate) status: HostStatus,
     pub(crate) notes: Vec<Note>,
-    effect: Option<OperationKind>,
+    effect: Option<Effect>,
     next: Option<Timestamp>,
 }
 
@@ -26,7 +27,12 @@ impl<'a> Turn<'a> {
         Turn { host, limits, now, status: host.status.clone(), notes: Vec::new(), effect: None, next: None }
     }
 
-    pub(crate) fn finish(self, fate: Fate) -> Decision {
+    pub(crate) fn finish(mut self, fate: Fate) -> Decision {
+        // While an installer works, when it is looked at next moves with its every word, which is not worth a commit each.
+        let next = self.next.filter(|next| *next > self.now && self.status.stage != Stage::Work);
+        if let (Some(wait), Some(next)) = (&mut self.status.wait, next) {
+            wait.next_check.get_or_insert(next);
+        }
         Decision { status: self.status, notes: self.notes, effect: self.effect, next: self.next, fate }
     }
 
@@ -34,8 +40,21 @@ impl<'a> Turn<'a> {
         Change { status: self.status, notes: self.notes }
     }
 
-    /// Changes the phase. Failure, retries and wait belong to the phase that is left.
+    /// Puts the host into the pool: nothing but the proof that no tenancy is left on it opens the way.
+    pub(crate) fn enter_pool(&mut self, vacancy: Vacancy, why: &str) {
+        let Vacancy { .. } = vacancy;
+        self.status.boot = None;
+        self.change_phase(HostPhase::Available, Stage::Idle, why);
+    }
+
+    /// Changes the phase; the way into the pool is [`Turn::enter_pool`].
     pub(crate) fn enter(&mut self, phase: HostPhase, stage: Stage, why: &str) {
+        debug_assert!(phase != HostPhase::Available, "the pool is entered by enter_pool");
+        self.change_phase(phase, stage, why);
+    }
+
+    /// Failure, retries and wait belong to the phase that is left.
+    fn change_phase(&mut self, phase: HostPhase, stage: Stage, why: &str) {
         let from = self.status.phase;
         debug_assert!(host_may(from, phase), "{from:?} -> {phase:?} is not in the list of transitions");
         self.notes.push(Note::info("phase_changed", format!("{} -> {}: {why}", from.as_str(), phase.as_str())));
@@ -44,35 +63,61 @@ impl<'a> Turn<'a> {
         self.status.retry = Retry::default();
         self.status.failure = None;
         self.status.failed_phase = None;
+        self.status.breach = None;
+        self.status.quarantine = None;
         self.stage(stage);
     }
 
     /// Changes the step inside the phase. Power is read anew before it is relied on.
     pub(crate) fn stage(&mut self, stage: Stage) {
         // Up to power-on the steps may go round in a circle: what failed there counts until something shows that it is over.
-        if !matches!(stage, Stage::Off | Stage::Open | Stage::BootDevice | Stage::On) {
+        if !matches!(stage, Stage::Off | Stage::Open | Stage::BootDevice | Stage::On | Stage::ResetBmc | Stage::Drain) {
             self.end_failures();
         }
         self.status.stage = stage;
         self.status.stage_since = self.now;
         self.status.wait = None;
         self.status.progress = None;
-        if matches!(stage, Stage::Off | Stage::OffAgain) {
+        if matches!(stage, Stage::Off | Stage::OffAgain | Stage::Drain) {
             self.status.power = vmetal_model::PowerState::Unknown;
         }
         self.look_again_at(self.now);
     }
 
+    /// Asks for an effect that leaves a running server alone.
+    pub(crate) fn gently(&mut self, what: Gentle) {
+        self.effect(Effect::gentle(what));
+    }
+
+    /// Asks for an effect that disrupts the server, with the grant that the host's own record gives. Where it gives none, a
+    /// tenant is on the host: nothing is done and a person is asked, for no step should have come here.
+    pub(crate) fn disrupt(&mut self, what: Disruption) {
+        match DisruptionGrant::on(&self.status) {
+            Some(grant) => self.effect(Effect::disrupting(what, grant)),
+            None => {
+                let holder = self.status.claim.as_ref().map_or("nobody", |claim| claim.node.as_str());
+                let reason =
+                    format!("a fault of the engine: {what:?} was wanted while tenant node {holder} is on the host");
+                self.wait(&reason, "the tenant node is deleted; report this".to_owned(), None);
+            }
+        }
+    }
+
     /// Records an intent and asks for the effect.
-    pub(crate) fn effect(&mut self, kind: OperationKind) {
+    fn effect(&mut self, effect: Effect) {
+        let kind = effect.kind();
         let id = self.status.operation.as_ref().map_or(1, |op| op.id + 1);
         // Never before its stage, though the wall clock be set back in between: it would not count as that stage's.
         let started = self.now.max(self.status.stage_since);
         self.status.operation = Some(Operation { id, kind, state: OperationState::Intended, started, finished: None });
         // What fails from here on, fails for this declaration.
         self.status.observed_generation = self.host.metadata.generation;
-        self.status.wait = None;
-        self.effect = Some(kind);
+        let deadline = self.stage_deadline();
+        let (reason, unblocks) = doing(self.host, kind);
+        self.status.wait = Some(Wait { reason, unblocks, since: started, next_check: None, deadline });
+        // Its outcome wakes the host.
+        self.next = None;
+        self.effect = Some(effect);
     }
 
     /// Records what is waited for. The time of the first look is kept while the reason stays the same.
@@ -114,16 +159,16 @@ impl<'a> Turn<'a> {
         if self.status.phase == HostPhase::Error && self.host.metadata.generation > self.status.observed_generation {
             return false;
         }
-        let what = self.status.failure.as_ref().map_or("an interruption", |f| match f.cause {
-            vmetal_model::Cause::BmcUnreachable => "the BMC not answering",
-            _ => "a failure",
-        });
-        let reason = format!("a pause after {what}");
-        let unblocks = match self.status.phase {
-            HostPhase::Error => "the pause ends, or the declaration changes",
-            _ => "the pause ends",
+        let restarted = self.status.operation.as_ref().is_some_and(|op| op.kind == OperationKind::ResetBmc);
+        let what = match &self.status.failure {
+            _ if restarted && self.status.phase != HostPhase::Error => {
+                "the BMC to come back from its restart".to_owned()
+            }
+            Some(failure) => format!("the pause after a failure ({})", failure.cause),
+            None => "the pause after an interruption".to_owned(),
         };
-        self.wait(&reason, unblocks.to_owned(), None);
+        let deadline = self.stage_deadline();
+        self.wait(&what, operator_ends_pause(self.status.phase).to_owned(), deadline);
         if let Some(wait) = &mut self.status.wait {
             wait.next_check = Some(until);
         }
@@ -149,7 +194,8 @@ impl<'a> Turn<'a> {
     /// its power and takes a boot device, and never switches on, would otherwise be tried for ever.
     pub(crate) fn succeeded(&mut self, kind: OperationKind) {
         self.status.retry.not_before = None;
-        if !matches!(kind, OperationKind::ReadPower | OperationKind::SetNetworkBoot) {
+        use OperationKind::{OpenBoot, ReadPower, ResetBmc, SetNetworkBoot};
+        if !matches!(kind, ReadPower | OpenBoot | SetNetworkBoot | ResetBmc) {
             self.end_failures();
         }
         if !kind.changes_nothing() {
@@ -162,50 +208,7 @@ impl<'a> Turn<'a> {
         self.status.retry.cause = None;
         self.status.retry.failures = 0;
         self.status.retry.not_before = None;
-        self.status.failure.take_if(|failure| remedy(failure.cause) == Remedy::Retry);
-    }
-
-    /// Takes a failure and chooses what follows: a pause, another network boot, or `error`.
-    pub(crate) fn fail(&mut self, failure: Failure) {
-        let cause = failure.cause;
-        let retry = &mut self.status.retry;
-        if retry.cause != Some(cause) {
-            retry.failures = 0;
-        }
-        retry.cause = Some(cause);
-        retry.failures += 1;
-        self.status.failure = Some(failure.clone());
-        match remedy(cause) {
-            Remedy::Retry if self.status.retry.failures < self.limits.failures => {
-                let pause = self.limits.pause(self.status.retry.failures, &self.host.metadata.uid);
-                self.status.retry.not_before = Some(after(self.now, pause));
-                self.notes.push(Note::warning("failed", format!("{failure}; trying again")));
-            }
-            Remedy::Restart if self.status.retry.attempts + 1 < self.limits.attempts => {
-                self.status.retry.attempts += 1;
-                let attempt = self.status.retry.attempts + 1;
-                let of = self.limits.attempts;
-                self.notes.push(Note::warning(
-                    "failed",
-                    format!("{failure}; booting the installer again, attempt {attempt} of {of}"),
-                ));
-                self.stage(Stage::Off);
-            }
-            Remedy::Retry | Remedy::Restart | Remedy::Operator => self.give_up(failure),
-        }
-    }
-
-    fn give_up(&mut self, failure: Failure) {
-        let phase = self.status.phase;
-        let again = (remedy(failure.cause) == Remedy::Retry).then(|| after(self.now, self.limits.error_retry));
-        self.notes.push(Note::error("failed", failure.to_string()));
-        if phase == HostPhase::Error {
-            return;
-        }
-        self.enter(HostPhase::Error, Stage::Idle, &failure.message);
-        self.status.failed_phase = Some(phase);
-        self.status.retry.cause = Some(failure.cause);
-        self.status.retry.not_before = again;
-        self.status.failure = Some(failure);
+        self.status.retry.since = None;
+        self.status.failure.take_if(|failure| treatment(failure.cause).remedy == Remedy::Retry);
     }
 }

@@ -154,6 +154,7 @@ impl Turn<'_> {
 fn elsewhere_helps(cause: Cause) -> bool {
     match cause {
         Cause::Image
+        | Cause::ImagePending
         | Cause::NoCandidate
         | Cause::Policy
         | Cause::TenantUnreachable
