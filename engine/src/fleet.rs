@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use vmetal_model::{Host, Image, Kind, NodeType, TenantCluster, TenantNode, Uid};
+use vmetal_policy::{Columns, View};
 
 /// One object of any kind.
 #[derive(Debug, Clone)]
@@ -63,6 +64,8 @@ pub enum Update {
 #[derive(Default)]
 struct Tables {
     hosts: BTreeMap<String, Arc<Host>>,
+    /// The hosts once more, as policies see them.
+    columns: Columns,
     node_types: BTreeMap<String, Arc<NodeType>>,
     nodes: BTreeMap<String, Arc<TenantNode>>,
     clusters: BTreeMap<String, Arc<TenantCluster>>,
@@ -176,6 +179,21 @@ impl Fleet {
         self.read(|t| t.hosts.values().cloned().collect())
     }
 
+    /// The hosts as policies see them, at this moment.
+    pub fn view(&self) -> View {
+        self.write(|t| t.columns.view())
+    }
+
+    /// The hosts and, of the same moment, how policies see them.
+    pub fn look(&self) -> (BTreeMap<String, Arc<Host>>, View) {
+        self.write(|t| (t.hosts.clone(), t.columns.view()))
+    }
+
+    /// Says which labels tell where a host is, from the widest to the narrowest. For the start, before any host.
+    pub fn set_levels(&self, levels: Vec<String>) {
+        self.write(|t| t.columns = Columns::new(levels));
+    }
+
     /// All claims, by name.
     pub fn nodes(&self) -> Vec<Arc<TenantNode>> {
         self.read(|t| t.nodes.values().cloned().collect())
@@ -258,6 +276,9 @@ impl Tables {
         let digest = |tables: &Tables| Some(tables.hosts.get(&name)?.status.boot.as_ref()?.token_sha256.clone());
         let before = digest(self);
         put(&mut self.hosts, host, |o| &o.metadata);
+        if let Some(host) = self.hosts.get(&name) {
+            self.columns.update(host);
+        }
         let now = digest(self);
         if before != now {
             before.and_then(|digest| self.callers.remove(&digest));
@@ -277,7 +298,12 @@ impl Tables {
                 .retain(|_, host| host != name || self.hosts.get(name).is_some_and(|o| o.metadata.revision > revision));
         }
         match kind {
-            Kind::Host => gone(&mut self.hosts, name, |o| o.metadata.revision < revision),
+            Kind::Host => {
+                gone(&mut self.hosts, name, |o| o.metadata.revision < revision);
+                if !self.hosts.contains_key(name) {
+                    self.columns.remove(name);
+                }
+            }
             Kind::NodeType => gone(&mut self.node_types, name, |o| o.metadata.revision < revision),
             Kind::TenantNode => gone(&mut self.nodes, name, |o| o.metadata.revision < revision),
             Kind::TenantCluster => gone(&mut self.clusters, name, |o| o.metadata.revision < revision),

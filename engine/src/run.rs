@@ -170,10 +170,9 @@ fn guard(config: &Config) -> anyhow::Result<AddressGuard> {
 }
 
 fn policies(config: &Config) -> anyhow::Result<PolicyEngine> {
-    let policies = match &config.policies.dir {
-        Some(directory) => vmetal_policy::Config::shipped(directory),
-        None => vmetal_policy::Config::native(),
-    };
+    let (cost, placement) = config.policies.bindings()?;
+    let cache = Some(config.policy_cache_dir());
+    let policies = vmetal_policy::Config { cost, placement, cache, ..vmetal_policy::Config::native() };
     let engine = PolicyEngine::new(policies).context("the policies cannot be used")?;
     for identity in engine.identities() {
         tracing::info!("policy {identity}");

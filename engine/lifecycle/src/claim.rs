@@ -198,6 +198,7 @@ pub fn reserve(seats: Vec<Seat<'_>>, limits: &Limits, now: Timestamp) -> Result<
             state: ClaimState::Reserved,
             since: now,
         });
+        host.status.tenancies.begin(&node.spec.cluster);
         let host_notes = vec![Note::info("claimed", format!("claimed by tenant node {}", node.name()))];
         reserved.push(Reserved { node, node_notes: decision.notes, host, host_notes });
     }

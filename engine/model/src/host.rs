@@ -265,6 +265,9 @@ pub struct HostStatus {
     /// Who holds the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
+    /// Who had the host, and how often.
+    #[serde(default, skip_serializing_if = "Tenancies::is_none")]
+    pub tenancies: Tenancies,
     /// The network boot attempt under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<BootAttempt>,
@@ -311,6 +314,30 @@ pub struct HostStatus {
     /// The generation of the spec that the status speaks of.
     #[serde(default)]
     pub observed_generation: u64,
+}
+
+/// The claims that a host has had, the present one included. What placement needs to know of the past.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Tenancies {
+    /// How many.
+    #[serde(default)]
+    pub count: u32,
+    /// The tenant cluster of the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_cluster: Option<String>,
+}
+
+impl Tenancies {
+    /// True before the first claim.
+    pub fn is_none(&self) -> bool {
+        *self == Tenancies::default()
+    }
+
+    /// One more.
+    pub fn begin(&mut self, cluster: &str) {
+        self.count = self.count.saturating_add(1);
+        self.last_cluster = Some(cluster.to_owned());
+    }
 }
 
 /// How often the present stage was tried, counted per cause.
@@ -441,6 +468,7 @@ impl HostStatus {
             inventory: None,
             address: None,
             claim: None,
+            tenancies: Tenancies::default(),
             boot: None,
             progress: None,
             erase: None,

@@ -1,6 +1,7 @@
 //! Policies as WebAssembly components: checked, compiled once, instantiated for each call.
 
 pub(crate) mod bindings;
+mod cache;
 pub(crate) mod sandbox;
 pub(crate) mod scan;
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use vmetal_policy_sdk as sdk;
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::component::InstancePre;
 
 use crate::error::{LoadError, RunError};
 use crate::seat::Seat;
@@ -32,10 +33,10 @@ pub(crate) struct Loaded<S: Seat> {
 
 impl<S: Seat> Loaded<S> {
     /// Scans, compiles and links; runs nothing of the policy yet.
-    pub(crate) fn new(sandbox: Arc<Sandbox>, policy: &str, bytes: &[u8]) -> Result<Self, LoadError> {
+    pub(crate) fn new(sandbox: Arc<Sandbox>, policy: &str, bytes: &[u8], sha256: &str) -> Result<Self, LoadError> {
         scan::scan(policy, bytes, S::INTERFACE)?;
         let compile = |error: wasmtime::Error| LoadError::Compile { policy: policy.to_owned(), source: error.into() };
-        let component = Component::new(&sandbox.engine, bytes).map_err(compile)?;
+        let component = sandbox.compiled(sha256, bytes).map_err(compile)?;
         let pre = sandbox.linker.instantiate_pre(&component).map_err(compile)?;
         let common = PolicyIndices::new(&pre).map_err(compile)?;
         let seat = S::indices(&pre).map_err(compile)?;
@@ -62,7 +63,7 @@ impl<S: Seat> Loaded<S> {
         &self,
         ctx: &sdk::Context,
         claim: &sdk::Claim,
-        table: &S::Table,
+        table: &S::Table<'_>,
     ) -> Result<(S::Answer, Usage), RunError> {
         let claim = bindings::Lowered::new(claim);
         let extra = bindings::extra(S::extra(table));
@@ -76,7 +77,7 @@ impl<S: Seat> Loaded<S> {
         &self,
         ctx: &sdk::Context,
         claim: &sdk::Claim,
-        table: &S::Table,
+        table: &S::Table<'_>,
         row: u32,
     ) -> Result<Vec<sdk::Factor>, RunError> {
         let claim = bindings::Lowered::new(claim);

@@ -21,7 +21,8 @@ pub struct Record {
     pub now: u64,
     /// Names of the chosen candidates, best first.
     pub chosen: Vec<String>,
-    /// Every candidate, in the order in which they were given.
+    /// Every node type, as given; of hosts the chosen ones, those that fit, and the others, up to a bound. The summary
+    /// counts all of them.
     pub candidates: Vec<Candidate>,
     /// One sentence: why this one, or why none.
     pub summary: String,
@@ -66,8 +67,8 @@ pub struct TypeDecision {
 /// The choice of hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlaceDecision {
-    /// The indices of the chosen hosts, best first; empty when there are not enough.
-    pub chosen: Vec<usize>,
+    /// The names of the chosen hosts, best first; empty when there are not enough.
+    pub chosen: Vec<String>,
     /// What is kept of it.
     pub record: Record,
 }

@@ -1,19 +1,23 @@
 //! Decisions: rules, then policy, then rules again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vmetal_policy_sdk as sdk;
 
+use crate::candidates::{self, Rows};
 use crate::check::Expected;
+use crate::columns::View;
 use crate::component::sandbox::{Limits, Sandbox};
 use crate::cost::Cost;
 use crate::decision::{Candidate, PlaceDecision, Record, TypeDecision};
 use crate::error::{Fault, LoadError, OutputError, PolicyError};
+use crate::feasibility::gates::{self, Gates};
 use crate::feasibility::{self, Rejection};
-use crate::input::{HostRow, Offer, Wanted};
+use crate::input::{Offer, Wanted};
+use crate::round::Except;
 use crate::seat::{CostSeat, PlacementSeat, Seat};
-use crate::slot::{Answered, Binding, Holder, Identity, OnFailure, Slot};
+use crate::slot::{Answered, Binding, Holder, Identity, Loader, Slot};
 use crate::snapshot::{self, Snapshot};
 
 /// How the policy engine is set up.
@@ -25,25 +29,34 @@ pub struct Config {
     pub placement: Binding,
     /// What a policy may use up.
     pub limits: Limits,
-    /// Labels that say where a host is, from the widest to the narrowest failure domain.
-    pub levels: Vec<String>,
+    /// Where compiled components are kept; none: they are compiled at every start.
+    pub cache: Option<PathBuf>,
+    /// Hosts of which a decision's record keeps the verdict: the chosen ones, then those that fit, the best first.
+    pub hosts_kept: usize,
 }
 
+/// The policy that prices node types unless another is configured.
+pub const DEFAULT_COST: &str = "cost-vcluster";
+/// The policy that chooses hosts unless another is configured.
+pub const DEFAULT_PLACEMENT: &str = "place-first-fit";
+
 impl Config {
-    /// The shipped policies as compiled into this program.
+    /// The default policies as compiled into this program.
     pub fn native() -> Self {
-        let limits = Limits::default();
-        Config { cost: Binding::native(), placement: Binding::native(), limits, levels: Vec::new() }
+        Config {
+            cost: Binding::native(DEFAULT_COST),
+            placement: Binding::native(DEFAULT_PLACEMENT),
+            limits: Limits::default(),
+            cache: None,
+            hosts_kept: 32,
+        }
     }
 
-    /// The shipped policies as components in a directory (`cost-vcluster.wasm`, `place-first-fit.wasm`), with their
-    /// native twins behind them.
+    /// The default policies as components in a directory (`cost-vcluster.wasm` and so on), with their native twins
+    /// behind them.
     pub fn shipped(directory: &Path) -> Self {
-        Config {
-            cost: Binding::file(directory.join("cost-vcluster.wasm")),
-            placement: Binding::file(directory.join("place-first-fit.wasm")),
-            ..Config::native()
-        }
+        let file = |name: &str| Binding::file(directory.join(format!("{name}.wasm")));
+        Config { cost: file(DEFAULT_COST), placement: file(DEFAULT_PLACEMENT), ..Config::native() }
     }
 }
 
@@ -54,10 +67,34 @@ impl Config {
 pub struct PolicyEngine {
     cost: Slot<CostSeat>,
     placement: Slot<PlacementSeat>,
+    workshop: Workshop,
+    hosts_kept: usize,
+}
+
+/// What it takes to load a component.
+struct Workshop {
     limits: Limits,
-    levels: Vec<String>,
+    cache: Option<PathBuf>,
     /// Made when the first component is loaded.
     sandbox: Mutex<Option<Arc<Sandbox>>>,
+}
+
+impl Workshop {
+    fn loader(&self) -> Loader<'_, impl FnOnce() -> Result<Arc<Sandbox>, LoadError> + '_> {
+        Loader { limits: &self.limits, sandbox: || self.sandbox() }
+    }
+
+    fn sandbox(&self) -> Result<Arc<Sandbox>, LoadError> {
+        // The lock protects a pointer that is set in one step, so it is valid even if a holder of the lock panicked.
+        let mut place = self.sandbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sandbox) = place.as_ref() {
+            return Ok(Arc::clone(sandbox));
+        }
+        let made = Sandbox::new(self.limits.clone(), self.cache.clone()).map_err(LoadError::Sandbox)?;
+        let sandbox = Arc::new(made);
+        *place = Some(Arc::clone(&sandbox));
+        Ok(sandbox)
+    }
 }
 
 impl PolicyEngine {
@@ -66,27 +103,39 @@ impl PolicyEngine {
     /// # Errors
     /// The first policy that cannot be loaded.
     pub fn new(config: Config) -> Result<Self, LoadError> {
-        let sandbox = Mutex::new(None);
-        let made = || shared_sandbox(&sandbox, &config.limits);
-        let cost = Slot::new(&config.cost, &config.limits, made)?;
-        let placement = Slot::new(&config.placement, &config.limits, made)?;
-        Ok(PolicyEngine { cost, placement, limits: config.limits, levels: config.levels, sandbox })
+        let workshop = Workshop { limits: config.limits, cache: config.cache, sandbox: Mutex::new(None) };
+        let cost = Slot::new(&config.cost, workshop.loader())?;
+        let placement = Slot::new(&config.placement, workshop.loader())?;
+        Ok(PolicyEngine { cost, placement, workshop, hosts_kept: config.hosts_kept })
     }
 
-    /// Exchanges the cost policy. Decisions under way end with the old one.
+    /// Exchanges the cost policy. Decisions under way end with the old one, which is kept for [`Self::roll_back_cost`].
     ///
     /// # Errors
     /// When the new policy cannot be loaded; the old one then stays.
     pub fn install_cost(&self, binding: &Binding) -> Result<Identity, LoadError> {
-        self.cost.install(binding, &self.limits, || shared_sandbox(&self.sandbox, &self.limits))
+        self.cost.install(binding, self.workshop.loader(), |_| Ok(()))
     }
 
-    /// Exchanges the placement policy. Decisions under way end with the old one.
+    /// Exchanges the placement policy. Decisions under way end with the old one, which is kept for
+    /// [`Self::roll_back_placement`].
     ///
     /// # Errors
     /// When the new policy cannot be loaded; the old one then stays.
     pub fn install_placement(&self, binding: &Binding) -> Result<Identity, LoadError> {
-        self.placement.install(binding, &self.limits, || shared_sandbox(&self.sandbox, &self.limits))
+        self.placement.install(binding, self.workshop.loader(), |_| Ok(()))
+    }
+
+    /// Goes back to the cost policy before the present one, at once; a second call goes forward again. None when there
+    /// was only one.
+    pub fn roll_back_cost(&self) -> Option<Identity> {
+        self.cost.roll_back()
+    }
+
+    /// Goes back to the placement policy before the present one, at once; a second call goes forward again. None when
+    /// there was only one.
+    pub fn roll_back_placement(&self) -> Option<Identity> {
+        self.placement.roll_back()
     }
 
     /// Who chooses node types now, and who hosts.
@@ -102,16 +151,25 @@ impl PolicyEngine {
         let rejections: Vec<_> = offers.iter().map(|offer| feasibility::node_type(wanted, offer)).collect();
         let input = snapshot::offers(wanted, offers, &rejections, now)?;
         let names: Vec<&str> = offers.iter().map(|offer| offer.name.as_str()).collect();
-        let decided = self.ask(&self.cost, &input, |choice, info| {
-            expected(&input.table.gate, 1, info, &names, &rejections).choice(choice)
+        let name = |row: u32| names.get(row as usize).map_or_else(|| format!("row {row}"), |name| (*name).to_owned());
+        let why = |row: u32| rejections.get(row as usize).and_then(|found| found.first()).map(Rejection::to_string);
+        let decided = ask(&self.cost, &input, |choice, info| {
+            let why = |row| why(row).unwrap_or_default();
+            Expected { gate: &input.table.gate, wanted: 1, info, name, why }.choice(choice)
         })?;
-        let Answered { answer, .. } = &decided.answered;
+        let answer = &decided.answered.answer;
         let costs: Vec<Cost> = answer.prices.iter().copied().map(Cost::from_micro).collect();
         let chosen = answer.pick.map(|row| row as usize);
-        let rows = Rows { names: &names, rejections: &rejections, verdicts: &answer.verdicts, costs: Some(&costs) };
-        let candidates = rows.candidates(&decided.holder.info, &input, chosen.as_slice());
-        let summary = summarise_types(&candidates, chosen);
-        let record = decided.record(&input, chosen.as_slice(), candidates, summary);
+        let rows = Rows { symbols: &input.symbols, info: &decided.holder.info, verdicts: &answer.verdicts };
+        let candidate = |row: usize| {
+            let found = &rejections[row];
+            let cost = costs.get(row).copied();
+            Candidate { cost, ..rows.candidate(row, names[row], found, chosen == Some(row)) }
+        };
+        let candidates: Vec<Candidate> = (0..offers.len()).map(candidate).collect();
+        let summary = candidates::summarise_types(&candidates, chosen);
+        let names = chosen.map(|row| names[row].to_owned()).into_iter().collect();
+        let record = decided.record(&input, names, candidates, summary);
         Ok(TypeDecision { chosen, costs, record })
     }
 
@@ -119,39 +177,44 @@ impl PolicyEngine {
     ///
     /// # Errors
     /// When the policy fails and its binding says so. That there are too few hosts is not an error but a decision.
-    pub fn place(
-        &self,
-        wanted: &Wanted,
-        offer: &Offer,
-        hosts: &[HostRow],
-        now: u64,
-    ) -> Result<PlaceDecision, PolicyError> {
-        self.place_within(wanted, offer, hosts, |_| Vec::new(), now)
+    pub fn place(&self, wanted: &Wanted, offer: &Offer, fleet: &View, now: u64) -> Result<PlaceDecision, PolicyError> {
+        self.place_gated(wanted, offer, fleet, &Gates::of(offer, fleet), Except::nothing(), now)
     }
 
-    /// As [`PolicyEngine::place`], without the hosts that are barred for this claim.
-    pub(crate) fn place_within(
+    pub(crate) fn place_gated(
         &self,
         wanted: &Wanted,
         offer: &Offer,
-        hosts: &[HostRow],
-        bars: impl Fn(&HostRow) -> Vec<Rejection>,
+        fleet: &View,
+        gates: &Gates,
+        except: Except<'_>,
         now: u64,
     ) -> Result<PlaceDecision, PolicyError> {
-        let rules = |host| [feasibility::host(offer, host), bars(host)].concat();
-        let rejections: Vec<_> = hosts.iter().map(rules).collect();
-        let input = snapshot::hosts(wanted, hosts, &rejections, &self.levels, now)?;
-        let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-        let decided = self.ask(&self.placement, &input, |decision, info| {
-            expected(&input.table.gate, wanted.count, info, &names, &rejections).decision(decision)
+        snapshot::rows(fleet.len())?;
+        let input = snapshot::hosts(wanted, offer, fleet, gates.codes.clone(), except, now);
+        let name = |row: u32| match fleet.table.cells.name.get(row as usize) {
+            Some(name) => fleet.table.symbols.text(*name).to_owned(),
+            None => format!("row {row}"),
+        };
+        let why = |row: u32| {
+            let found = gates::rejections(offer, fleet, row as usize, except);
+            found.first().map(Rejection::to_string).unwrap_or_default()
+        };
+        let decided = ask(&self.placement, &input, |decision, info| {
+            Expected { gate: &gates.codes, wanted: wanted.count, info, name, why }.decision(decision)
         })?;
         let answer = &decided.answered.answer;
-        let chosen: Vec<usize> = answer.picks.iter().map(|row| *row as usize).collect();
-        let rows = Rows { names: &names, rejections: &rejections, verdicts: &answer.verdicts, costs: None };
-        let candidates = rows.candidates(&decided.holder.info, &input, &chosen);
-        let summary = summarise_hosts(&candidates, wanted.count, &chosen);
-        let record = decided.record(&input, &chosen, candidates, summary);
+        let rows = Rows { symbols: &input.symbols, info: &decided.holder.info, verdicts: &answer.verdicts };
+        let fleet = candidates::Fleet { offer, fleet, gates, except };
+        let candidates = fleet.candidates(&rows, &answer.picks, self.hosts_kept);
+        let chosen: Vec<String> = answer.picks.iter().map(|row| name(*row)).collect();
+        let summary = fleet.summary(&rows, wanted.count, &chosen);
+        let record = decided.record(&input, chosen.clone(), candidates, summary);
         Ok(PlaceDecision { chosen, record })
+    }
+
+    pub(crate) fn hosts_kept(&self) -> usize {
+        self.hosts_kept
     }
 
     /// What a claim for nothing in particular would pay for each offer: the cost that a node type's status shows.
@@ -159,15 +222,7 @@ impl PolicyEngine {
     /// # Errors
     /// As [`PolicyEngine::choose_type`].
     pub fn prices(&self, offers: &[Offer], now: u64) -> Result<Vec<Cost>, PolicyError> {
-        let nobody = Wanted {
-            name: String::new(),
-            cluster: String::new(),
-            count: 1,
-            node_type: None,
-            resources: vmetal_model::Resources::new(),
-            requirements: Vec::new(),
-        };
-        Ok(self.choose_type(&nobody, offers, now)?.costs)
+        Ok(self.choose_type(&Wanted::nothing(), offers, now)?.costs)
     }
 
     /// The named parts that an offer's price is the sum of.
@@ -187,7 +242,7 @@ impl PolicyEngine {
         Ok(parts.into_iter().map(|part| (part.label, Cost::from_micro(part.amount))).collect())
     }
 
-    /// The named parts that a host's score is the sum of.
+    /// The named parts that a host's score is the sum of; none when there is no such host.
     ///
     /// # Errors
     /// When the policy fails.
@@ -195,73 +250,52 @@ impl PolicyEngine {
         &self,
         wanted: &Wanted,
         offer: &Offer,
-        hosts: &[HostRow],
-        index: usize,
+        fleet: &View,
+        host: &str,
         now: u64,
     ) -> Result<Vec<(String, i64)>, PolicyError> {
-        let rejections: Vec<_> = hosts.iter().map(|host| feasibility::host(offer, host)).collect();
-        let input = snapshot::hosts(wanted, hosts, &rejections, &self.levels, now)?;
-        let parts = explain(&self.placement, &input, index)?;
+        let Some(slot) = fleet.table.slot(host) else { return Ok(Vec::new()) };
+        let gates = Gates::of(offer, fleet);
+        let input = snapshot::hosts(wanted, offer, fleet, gates.codes, Except::nothing(), now);
+        let parts = explain(&self.placement, &input, slot)?;
         Ok(parts.into_iter().map(|part| (part.label, part.amount)).collect())
     }
-
-    /// Asks the holder of a seat, or its native twin when it fails and the binding allows it.
-    fn ask<S: Seat>(
-        &self,
-        slot: &Slot<S>,
-        input: &Snapshot<S::Table>,
-        check: impl Fn(&S::Answer, &sdk::Info) -> Result<(), OutputError>,
-    ) -> Result<Decided<S>, PolicyError> {
-        let holder = slot.holder();
-        let fault = match holder.ask(input, &check) {
-            Ok(answered) => return Ok(Decided { holder, answered, stood_in_for: None }),
-            Err(fault) => fault,
-        };
-        let failed = |fault: Fault| PolicyError::Failed { kind: S::KIND, policy: holder.identity.to_string(), fault };
-        tracing::warn!(policy = %holder.identity, %fault, on_failure = ?holder.on_failure, "policy failed");
-        match holder.on_failure {
-            OnFailure::Closed => Err(failed(fault)),
-            OnFailure::NativeTwin => {
-                let twin = Arc::new(Holder::<S>::twin(&self.limits, holder.identity.generation));
-                let answered = twin.ask(input, &check).map_err(failed)?;
-                let stood_in_for = Some(format!("{}: {fault}", holder.identity));
-                Ok(Decided { holder: twin, answered, stood_in_for })
-            }
-        }
-    }
 }
 
-fn shared_sandbox(place: &Mutex<Option<Arc<Sandbox>>>, limits: &Limits) -> Result<Arc<Sandbox>, LoadError> {
-    // The lock protects a pointer that is set in one step, so it is valid even if a holder of the lock panicked.
-    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(sandbox) = place.as_ref() {
-        return Ok(Arc::clone(sandbox));
-    }
-    let sandbox = Arc::new(Sandbox::new(limits.clone()).map_err(LoadError::Sandbox)?);
-    *place = Some(Arc::clone(&sandbox));
-    Ok(sandbox)
-}
-
-fn explain<S: Seat>(slot: &Slot<S>, input: &Snapshot<S::Table>, index: usize) -> Result<Vec<sdk::Factor>, PolicyError> {
+/// Asks the holder of a seat, or its native twin when it fails and the binding allows it.
+fn ask<S: Seat>(
+    slot: &Slot<S>,
+    input: &Snapshot<S::Table<'_>>,
+    check: impl Fn(&S::Answer, &sdk::Info) -> Result<(), OutputError>,
+) -> Result<Decided<S>, PolicyError> {
     let holder = slot.holder();
-    let row = u32::try_from(index).map_err(|_| PolicyError::TooMany { candidates: index })?;
+    let fault = match holder.ask(input, &check) {
+        Ok(answered) => return Ok(Decided { holder, answered, stood_in_for: None }),
+        Err(fault) => fault,
+    };
+    let failed = |fault: Fault| PolicyError::Failed { kind: S::KIND, policy: holder.identity.to_string(), fault };
+    let Some(twin) = &holder.twin else {
+        tracing::warn!(policy = %holder.identity, %fault, "policy failed; there is no decision");
+        return Err(failed(fault));
+    };
+    tracing::warn!(policy = %holder.identity, %fault, instead = %twin.identity, "policy failed; its stand-in decides");
+    let answered = twin.ask(input, &check).map_err(failed)?;
+    let stood_in_for = Some(format!("{}: {fault}", holder.identity));
+    Ok(Decided { holder: Arc::clone(twin), answered, stood_in_for })
+}
+
+fn explain<S: Seat>(
+    slot: &Slot<S>,
+    input: &Snapshot<S::Table<'_>>,
+    index: usize,
+) -> Result<Vec<sdk::Factor>, PolicyError> {
+    let holder = slot.holder();
+    let row = snapshot::rows(index)?;
     holder.explain(input, row).map_err(|fault| PolicyError::Failed {
         kind: S::KIND,
         policy: holder.identity.to_string(),
         fault,
     })
-}
-
-fn expected<'a>(
-    gate: &'a [u32],
-    wanted: u32,
-    info: &'a sdk::Info,
-    names: &'a [&str],
-    rejections: &'a [Vec<Rejection>],
-) -> Expected<'a, impl Fn(u32) -> String, impl Fn(u32) -> String> {
-    let name = |row: u32| names.get(row as usize).map_or_else(|| format!("row {row}"), |name| (*name).to_owned());
-    let why = |row: u32| rejections.get(row as usize).and_then(|found| found.first()).map(Rejection::to_string);
-    Expected { gate, wanted, info, name, why: move |row| why(row).unwrap_or_default() }
 }
 
 /// A checked answer and who gave it.
@@ -274,8 +308,8 @@ struct Decided<S: Seat> {
 impl<S: Seat> Decided<S> {
     fn record(
         self,
-        input: &Snapshot<S::Table>,
-        chosen: &[usize],
+        input: &Snapshot<S::Table<'_>>,
+        chosen: Vec<String>,
         candidates: Vec<Candidate>,
         summary: String,
     ) -> Record {
@@ -285,7 +319,7 @@ impl<S: Seat> Decided<S> {
             settings: self.holder.settings.clone(),
             input_digest: input.digest.clone(),
             now: input.now,
-            chosen: chosen.iter().filter_map(|row| candidates.get(*row)).map(|row| row.name.clone()).collect(),
+            chosen,
             candidates,
             summary,
             stood_in_for: self.stood_in_for,
@@ -293,112 +327,4 @@ impl<S: Seat> Decided<S> {
             notes: self.answered.notes,
         }
     }
-}
-
-/// Everything that is known of the candidates, row by row.
-struct Rows<'a> {
-    names: &'a [&'a str],
-    rejections: &'a [Vec<Rejection>],
-    verdicts: &'a [sdk::Verdict],
-    costs: Option<&'a [Cost]>,
-}
-
-impl Rows<'_> {
-    fn candidates<T>(&self, info: &sdk::Info, input: &Snapshot<T>, chosen: &[usize]) -> Vec<Candidate> {
-        let rows = self.names.iter().zip(self.rejections).zip(self.verdicts).enumerate();
-        rows.map(|(row, ((name, rejections), verdict))| {
-            // The engine's own words where its rules speak; the policy's where it narrowed further.
-            let (reason, topic) = match rejections.first() {
-                Some(_) => {
-                    let all: Vec<_> = rejections.iter().map(Rejection::to_string).collect();
-                    (all.join("; "), rejections[0].topic())
-                }
-                None if verdict.code == sdk::gate::OPEN && chosen.contains(&row) => {
-                    ("chosen".to_owned(), String::new())
-                }
-                None if verdict.code == sdk::gate::OPEN => ("fits".to_owned(), String::new()),
-                None => {
-                    let text = own_reason(info, input, verdict);
-                    (text.clone(), text)
-                }
-            };
-            Candidate {
-                name: (*name).to_owned(),
-                feasible: topic.is_empty(),
-                code: verdict.code,
-                score: verdict.score,
-                cost: self.costs.and_then(|costs| costs.get(row)).copied(),
-                reason,
-                topic,
-            }
-        })
-        .collect()
-    }
-}
-
-/// The text of a policy's own reason, with its argument filled in.
-fn own_reason<T>(info: &sdk::Info, input: &Snapshot<T>, verdict: &sdk::Verdict) -> String {
-    let Some(reason) = info.reasons.iter().find(|reason| reason.code == verdict.code) else {
-        return format!("code {} of {}", verdict.code, info.name);
-    };
-    match reason.arg {
-        sdk::Arg::None => reason.text.clone(),
-        sdk::Arg::Number => reason.text.replace("{}", &verdict.arg.to_string()),
-        sdk::Arg::Sym => reason.text.replace("{}", input.symbols.text(verdict.arg)),
-    }
-}
-
-fn summarise_types(candidates: &[Candidate], chosen: Option<usize>) -> String {
-    let shown = |candidate: &Candidate| candidate.cost.unwrap_or_default().to_string();
-    match chosen.and_then(|row| candidates.get(row)) {
-        Some(winner) => {
-            let feasible = candidates.iter().filter(|candidate| candidate.feasible).count();
-            let of = if feasible == 1 { "the only".to_owned() } else { format!("the best of {feasible}") };
-            format!("{} costs {} and is {of} that fits ({} considered)", winner.name, shown(winner), candidates.len())
-        }
-        None if candidates.is_empty() => "no node type fits: none is declared".to_owned(),
-        None => format!("no node type fits; {}", unfit_types(candidates)),
-    }
-}
-
-/// Types shown one by one where none fits; the others are counted by cause.
-const TYPES_SHOWN: usize = 3;
-
-/// Why none fits. A type that would fit if a host were free says most; types that the claim does not name say nothing.
-fn unfit_types(candidates: &[Candidate]) -> String {
-    let named: Vec<_> = candidates.iter().filter(|row| row.code != sdk::gate::NOT_NAMED).collect();
-    let considered = if named.is_empty() { candidates.iter().collect() } else { named };
-    let (mut full, rest): (Vec<_>, Vec<_>) = considered.into_iter().partition(|row| row.code == sdk::gate::NO_CAPACITY);
-    if full.is_empty() && rest.len() == 1 {
-        full.extend(&rest);
-        return format!("{}: {}", full[0].name, full[0].reason);
-    }
-    let uncounted = full.split_off(full.len().min(TYPES_SHOWN));
-    let others: Vec<_> = uncounted.into_iter().chain(rest).collect();
-    let mut lines: Vec<_> = full.iter().map(|row| format!("{}: {}", row.name, row.reason)).collect();
-    if !others.is_empty() {
-        let counts = feasibility::count_topics(others.iter().map(|row| row.topic.clone()));
-        let which = match (full.is_empty(), others.len()) {
-            (true, _) => "types",
-            (false, 1) => "other",
-            (false, _) => "others",
-        };
-        lines.push(format!("{} {which}: {counts}", others.len()));
-    }
-    lines.join("; ")
-}
-
-fn summarise_hosts(candidates: &[Candidate], wanted: u32, chosen: &[usize]) -> String {
-    let feasible = candidates.iter().filter(|candidate| candidate.feasible).count();
-    if !chosen.is_empty() {
-        let names: Vec<_> = chosen.iter().filter_map(|row| candidates.get(*row)).map(|row| row.name.as_str()).collect();
-        return format!("{} chosen among {feasible} that fit ({} considered)", names.join(", "), candidates.len());
-    }
-    if candidates.is_empty() {
-        return "0 of 0 hosts: none is declared".to_owned();
-    }
-    let topics = candidates.iter().filter(|candidate| !candidate.feasible).map(|candidate| candidate.topic.clone());
-    let counts = feasibility::count_topics(topics);
-    let needed = if wanted > 1 { format!(" ({wanted} wanted)") } else { String::new() };
-    format!("{feasible} of {} hosts{needed}: {counts}", candidates.len())
 }

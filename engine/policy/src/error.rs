@@ -13,6 +13,14 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// Why a policy could not be loaded. The policy that was in place stays in place.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// No shipped policy has the name.
+    #[error("no shipped policy is called {name:?}; shipped for this seat: {known}")]
+    UnknownName {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
     /// The file cannot be read.
     #[error("cannot read policy {}; build the shipped ones with `make policies` or correct the path", path.display())]
     Unreadable {
@@ -275,6 +283,14 @@ pub enum Fault {
     /// The answer is not believed.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// It failed so often in a row that it is not asked for a while.
+    #[error("failed {failures} times in a row and is not asked again before {until} (seconds since 1970-01-01 UTC)")]
+    Resting {
+        /// How often.
+        failures: u32,
+        /// When it is asked again.
+        until: u64,
+    },
 }
 
 /// Why there is no decision.

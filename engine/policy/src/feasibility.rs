@@ -5,6 +5,8 @@
 //!
 //! All failing rules of a candidate are kept, in a fixed order; the first is the one that is counted and shown.
 
+pub(crate) mod gates;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -64,6 +66,8 @@ pub enum Rejection {
         /// The resource.
         name: String,
     },
+    /// An operator holds the host back, or it is not known to be erased.
+    Held,
     /// Inspection has not reported yet.
     NotInspected,
     /// The host was given up for this claim.
@@ -107,6 +111,7 @@ impl Rejection {
             Rejection::Resource { name, .. } if name == MEMORY => gate::MEMORY,
             Rejection::Resource { .. } => gate::RESOURCE,
             Rejection::Special { .. } => gate::SPECIAL,
+            Rejection::Held => gate::HELD,
             Rejection::NotInspected => gate::NOT_INSPECTED,
             Rejection::Tried { .. } => gate::TRIED,
             Rejection::Elsewhere { .. } => gate::ELSEWHERE,
@@ -125,6 +130,7 @@ impl Rejection {
             Rejection::Requirement { requirement, .. } => format!("requirement on {}", requirement.key),
             Rejection::Resource { name, .. } => format!("too little {name}"),
             Rejection::Special { name } => format!("{name} not asked for"),
+            Rejection::Held => "held back".to_owned(),
             Rejection::NotInspected => "not inspected".to_owned(),
             Rejection::Tried { .. } => "tried before".to_owned(),
             Rejection::Elsewhere { key, .. } => format!("another {key}"),
@@ -158,6 +164,7 @@ impl fmt::Display for Rejection {
             Rejection::Special { name } => {
                 write!(f, "has the special resource {name}, which the claim does not ask for")
             }
+            Rejection::Held => f.write_str("is held back (`vmetal describe host` says by whom and why)"),
             Rejection::NotInspected => f.write_str("inspection has not reported its hardware yet"),
             Rejection::Tried { failure } => write!(f, "was tried for this claim and given up: {failure}"),
             Rejection::Elsewhere { key, wanted, seen: Some(seen) } => {
@@ -247,11 +254,22 @@ pub fn host(offer: &Offer, host: &HostRow) -> Vec<Rejection> {
         None if host.phase != HostPhase::Available => found.push(Rejection::Phase { seen: host.phase }),
         None => {}
     }
+    if host.held {
+        found.push(Rejection::Held);
+    }
     match &host.hardware {
         Some(hardware) => found.extend(shortages(&offer.resources, hardware)),
         None => found.push(Rejection::NotInspected),
     }
     found
+}
+
+/// By how much a host may fall short of a declared amount.
+fn tolerance(name: &str, wanted: Quantity) -> Quantity {
+    match name {
+        MEMORY => Quantity::units(wanted.units_ceil() / 16 + (128 << 20)),
+        _ => Quantity::default(),
+    }
 }
 
 /// What a node type declares and the host does not have.
@@ -268,10 +286,6 @@ fn shortages(declared: &Resources, hardware: &Hardware) -> Vec<Rejection> {
         }
         _ => None,
     };
-    let tolerance = |name: &str, wanted: Quantity| match name {
-        MEMORY => Quantity::units(wanted.units_ceil() / 16 + (128 << 20)),
-        _ => Quantity::default(),
-    };
     declared
         .iter()
         .filter_map(|(name, wanted)| Some((name, *wanted, measured(name)?, tolerance(name, *wanted))))
@@ -280,60 +294,12 @@ fn shortages(declared: &Resources, hardware: &Hardware) -> Vec<Rejection> {
         .collect()
 }
 
-/// Fills in an offer's capacity.
-pub(crate) fn count_capacity(offer: &mut Offer, hosts: &[HostRow]) {
-    count_capacity_within(offer, hosts, |_| Vec::new());
-}
-
-/// As [`count_capacity`], for a claim for which some hosts are barred.
-pub(crate) fn count_capacity_within(offer: &mut Offer, hosts: &[HostRow], bars: impl Fn(&HostRow) -> Vec<Rejection>) {
-    let (mut total, mut free, mut taken) = (0u32, 0u32, Vec::new());
-    for row in hosts {
-        let rejections = [host(offer, row), bars(row)].concat();
-        if rejections.iter().any(|rejection| matches!(rejection, Rejection::Label { .. })) {
-            continue;
-        }
-        total = total.saturating_add(1);
-        match rejections.into_iter().next() {
-            Some(first) => taken.push(first),
-            None => free = free.saturating_add(1),
-        }
-    }
-    offer.total = total;
-    offer.free = free;
-    offer.taken = counts(taken.iter());
-}
-
-/// Counts reasons by topic, the most frequent first: `2 label gpu, 1 not available`.
-pub fn counts<'a>(rejections: impl Iterator<Item = &'a Rejection>) -> String {
-    count_topics(rejections.map(Rejection::topic))
-}
-
-/// Why hosts of an offer cannot be taken, counted by topic.
-pub(crate) fn taken(offer: &Offer, hosts: &[HostRow]) -> BTreeMap<String, usize> {
-    let mut taken = BTreeMap::new();
-    for row in hosts {
-        let rejections = host(offer, row);
-        if rejections.iter().any(|rejection| matches!(rejection, Rejection::Label { .. })) {
-            continue;
-        }
-        if let Some(first) = rejections.first() {
-            *taken.entry(first.topic()).or_default() += 1;
-        }
-    }
-    taken
-}
-
-pub(crate) fn count_topics(topics: impl Iterator<Item = String>) -> String {
+/// Counts topics, the most frequent first: `2 label gpu, 1 not available`.
+pub(crate) fn count_topics(topics: impl IntoIterator<Item = (String, usize)>) -> String {
     let mut by_topic: BTreeMap<String, usize> = BTreeMap::new();
-    for topic in topics {
-        *by_topic.entry(topic).or_default() += 1;
+    for (topic, count) in topics {
+        *by_topic.entry(topic).or_default() += count;
     }
-    show_counts(&by_topic)
-}
-
-/// Counts as people read them: the most frequent first.
-pub(crate) fn show_counts(by_topic: &BTreeMap<String, usize>) -> String {
     let mut sorted: Vec<_> = by_topic.into_iter().collect();
     sorted.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     sorted.into_iter().map(|(topic, count)| format!("{count} {topic}")).collect::<Vec<_>>().join(", ")

@@ -3,8 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use vmetal_model::agent::EraseLevel;
+use vmetal_model::bmc::PowerState;
 use vmetal_model::quantity::{CPU, MEMORY};
-use vmetal_model::{Host, HostPhase, NodeType, Quantity, Requirement, Resources, TenantNode};
+use vmetal_model::{HostPhase, NodeType, Quantity, Requirement, Resources, TenantNode};
+
+use crate::columns::View;
+use crate::feasibility::gates::Gates;
+use crate::round::Bars;
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +30,18 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// A claim for nothing in particular.
+    pub(crate) fn nothing() -> Self {
+        Wanted {
+            name: String::new(),
+            cluster: String::new(),
+            count: 1,
+            node_type: None,
+            resources: Resources::new(),
+            requirements: Vec::new(),
+        }
+    }
+
     /// A tenant node's claim for one host.
     pub fn from_model(node: &TenantNode) -> Self {
         Wanted {
@@ -61,12 +79,19 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// A node type with its capacity among the given hosts.
-    pub fn from_model(node_type: &NodeType, hosts: &[HostRow]) -> Self {
+    /// A node type with its capacity in a fleet.
+    pub fn from_model(node_type: &NodeType, fleet: &View) -> Self {
+        let mut offer = Offer::without_capacity(node_type);
+        Gates::of(&offer, fleet).fill_in(&mut offer, &Bars::none());
+        offer
+    }
+
+    /// A node type with nothing said about hosts.
+    pub(crate) fn without_capacity(node_type: &NodeType) -> Self {
         let spec = &node_type.spec;
         let mut labels = spec.properties.clone();
         labels.extend(spec.selector.clone());
-        let mut offer = Offer {
+        Offer {
             name: node_type.name().to_owned(),
             deleted: node_type.is_deleted(),
             selector: spec.selector.clone(),
@@ -76,9 +101,7 @@ impl Offer {
             total: 0,
             free: 0,
             taken: String::new(),
-        };
-        crate::feasibility::count_capacity(&mut offer, hosts);
-        offer
+        }
     }
 }
 
@@ -89,6 +112,9 @@ pub struct HostRow {
     pub name: String,
     /// True once its deletion was asked for.
     pub deleted: bool,
+    /// True while it is held back (paused, about to be maintained, quarantined or detached) or not known to be erased.
+    #[serde(default)]
+    pub held: bool,
     /// Where it is in its life.
     pub phase: HostPhase,
     /// The tenant node that holds it.
@@ -99,6 +125,21 @@ pub struct HostRow {
     pub hardware: Option<Hardware>,
     /// When its disks were last erased after a tenancy, in seconds since 1970-01-01 UTC, or 0.
     pub last_release: u64,
+    /// The tenant cluster that had it last; empty before the first.
+    #[serde(default)]
+    pub last_tenant: String,
+    /// How often a claim has had it.
+    #[serde(default)]
+    pub provisions: u32,
+    /// Power as last read.
+    #[serde(default)]
+    pub power: PowerState,
+    /// How thoroughly it was last erased after a tenancy.
+    #[serde(default)]
+    pub erased: Option<EraseLevel>,
+    /// Failures in a row of what it does now.
+    #[serde(default)]
+    pub failures: u32,
 }
 
 /// What placement needs to know of a host's hardware.
@@ -120,23 +161,6 @@ pub(crate) const ACCELERATORS: [(&str, &str); 2] = [("10de", "nvidia.com/gpu"), 
 /// PCI base class and subclass of display controllers, 3D controllers and processing accelerators (PCI code and ID
 /// assignment specification, classes 03h and 12h).
 const ACCELERATOR_CLASSES: [&str; 4] = ["0300", "0302", "0380", "1200"];
-
-impl HostRow {
-    /// A host as it is now.
-    pub fn from_model(host: &Host) -> Self {
-        let status = &host.status;
-        HostRow {
-            name: host.name().to_owned(),
-            deleted: host.is_deleted(),
-            // A paused host would let its claim wait: it is offered to nobody, as if it were in maintenance.
-            phase: if status.pause.is_some() { HostPhase::Maintenance } else { status.phase },
-            claimed_by: status.claim.as_ref().map(|claim| claim.node.clone()),
-            labels: host.metadata.labels.clone(),
-            hardware: status.inventory.as_ref().map(Hardware::from_model),
-            last_release: status.erase.as_ref().map_or(0, |erase| u64::try_from(erase.at.as_second()).unwrap_or(0)),
-        }
-    }
-}
 
 impl Hardware {
     /// The part of an inventory that placement looks at.

@@ -16,7 +16,9 @@
 //!
 //! Nothing here knows the store, the clock or the network: inputs are arguments, and so is the time.
 
+mod candidates;
 mod check;
+pub mod columns;
 mod component;
 pub mod componentize;
 mod cost;
@@ -30,11 +32,13 @@ mod round;
 mod seat;
 mod slot;
 mod snapshot;
+mod symbols;
 
+pub use columns::{Columns, View};
 pub use component::sandbox::{Limits, Note, Notes};
 pub use cost::Cost;
 pub use decision::{Candidate, PlaceDecision, Record, TypeDecision};
-pub use engine::{Config, PolicyEngine};
+pub use engine::{Config, DEFAULT_COST, DEFAULT_PLACEMENT, PolicyEngine};
 pub use error::{Cause, Fault, LoadError, OutputError, PolicyError, RunError};
 pub use input::{Hardware, HostRow, Offer, Wanted};
 pub use outcome::Outcome;

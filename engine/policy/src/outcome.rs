@@ -5,35 +5,32 @@ use std::borrow::Borrow;
 use vmetal_model as model;
 use vmetal_model::Timestamp;
 
+use crate::columns::View;
 use crate::cost::Cost;
 use crate::decision::{Candidate, Record};
 use crate::engine::PolicyEngine;
 use crate::error::PolicyError;
-use crate::feasibility::{self, Rejection};
-use crate::input::{HostRow, Offer, Wanted};
-use crate::round::{Bars, Round};
+use crate::feasibility::gates;
+use crate::input::{Offer, Wanted};
+use crate::round::{Bars, Except, Round};
 
 /// What was decided for a tenant node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The index of the chosen node type.
     pub node_type: Option<usize>,
-    /// The index of the chosen host. There is none without a node type; there may be a node type without a host.
-    pub host: Option<usize>,
+    /// The name of the chosen host. There is none without a node type; there may be a node type without a host.
+    pub host: Option<String>,
     /// The same in the form that a tenant node's status keeps.
     pub decision: model::Decision,
     /// The full records: of the node type and, when one was chosen, of the host.
     pub records: Vec<Record>,
 }
 
-/// Hosts kept in a tenant node's status. The chosen one comes first, then those that fit; the sentence in `reason`
-/// always counts all of them.
-const HOSTS_KEPT: usize = 32;
-
 impl PolicyEngine {
     /// Chooses node type and host for a tenant node.
     ///
-    /// The order of `node_types` and `hosts` does not matter. Computes only; see [`PolicyEngine`]. Many claims are decided
+    /// The order of `node_types` and of hosts does not matter. Computes only; see [`PolicyEngine`]. Many claims are decided
     /// on in one [`Round`].
     ///
     /// # Errors
@@ -42,10 +39,10 @@ impl PolicyEngine {
         &self,
         node: &model::TenantNode,
         node_types: &[impl Borrow<model::NodeType>],
-        hosts: &[impl Borrow<model::Host>],
+        fleet: &View,
         now: Timestamp,
     ) -> Result<Outcome, PolicyError> {
-        Round::new(node_types, hosts, now).decide(self, node, &Bars::none())
+        Round::new(node_types, fleet.clone(), now).decide(self, node, &Bars::none())
     }
 }
 
@@ -60,19 +57,21 @@ pub(crate) fn shown(candidate: &Candidate) -> model::Candidate {
     }
 }
 
-/// Where no node type was chosen: what keeps each host from being taken as one of the node types it belongs to.
+/// Where no node type was chosen: what keeps each host from being taken as one of the node types it belongs to. As many
+/// hosts as are kept, by name.
 pub(crate) fn unplaced(
     wanted: &Wanted,
     offers: &[Offer],
-    hosts: &[HostRow],
-    bars: impl Fn(&HostRow) -> Vec<Rejection>,
+    fleet: &View,
+    except: Except<'_>,
+    keep: usize,
 ) -> Vec<model::Candidate> {
     let asked: Vec<&Offer> =
         offers.iter().filter(|offer| wanted.node_type.as_ref().is_none_or(|name| *name == offer.name)).collect();
-    let verdict = |host: &HostRow| {
+    let verdict = |slot: &u32| {
+        let slot = *slot as usize;
         let of_type = |offer: &&Offer| {
-            let mut rejections = feasibility::host(offer, host);
-            rejections.extend(bars(host));
+            let rejections = gates::rejections(offer, fleet, slot, except);
             (rejections.len(), rejections, offer.name.clone())
         };
         // The type that the host misses by the fewest rules says most.
@@ -85,16 +84,8 @@ pub(crate) fn unplaced(
                 format!("as {name}: {}", all.join("; "))
             }
         };
-        model::Candidate { name: host.name.clone(), value: None, feasible: false, reason }
+        let name = fleet.table.symbols.text(fleet.table.cells.name[slot]).to_owned();
+        model::Candidate { name, value: None, feasible: false, reason }
     };
-    hosts.iter().map(verdict).collect()
-}
-
-pub(crate) fn kept(mut hosts: Vec<model::Candidate>) -> Vec<model::Candidate> {
-    hosts.sort_by(|a, b| {
-        let key = |host: &model::Candidate| (host.reason != "chosen", !host.feasible, std::cmp::Reverse(host.value));
-        key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
-    });
-    hosts.truncate(HOSTS_KEPT);
-    hosts
+    fleet.table.order.iter().take(keep).map(verdict).collect()
 }

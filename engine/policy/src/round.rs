@@ -7,18 +7,22 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 
+use serde::{Deserialize, Serialize};
+
 use vmetal_model as model;
 use vmetal_model::Timestamp;
 
+use crate::columns::View;
 use crate::cost::Cost;
 use crate::engine::PolicyEngine;
 use crate::error::PolicyError;
-use crate::feasibility::{self, Rejection};
+use crate::feasibility::Rejection;
+use crate::feasibility::gates::Gates;
 use crate::input::{HostRow, Offer, Wanted};
-use crate::outcome::{Outcome, kept, shown, unplaced};
+use crate::outcome::{Outcome, shown, unplaced};
 
 /// What one claim may not have besides what the rules say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bars {
     /// Hosts that were given up for the claim, by name, with what failed there.
     pub tried: BTreeMap<String, String>,
@@ -28,15 +32,15 @@ pub struct Bars {
 
 impl Bars {
     /// Nothing is barred.
-    pub fn none() -> Self {
-        Bars::default()
+    pub const fn none() -> Self {
+        Bars { tried: BTreeMap::new(), domain: None }
     }
 
     fn is_empty(&self) -> bool {
         self.tried.is_empty() && self.domain.is_none()
     }
 
-    fn of(&self, host: &HostRow) -> Vec<Rejection> {
+    pub(crate) fn of(&self, host: &HostRow) -> Vec<Rejection> {
         let tried = self.tried.get(&host.name).map(|failure| Rejection::Tried { failure: failure.clone() });
         let elsewhere = self.domain.as_ref().and_then(|(key, wanted)| {
             let seen = host.labels.get(key);
@@ -50,69 +54,96 @@ impl Bars {
     }
 }
 
+/// Hosts that claims have been promised since the fleet was looked at.
+pub(crate) type Taken = BTreeMap<String, Promise>;
+
+/// Who was promised a host. Policies see the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Promise {
+    pub(crate) node: String,
+    pub(crate) cluster: String,
+}
+
+/// What one decision has to know besides the fleet.
+#[derive(Clone, Copy)]
+pub(crate) struct Except<'a> {
+    pub(crate) taken: &'a Taken,
+    pub(crate) bars: &'a Bars,
+}
+
+impl Except<'static> {
+    pub(crate) fn nothing() -> Self {
+        Except { taken: const { &Taken::new() }, bars: const { &Bars::none() } }
+    }
+}
+
 /// One look at the fleet, and what was taken of it since.
 pub struct Round {
-    hosts: Vec<HostRow>,
+    fleet: View,
     offers: Vec<Offer>,
-    /// Per offer: why hosts of it cannot be taken, counted.
-    taken: Vec<BTreeMap<String, usize>>,
+    /// Per offer: the rules' outcome for each host.
+    gates: Vec<Gates>,
+    taken: Taken,
+    /// Per taken host: what the rules said of it before, for each offer.
+    before: HashMap<String, Vec<(u32, u32)>>,
     /// Hosts as seen by claims for which no node type was chosen, by the type they name; until something is taken.
     unplaced: HashMap<Option<String>, Vec<model::Candidate>>,
     now: Timestamp,
 }
 
 impl Round {
-    /// Looks at the fleet. The order of `node_types` and `hosts` does not matter; hosts are named by their place in it.
-    pub fn new(
-        node_types: &[impl Borrow<model::NodeType>],
-        hosts: &[impl Borrow<model::Host>],
-        now: Timestamp,
-    ) -> Self {
-        let hosts: Vec<HostRow> = hosts.iter().map(|host| HostRow::from_model(host.borrow())).collect();
-        let offers: Vec<Offer> = node_types.iter().map(|t| Offer::from_model(t.borrow(), &hosts)).collect();
-        let taken = offers.iter().map(|offer| feasibility::taken(offer, &hosts)).collect();
-        Round { hosts, offers, taken, unplaced: HashMap::new(), now }
+    /// Looks at the fleet. The order of `node_types` does not matter.
+    pub fn new(node_types: &[impl Borrow<model::NodeType>], fleet: View, now: Timestamp) -> Self {
+        let gated = |node_type: &model::NodeType| {
+            let mut offer = Offer::without_capacity(node_type);
+            let gates = Gates::of(&offer, &fleet);
+            gates.fill_in(&mut offer, &Bars::none());
+            (offer, gates)
+        };
+        let (offers, gates) = node_types.iter().map(|one| gated(one.borrow())).unzip();
+        Round { fleet, offers, gates, taken: Taken::new(), before: HashMap::new(), unplaced: HashMap::new(), now }
     }
 
-    /// The hosts, in the order in which they were given.
-    pub fn hosts(&self) -> &[HostRow] {
-        &self.hosts
+    /// How many hosts can be taken now, by the value of a label. Hosts without it are not counted.
+    pub fn free_by_label(&self, key: &str) -> BTreeMap<String, usize> {
+        let table = &self.fleet.table;
+        let mut free = BTreeMap::new();
+        let Some(key) = table.symbols.known(key) else { return free };
+        for slot in 0..self.fleet.len() {
+            let Some(value) = table.label(slot, key) else { continue };
+            let name = table.symbols.text(table.cells.name[slot]);
+            let takable = table.cells.holder[slot] == 0
+                && !table.cells.deleted[slot]
+                && !table.cells.held[slot]
+                && table.cells.phase[slot] == model::HostPhase::Available
+                && !self.taken.contains_key(name);
+            *free.entry(table.symbols.text(value).to_owned()).or_default() += usize::from(takable);
+        }
+        free
     }
 
     /// From now on the host is claimed.
-    pub fn take(&mut self, host: usize, by: &str) {
-        self.change(host, Some(by.to_owned()));
+    pub fn take(&mut self, host: &str, by: &model::TenantNode) {
+        let Some(slot) = self.fleet.table.slot(host) else { return };
+        self.give_back(host);
+        let promise = Promise { node: by.name().to_owned(), cluster: by.spec.cluster.clone() };
+        self.taken.insert(host.to_owned(), promise);
+        let before = self.gates.iter_mut().map(|gates| gates.take(slot)).collect();
+        self.before.insert(host.to_owned(), before);
+        self.recount();
     }
 
     /// The host is free again: what it was taken for comes to nothing.
-    pub fn give_back(&mut self, host: usize) {
-        self.change(host, None);
+    pub fn give_back(&mut self, host: &str) {
+        let (Some(slot), Some(before)) = (self.fleet.table.slot(host), self.before.remove(host)) else { return };
+        self.taken.remove(host);
+        self.gates.iter_mut().zip(before).for_each(|(gates, before)| gates.give_back(slot, before));
+        self.recount();
     }
 
-    fn change(&mut self, index: usize, claimed_by: Option<String>) {
-        let Some(host) = self.hosts.get_mut(index) else { return };
+    fn recount(&mut self) {
         self.unplaced.clear();
-        let before = host.clone();
-        host.claimed_by = claimed_by;
-        for (offer, taken) in self.offers.iter_mut().zip(&mut self.taken) {
-            if !offer.selector.iter().all(|(key, value)| before.labels.get(key) == Some(value)) {
-                continue;
-            }
-            match feasibility::host(offer, &before).first() {
-                None => offer.free = offer.free.saturating_sub(1),
-                Some(why) => {
-                    if let Some(count) = taken.get_mut(&why.topic()) {
-                        *count = count.saturating_sub(1);
-                    }
-                }
-            }
-            match feasibility::host(offer, host).first() {
-                None => offer.free += 1,
-                Some(why) => *taken.entry(why.topic()).or_default() += 1,
-            }
-            taken.retain(|_, count| *count > 0);
-            offer.taken = feasibility::show_counts(taken);
-        }
+        self.offers.iter_mut().zip(&self.gates).for_each(|(offer, gates)| gates.fill_in(offer, &Bars::none()));
     }
 
     /// Chooses node type and host for a tenant node. Nothing is taken by it.
@@ -127,7 +158,7 @@ impl Round {
     ) -> Result<Outcome, PolicyError> {
         let wanted = Wanted::from_model(node);
         let narrowed = (!bars.is_empty()).then(|| self.narrowed(bars));
-        let offers = narrowed.as_deref().unwrap_or(&self.offers);
+        let (offers, gates) = narrowed.as_ref().map_or((&self.offers, &self.gates), |(offers, gates)| (offers, gates));
         let seconds = u64::try_from(self.now.as_second()).unwrap_or(0);
         let chosen = policies.choose_type(&wanted, offers, seconds)?;
         let mut decision = model::Decision {
@@ -142,23 +173,22 @@ impl Round {
             at: self.now,
         };
         let Some(index) = chosen.chosen else {
+            let except = Except { taken: &self.taken, bars };
+            let all = || unplaced(&wanted, offers, &self.fleet, except, policies.hosts_kept());
             decision.hosts = match &narrowed {
-                Some(offers) => kept(unplaced(&wanted, offers, &self.hosts, |host| bars.of(host))),
-                None => {
-                    let (offers, hosts) = (&self.offers, &self.hosts);
-                    let all = self.unplaced.entry(wanted.node_type.clone());
-                    all.or_insert_with(|| kept(unplaced(&wanted, offers, hosts, |_| Vec::new()))).clone()
-                }
+                Some(_) => all(),
+                None => self.unplaced.entry(wanted.node_type.clone()).or_insert_with(all).clone(),
             };
             return Ok(Outcome { node_type: None, host: None, decision, records: vec![chosen.record] });
         };
-        let placed = policies.place_within(&wanted, &offers[index], &self.hosts, |host| bars.of(host), seconds)?;
-        let host = placed.chosen.first().copied();
+        let except = Except { taken: &self.taken, bars };
+        let placed = policies.place_gated(&wanted, &offers[index], &self.fleet, &gates[index], except, seconds)?;
+        let host = placed.chosen.first().cloned();
         decision.node_type = Some(offers[index].name.clone());
         decision.cost = chosen.costs.get(index).copied().map(Cost::units);
-        decision.host = placed.record.chosen.first().cloned();
+        decision.host.clone_from(&host);
         decision.reason = format!("{}; {}", chosen.record.summary, placed.record.summary);
-        decision.hosts = kept(placed.record.candidates.iter().map(shown).collect());
+        decision.hosts = placed.record.candidates.iter().map(shown).collect();
         decision.policies.push(placed.record.policy.to_string());
         // One digest over both inputs: either changing changes it.
         decision.input_digest = crate::component::sha256(
@@ -167,13 +197,14 @@ impl Round {
         Ok(Outcome { node_type: Some(index), host, decision, records: vec![chosen.record, placed.record] })
     }
 
-    /// The offers as they are for a claim with bars: barred hosts are not free for it.
-    fn narrowed(&self, bars: &Bars) -> Vec<Offer> {
-        let mut offers = self.offers.clone();
-        for offer in &mut offers {
-            feasibility::count_capacity_within(offer, &self.hosts, |host| bars.of(host));
-        }
-        offers
+    /// Offers and rules as they are for a claim with bars: barred hosts are not free for it.
+    fn narrowed(&self, bars: &Bars) -> (Vec<Offer>, Vec<Gates>) {
+        let narrowed = |(offer, gates): (&Offer, &Gates)| {
+            let (mut offer, gates) = (offer.clone(), gates.barred(&self.fleet, bars));
+            gates.fill_in(&mut offer, bars);
+            (offer, gates)
+        };
+        self.offers.iter().zip(&self.gates).map(narrowed).unzip()
     }
 }
 

@@ -1,21 +1,18 @@
 //! The two places that a policy can take, and what differs between them.
 
-use vmetal_policy_sdk::{self as sdk, CostPolicy as _, PlacementPolicy as _, Policy as _};
+use vmetal_policy_sdk::{self as sdk, CostPolicy, PlacementPolicy};
 use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre};
 
 use crate::component::bindings::common::exports::vmetal::policy::explain::Subject;
 use crate::component::bindings::common::vmetal::policy::types as wit;
 use crate::component::bindings::{self, cost, placement};
-use crate::component::sandbox::{Guest, Notes};
+use crate::component::sandbox::Guest;
 
-/// A place for a policy: its tables, its answers, its native twin and its calls.
-///
-/// The twin of a seat is the shipped policy compiled into this program: the answer of last resort, whatever component
-/// holds the seat.
+/// A place for a policy: its tables, its answers, the shipped policies and its calls.
 pub(crate) trait Seat: Sized + Send + Sync + 'static {
     /// What is decided over.
-    type Table: Send + Sync;
+    type Table<'a>: Send + Sync;
     /// What comes back.
     type Answer: PartialEq + std::fmt::Debug;
     /// Where the component's functions are.
@@ -26,10 +23,12 @@ pub(crate) trait Seat: Sized + Send + Sync + 'static {
     const KIND: sdk::Kind;
     /// The interface that a component of this seat exports.
     const INTERFACE: &'static str;
+    /// The shipped policies as compiled into this program. The first is the default.
+    const SHIPPED: &'static [Native<Self>];
 
-    fn rows(table: &Self::Table) -> u32;
-    fn extra(table: &Self::Table) -> &[sdk::Column];
-    fn lend<'a>(table: &'a Self::Table, extra: &'a [wit::Column<'a>]) -> Self::Lent<'a>;
+    fn rows(table: &Self::Table<'_>) -> u32;
+    fn extra<'a>(table: &'a Self::Table<'_>) -> &'a [sdk::Column<'a>];
+    fn lend<'a>(table: &'a Self::Table<'_>, extra: &'a [wit::Column<'a>]) -> Self::Lent<'a>;
     fn subject<'a>(table: Self::Lent<'a>) -> Subject<'a>;
 
     fn indices(pre: &InstancePre<Guest>) -> wasmtime::Result<Self::Indices>;
@@ -42,10 +41,43 @@ pub(crate) trait Seat: Sized + Send + Sync + 'static {
         table: Self::Lent<'_>,
     ) -> wasmtime::Result<Self::Answer>;
 
-    fn twin_info() -> sdk::Info;
-    fn twin_settings(settings: &str) -> Result<Vec<String>, Vec<String>>;
-    fn twin_answer(ctx: &sdk::Context, claim: &sdk::Claim, table: &Self::Table, notes: &mut Notes) -> Self::Answer;
-    fn twin_explain(ctx: &sdk::Context, claim: &sdk::Claim, table: &Self::Table, row: u32) -> Vec<sdk::Factor>;
+    /// The shipped policy of this name.
+    fn shipped(name: &str) -> Option<&'static Native<Self>> {
+        Self::SHIPPED.iter().find(|native| native.name == name)
+    }
+}
+
+type Answer<S> =
+    for<'a> fn(&sdk::Context, &sdk::Claim, &<S as Seat>::Table<'a>, &mut dyn sdk::Log) -> <S as Seat>::Answer;
+type Explain<S> = for<'a> fn(&sdk::Context, &sdk::Claim, &<S as Seat>::Table<'a>, u32) -> Vec<sdk::Factor>;
+
+/// A shipped policy as compiled into this program: the native twin of its component.
+pub(crate) struct Native<S: Seat> {
+    pub(crate) name: &'static str,
+    pub(crate) describe: fn() -> sdk::Info,
+    pub(crate) settings: fn(&str) -> Result<Vec<String>, Vec<String>>,
+    pub(crate) answer: Answer<S>,
+    pub(crate) explain: Explain<S>,
+}
+
+const fn cost_policy<P: CostPolicy>(name: &'static str) -> Native<CostSeat> {
+    Native {
+        name,
+        describe: P::describe,
+        settings: P::validate_settings,
+        answer: |ctx, claim, table, log| P::choose(ctx, claim, table, log),
+        explain: |ctx, claim, table, row| P::explain(ctx, claim, table, row),
+    }
+}
+
+const fn placement_policy<P: PlacementPolicy>(name: &'static str) -> Native<PlacementSeat> {
+    Native {
+        name,
+        describe: P::describe,
+        settings: P::validate_settings,
+        answer: |ctx, claim, table, log| P::place(ctx, claim, table, log),
+        explain: |ctx, claim, table, row| P::explain(ctx, claim, table, row),
+    }
 }
 
 /// Chooses the node type.
@@ -53,23 +85,21 @@ pub(crate) struct CostSeat;
 /// Chooses the host.
 pub(crate) struct PlacementSeat;
 
-type CostTwin = cost_vcluster::CostVcluster;
-type PlacementTwin = place_first_fit::PlaceFirstFit;
-
 impl Seat for CostSeat {
-    type Table = sdk::Offers;
+    type Table<'a> = sdk::Offers;
     type Answer = sdk::Choice;
     type Indices = cost::OnlyCostIndices;
     type Lent<'a> = wit::Offers<'a>;
 
     const KIND: sdk::Kind = sdk::Kind::Cost;
     const INTERFACE: &'static str = "cost";
+    const SHIPPED: &'static [Native<Self>] = &[cost_policy::<cost_vcluster::CostVcluster>("cost-vcluster")];
 
     fn rows(table: &sdk::Offers) -> u32 {
         table.n
     }
 
-    fn extra(table: &sdk::Offers) -> &[sdk::Column] {
+    fn extra(table: &sdk::Offers) -> &[sdk::Column<'_>] {
         &table.extra
     }
 
@@ -97,42 +127,27 @@ impl Seat for CostSeat {
         let from = exports.vmetal_policy_cost().call_choose(store, ctx, claim, table)?;
         Ok(sdk::Choice { pick: from.pick, prices: from.prices, verdicts: bindings::verdicts(from.verdicts) })
     }
-
-    fn twin_info() -> sdk::Info {
-        CostTwin::describe()
-    }
-
-    fn twin_settings(settings: &str) -> Result<Vec<String>, Vec<String>> {
-        CostTwin::validate_settings(settings)
-    }
-
-    fn twin_answer(ctx: &sdk::Context, claim: &sdk::Claim, table: &sdk::Offers, notes: &mut Notes) -> sdk::Choice {
-        CostTwin::choose(ctx, claim, table, notes)
-    }
-
-    fn twin_explain(ctx: &sdk::Context, claim: &sdk::Claim, table: &sdk::Offers, row: u32) -> Vec<sdk::Factor> {
-        CostTwin::explain(ctx, claim, table, row)
-    }
 }
 
 impl Seat for PlacementSeat {
-    type Table = sdk::Hosts;
+    type Table<'a> = sdk::Hosts<'a>;
     type Answer = sdk::Decision;
     type Indices = placement::OnlyPlacementIndices;
     type Lent<'a> = wit::Hosts<'a>;
 
     const KIND: sdk::Kind = sdk::Kind::Placement;
     const INTERFACE: &'static str = "placement";
+    const SHIPPED: &'static [Native<Self>] = &[placement_policy::<place_first_fit::PlaceFirstFit>("place-first-fit")];
 
-    fn rows(table: &sdk::Hosts) -> u32 {
+    fn rows(table: &sdk::Hosts<'_>) -> u32 {
         table.n
     }
 
-    fn extra(table: &sdk::Hosts) -> &[sdk::Column] {
+    fn extra<'a>(table: &'a sdk::Hosts<'_>) -> &'a [sdk::Column<'a>] {
         &table.extra
     }
 
-    fn lend<'a>(table: &'a sdk::Hosts, extra: &'a [wit::Column<'a>]) -> wit::Hosts<'a> {
+    fn lend<'a>(table: &'a sdk::Hosts<'_>, extra: &'a [wit::Column<'a>]) -> wit::Hosts<'a> {
         bindings::hosts(table, extra)
     }
 
@@ -155,21 +170,5 @@ impl Seat for PlacementSeat {
         let exports = indices.load(&mut *store, instance)?;
         let from = exports.vmetal_policy_placement().call_place(store, ctx, claim, table)?;
         Ok(sdk::Decision { picks: from.picks, verdicts: bindings::verdicts(from.verdicts) })
-    }
-
-    fn twin_info() -> sdk::Info {
-        PlacementTwin::describe()
-    }
-
-    fn twin_settings(settings: &str) -> Result<Vec<String>, Vec<String>> {
-        PlacementTwin::validate_settings(settings)
-    }
-
-    fn twin_answer(ctx: &sdk::Context, claim: &sdk::Claim, table: &sdk::Hosts, notes: &mut Notes) -> sdk::Decision {
-        PlacementTwin::place(ctx, claim, table, notes)
-    }
-
-    fn twin_explain(ctx: &sdk::Context, claim: &sdk::Claim, table: &sdk::Hosts, row: u32) -> Vec<sdk::Factor> {
-        PlacementTwin::explain(ctx, claim, table, row)
     }
 }

@@ -5,8 +5,8 @@
 //! fails a decision, and every decision is made by exactly one policy.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use vmetal_policy_sdk as sdk;
 use crate::component::sandbox::{Limits, Notes, Sandbox, Usage};
 use crate::component::{Loaded, sha256};
 use crate::error::{Fault, LoadError, OutputError};
-use crate::seat::Seat;
+use crate::seat::{Native, Seat};
 use crate::snapshot::Snapshot;
 
 /// Which policy holds a seat, with which settings, and what happens when it fails.
@@ -30,9 +30,10 @@ pub struct Binding {
 }
 
 impl Binding {
-    /// The native twin of the shipped policy.
-    pub fn native() -> Self {
-        Binding { source: Source::Native, settings: String::new(), on_failure: OnFailure::Closed }
+    /// The native twin of a shipped policy.
+    pub fn native(name: impl Into<String>) -> Self {
+        let source = Source::Native { name: name.into() };
+        Binding { source, settings: String::new(), on_failure: OnFailure::Closed }
     }
 
     /// A component from a file, with the native twin behind it.
@@ -45,8 +46,11 @@ impl Binding {
 /// Where a policy comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// The shipped policy as compiled into this program.
-    Native,
+    /// A shipped policy as compiled into this program.
+    Native {
+        /// Its name, for example `place-balanced`.
+        name: String,
+    },
     /// A component in a file.
     File {
         /// The file.
@@ -72,7 +76,8 @@ pub enum OnFailure {
     /// There is no decision; the claim waits and says why.
     #[default]
     Closed,
-    /// The shipped policy's native twin decides; the decision says so.
+    /// The native twin of the policy decides, or, for a policy that is not a shipped one, the seat's default; the decision
+    /// says so.
     NativeTwin,
 }
 
@@ -99,17 +104,35 @@ impl std::fmt::Display for Identity {
     }
 }
 
+/// How a policy is run.
+enum Runner<S: Seat> {
+    Native(&'static Native<S>),
+    Component(Loaded<S>),
+}
+
 /// A policy that is ready to decide.
 pub(crate) struct Holder<S: Seat> {
     pub(crate) identity: Identity,
     pub(crate) info: sdk::Info,
     pub(crate) settings: String,
-    pub(crate) on_failure: OnFailure,
     /// The strings whose symbols it wants.
     symbols: Vec<String>,
-    /// None for the native twin.
-    component: Option<Loaded<S>>,
+    runner: Runner<S>,
+    /// Who decides when it fails; none when there is no decision then.
+    pub(crate) twin: Option<Arc<Holder<S>>>,
+    breaker: Mutex<Breaker>,
     notes: usize,
+}
+
+/// Failures in a row after which a policy is not asked for a while: each failure may cost the whole allowance of fuel.
+const FAILURES: u32 = 3;
+/// For how long, in seconds of the time that decisions are given.
+const REST: u64 = 60;
+
+#[derive(Debug, Default)]
+struct Breaker {
+    failures: u32,
+    rests_until: u64,
 }
 
 /// An answer and what it took.
@@ -120,36 +143,52 @@ pub(crate) struct Answered<A> {
     pub(crate) notes: Notes,
 }
 
+/// How a holder comes into being: what all of them share.
+pub(crate) struct Loader<'a, F> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) sandbox: F,
+}
+
 impl<S: Seat> Holder<S> {
-    /// The native twin; its settings are empty, which every shipped policy accepts.
-    pub(crate) fn twin(limits: &Limits, generation: u64) -> Self {
-        let info = S::twin_info();
+    /// A shipped policy as compiled into this program.
+    fn native(native: &'static Native<S>, settings: &str, limits: &Limits, generation: u64) -> Result<Self, LoadError> {
+        let info = (native.describe)();
         let identity = Identity { name: info.name.clone(), version: info.version.clone(), sha256: None, generation };
-        let symbols = S::twin_settings("").unwrap_or_default();
-        Holder {
+        let symbols = (native.settings)(settings)
+            .map_err(|messages| LoadError::Settings { policy: identity.to_string(), messages })?;
+        Ok(Holder {
             identity,
             info,
-            settings: String::new(),
-            on_failure: OnFailure::Closed,
+            settings: settings.to_owned(),
             symbols,
-            component: None,
+            runner: Runner::Native(native),
+            twin: None,
+            breaker: Mutex::default(),
             notes: limits.notes,
+        })
+    }
+
+    /// The stand-in for a component: its own twin with its settings, or the default policy of the seat with none.
+    fn twin_of(info: &sdk::Info, settings: &str, limits: &Limits, generation: u64) -> Result<Self, LoadError> {
+        match S::shipped(&info.name) {
+            Some(native) => Self::native(native, settings, limits, generation),
+            None => Self::native(&S::SHIPPED[0], "", limits, generation),
         }
     }
 
     fn load(
         binding: &Binding,
-        limits: &Limits,
-        sandbox: impl FnOnce() -> Result<Arc<Sandbox>, LoadError>,
+        loader: Loader<'_, impl FnOnce() -> Result<Arc<Sandbox>, LoadError>>,
         generation: u64,
     ) -> Result<Self, LoadError> {
+        let limits = loader.limits;
         let (policy, bytes, pin) = match &binding.source {
-            Source::Native => {
-                let mut twin = Self::twin(limits, generation);
-                let refused = |messages| LoadError::Settings { policy: twin.identity.to_string(), messages };
-                twin.symbols = S::twin_settings(&binding.settings).map_err(refused)?;
-                twin.settings.clone_from(&binding.settings);
-                return Ok(twin);
+            Source::Native { name } => {
+                let native = S::shipped(name).ok_or_else(|| LoadError::UnknownName {
+                    name: name.clone(),
+                    known: S::SHIPPED.iter().map(|native| native.name).collect::<Vec<_>>().join(", "),
+                })?;
+                return Self::native(native, &binding.settings, limits, generation);
             }
             Source::File { path, sha256 } => {
                 let unreadable = |source| LoadError::Unreadable { path: path.clone(), source };
@@ -166,35 +205,26 @@ impl<S: Seat> Holder<S> {
         if let Some(expected) = pin.as_ref().filter(|pin| !pin.eq_ignore_ascii_case(&seen)) {
             return Err(LoadError::DigestMismatch { policy, expected: expected.clone(), seen });
         }
-        let component = Loaded::<S>::new(sandbox()?, &policy, &bytes)?;
-        let probe = |call| {
-            let policy = policy.clone();
-            move |source| LoadError::Probe { policy, call, source }
-        };
-        let info = component.describe().map_err(probe("describe"))?;
-        if info.kind != S::KIND {
-            return Err(LoadError::WrongKind { policy, wanted: S::KIND, seen: info.kind });
-        }
-        let mut codes: Vec<u32> = info.reasons.iter().map(|reason| reason.code).collect();
-        codes.sort_unstable();
-        let reserved = codes.iter().find(|code| **code < sdk::gate::FIRST_OWN);
-        let twice = codes.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| &pair[0]);
-        if let Some(code) = reserved.or(twice) {
-            return Err(LoadError::BadReason { policy, code: *code });
-        }
+        let component = Loaded::<S>::new((loader.sandbox)()?, &policy, &bytes, &seen)?;
+        let info = interview(&component, &policy)?;
         let symbols = component
             .validate_settings(&binding.settings)
-            .map_err(probe("validate-settings"))?
+            .map_err(|source| LoadError::Probe { policy: policy.clone(), call: "validate-settings", source })?
             .map_err(|messages| LoadError::Settings { policy, messages })?;
         let identity =
             Identity { name: info.name.clone(), version: info.version.clone(), sha256: Some(seen), generation };
+        let twin = match binding.on_failure {
+            OnFailure::Closed => None,
+            OnFailure::NativeTwin => Some(Arc::new(Self::twin_of(&info, &binding.settings, limits, generation)?)),
+        };
         Ok(Holder {
             identity,
             info,
             settings: binding.settings.clone(),
-            on_failure: binding.on_failure,
             symbols,
-            component: Some(component),
+            runner: Runner::Component(component),
+            twin,
+            breaker: Mutex::default(),
             notes: limits.notes,
         })
     }
@@ -202,31 +232,77 @@ impl<S: Seat> Holder<S> {
     /// Asks the policy; the answer has still to be checked.
     pub(crate) fn ask(
         &self,
-        input: &Snapshot<S::Table>,
+        input: &Snapshot<S::Table<'_>>,
+        check: impl FnOnce(&S::Answer, &sdk::Info) -> Result<(), OutputError>,
+    ) -> Result<Answered<S::Answer>, Fault> {
+        if let Some(fault) = self.rests(input.now) {
+            return Err(fault);
+        }
+        let asked = self.ask_now(input, check);
+        self.judge(asked.is_ok(), input.now);
+        asked
+    }
+
+    fn ask_now(
+        &self,
+        input: &Snapshot<S::Table<'_>>,
         check: impl FnOnce(&S::Answer, &sdk::Info) -> Result<(), OutputError>,
     ) -> Result<Answered<S::Answer>, Fault> {
         let ctx = input.context(&self.settings, &self.symbols);
-        let (answer, fuel, notes) = match &self.component {
-            Some(component) => {
+        let (answer, fuel, notes) = match &self.runner {
+            Runner::Component(component) => {
                 let (answer, Usage { fuel, notes }) = component.answer(&ctx, &input.claim, &input.table)?;
                 (answer, Some(fuel), notes)
             }
-            None => {
+            Runner::Native(native) => {
                 let mut notes = Notes::up_to(self.notes);
-                (S::twin_answer(&ctx, &input.claim, &input.table, &mut notes), None, notes)
+                ((native.answer)(&ctx, &input.claim, &input.table, &mut notes), None, notes)
             }
         };
         check(&answer, &self.info)?;
         Ok(Answered { answer, fuel, notes })
     }
 
+    /// Why the policy is not to be asked now.
+    fn rests(&self, now: u64) -> Option<Fault> {
+        // Two plain numbers, valid whatever happened to another holder of the lock.
+        let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        // A clock that was set back must not make the pause longer than it was meant to be.
+        let rests = breaker.failures >= FAILURES && now < breaker.rests_until && now + REST >= breaker.rests_until;
+        rests.then_some(Fault::Resting { failures: breaker.failures, until: breaker.rests_until })
+    }
+
+    fn judge(&self, well: bool, now: u64) {
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        breaker.failures = if well { 0 } else { breaker.failures.saturating_add(1) };
+        breaker.rests_until = now.saturating_add(REST);
+    }
+
     /// The parts of a row's price or score.
-    pub(crate) fn explain(&self, input: &Snapshot<S::Table>, row: u32) -> Result<Vec<sdk::Factor>, Fault> {
+    pub(crate) fn explain(&self, input: &Snapshot<S::Table<'_>>, row: u32) -> Result<Vec<sdk::Factor>, Fault> {
         let ctx = input.context(&self.settings, &self.symbols);
-        match &self.component {
-            Some(component) => Ok(component.explain(&ctx, &input.claim, &input.table, row)?),
-            None => Ok(S::twin_explain(&ctx, &input.claim, &input.table, row)),
+        match &self.runner {
+            Runner::Component(component) => Ok(component.explain(&ctx, &input.claim, &input.table, row)?),
+            Runner::Native(native) => Ok((native.explain)(&ctx, &input.claim, &input.table, row)),
         }
+    }
+}
+
+/// What the policy says about itself, if it is fit for the seat.
+fn interview<S: Seat>(component: &Loaded<S>, policy: &str) -> Result<sdk::Info, LoadError> {
+    let policy = || policy.to_owned();
+    let info =
+        component.describe().map_err(|source| LoadError::Probe { policy: policy(), call: "describe", source })?;
+    if info.kind != S::KIND {
+        return Err(LoadError::WrongKind { policy: policy(), wanted: S::KIND, seen: info.kind });
+    }
+    let mut codes: Vec<u32> = info.reasons.iter().map(|reason| reason.code).collect();
+    codes.sort_unstable();
+    let reserved = codes.iter().find(|code| **code < sdk::gate::FIRST_OWN);
+    let twice = codes.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| &pair[0]);
+    match reserved.or(twice) {
+        Some(code) => Err(LoadError::BadReason { policy: policy(), code: *code }),
+        None => Ok(info),
     }
 }
 
@@ -237,34 +313,46 @@ fn within(policy: &str, size: u64, limits: &Limits) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// A seat with its present holder.
+/// A seat with its present holder and the one before.
 pub(crate) struct Slot<S: Seat> {
     current: ArcSwap<Holder<S>>,
+    /// Kept ready, so that going back needs nothing but a pointer. Also the lock that puts exchanges in order.
+    previous: Mutex<Option<Arc<Holder<S>>>>,
     generation: AtomicU64,
 }
 
 impl<S: Seat> Slot<S> {
     pub(crate) fn new(
         binding: &Binding,
-        limits: &Limits,
-        sandbox: impl FnOnce() -> Result<Arc<Sandbox>, LoadError>,
+        loader: Loader<'_, impl FnOnce() -> Result<Arc<Sandbox>, LoadError>>,
     ) -> Result<Self, LoadError> {
-        let holder = Holder::load(binding, limits, sandbox, 1)?;
-        Ok(Slot { current: ArcSwap::from_pointee(holder), generation: AtomicU64::new(1) })
+        let holder = Holder::load(binding, loader, 1)?;
+        Ok(Slot { current: ArcSwap::from_pointee(holder), previous: Mutex::new(None), generation: AtomicU64::new(1) })
     }
 
-    /// Loads a policy and seats it. When loading fails, the present one stays.
+    /// Loads a policy, tries it, and seats it. When that fails, the present one stays.
     pub(crate) fn install(
         &self,
         binding: &Binding,
-        limits: &Limits,
-        sandbox: impl FnOnce() -> Result<Arc<Sandbox>, LoadError>,
+        loader: Loader<'_, impl FnOnce() -> Result<Arc<Sandbox>, LoadError>>,
+        trial: impl FnOnce(&Holder<S>) -> Result<(), LoadError>,
     ) -> Result<Identity, LoadError> {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        let holder = Holder::load(binding, limits, sandbox, generation)?;
+        let holder = Arc::new(Holder::load(binding, loader, generation)?);
+        trial(&holder)?;
         let identity = holder.identity.clone();
-        self.current.store(Arc::new(holder));
+        let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
+        *previous = Some(self.current.swap(holder));
         Ok(identity)
+    }
+
+    /// Seats the holder before the present one again; they change places. None when there was only one.
+    pub(crate) fn roll_back(&self) -> Option<Identity> {
+        let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = previous.take()?;
+        let identity = back.identity.clone();
+        *previous = Some(self.current.swap(back));
+        Some(identity)
     }
 
     pub(crate) fn holder(&self) -> Arc<Holder<S>> {

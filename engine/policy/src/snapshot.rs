@@ -1,48 +1,18 @@
 //! From words to columns: what a policy is given, and the digest of it.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use vmetal_model::{Operator, Requirement};
 use vmetal_policy_sdk as sdk;
 
+use crate::columns::View;
 use crate::error::PolicyError;
 use crate::feasibility::Rejection;
-use crate::input::{self, HostRow, Offer, Wanted};
-
-/// Strings as numbers, in the order in which they were first met. Zero is the empty string.
-#[derive(Debug, Default)]
-pub(crate) struct Symbols {
-    numbers: HashMap<String, sdk::Sym>,
-    texts: Vec<String>,
-}
-
-impl Symbols {
-    fn sym(&mut self, text: &str) -> sdk::Sym {
-        if text.is_empty() {
-            return 0;
-        }
-        if let Some(known) = self.numbers.get(text) {
-            return *known;
-        }
-        self.texts.push(text.to_owned());
-        // Bounded: every string of an input that fits in memory is counted at most once.
-        let number = sdk::Sym::try_from(self.texts.len()).unwrap_or(sdk::Sym::MAX);
-        self.numbers.insert(text.to_owned(), number);
-        number
-    }
-
-    /// The number of a string, or zero when no row has it.
-    pub(crate) fn find(&self, text: &str) -> sdk::Sym {
-        self.numbers.get(text).copied().unwrap_or(0)
-    }
-
-    /// The string of a number.
-    pub(crate) fn text(&self, sym: sdk::Sym) -> &str {
-        let index = (sym as usize).checked_sub(1);
-        index.and_then(|index| self.texts.get(index)).map_or("", String::as_str)
-    }
-}
+use crate::input::{self, Offer, Wanted};
+use crate::round::Except;
+use crate::symbols::Symbols;
 
 /// One decision's input in the form that policies see.
 pub(crate) struct Snapshot<Table> {
@@ -63,7 +33,7 @@ impl<Table> Snapshot<Table> {
     }
 }
 
-/// Candidates that share a name order: `ranks(names)[row]` is the position of the row's name among all names.
+/// `ranks(names)[row]` is the position of the row's name among all names.
 fn ranks<'a>(names: impl Iterator<Item = &'a str>) -> Vec<u32> {
     let mut order: Vec<(&str, usize)> = names.zip(0..).collect();
     order.sort_unstable();
@@ -74,7 +44,7 @@ fn ranks<'a>(names: impl Iterator<Item = &'a str>) -> Vec<u32> {
     ranks
 }
 
-fn rows(candidates: usize) -> Result<u32, PolicyError> {
+pub(crate) fn rows(candidates: usize) -> Result<u32, PolicyError> {
     u32::try_from(candidates).map_err(|_| PolicyError::TooMany { candidates })
 }
 
@@ -141,57 +111,41 @@ pub(crate) fn offers(
         }
         table.resource_at.push(rows(table.resource_name.len())?);
     }
-    let mut digest = Columns::new("offers", wanted, &claim, &symbols, now);
-    digest.u32s(&table.name).u32s(&table.rank).u32s(&table.gate).u64s(&table.cpu_milli).u64s(&table.memory_bytes);
-    digest.i64s(&table.explicit_cost).u32s(&table.total).u32s(&table.free);
-    digest.u32s(&table.resource_at).u32s(&table.resource_name).u64s(&table.resource_milli);
-    let digest = digest.finish();
+    let digest = digest(&("offers", wanted, offers, now));
     Ok(Snapshot { symbols, claim, table, now, seed: seed(wanted), digest })
 }
 
-/// The columns of hosts.
-pub(crate) fn hosts(
+/// The columns of hosts, lent by the fleet, with the rules' outcome.
+pub(crate) fn hosts<'a>(
     wanted: &Wanted,
-    hosts: &[HostRow],
-    rejections: &[Vec<Rejection>],
-    levels: &[String],
+    offer: &Offer,
+    fleet: &'a View,
+    gate: Vec<u32>,
+    except: Except<'_>,
     now: u64,
-) -> Result<Snapshot<sdk::Hosts>, PolicyError> {
-    let mut symbols = Symbols::default();
+) -> Snapshot<sdk::Hosts<'a>> {
+    let mut symbols = Symbols::over(Arc::clone(&fleet.table.symbols));
     let claim = claim(wanted, &mut symbols);
-    let mut table = sdk::Hosts {
-        n: rows(hosts.len())?,
-        rank: ranks(hosts.iter().map(|host| host.name.as_str())),
-        gate: rejections.iter().map(|found| gate(found)).collect(),
-        // Not recorded by the model yet: zero means not known.
-        last_tenant: vec![0; hosts.len()],
-        provisions: vec![0; hosts.len()],
-        levels: levels.iter().map(|level| symbols.sym(level)).collect(),
-        label_at: vec![0],
-        ..sdk::Hosts::default()
-    };
-    for host in hosts {
-        table.name.push(symbols.sym(&host.name));
-        let hardware = host.hardware.clone().unwrap_or_default();
-        table.cpu_milli.push(u64::from(hardware.threads) * 1000);
-        table.memory_bytes.push(hardware.memory_bytes);
-        table.gpus.push(hardware.accelerators.values().sum());
-        table.gpu_model.push(symbols.sym(hardware.gpu_model.as_deref().unwrap_or_default()));
-        table.last_release.push(host.last_release);
-        table.domains.extend(levels.iter().map(|level| symbols.sym(host.labels.get(level).map_or("", String::as_str))));
-        for (key, value) in &host.labels {
-            table.label_key.push(symbols.sym(key));
-            table.label_value.push(symbols.sym(value));
-        }
-        table.label_at.push(rows(table.label_key.len())?);
-    }
-    let mut digest = Columns::new("hosts", wanted, &claim, &symbols, now);
-    digest.u32s(&table.name).u32s(&table.rank).u32s(&table.gate).u64s(&table.cpu_milli).u64s(&table.memory_bytes);
-    digest.u32s(&table.gpus).u32s(&table.gpu_model).u32s(&table.last_tenant).u64s(&table.last_release);
-    digest.u32s(&table.provisions).u32s(&table.levels).u32s(&table.domains);
-    digest.u32s(&table.label_at).u32s(&table.label_key).u32s(&table.label_value);
-    let digest = digest.finish();
-    Ok(Snapshot { symbols, claim, table, now, seed: seed(wanted), digest })
+    let promised: Vec<(usize, sdk::Sym)> = except
+        .taken
+        .iter()
+        .filter_map(|(host, promise)| Some((fleet.table.slot(host)?, symbols.sym(&promise.cluster))))
+        .collect();
+    // What the rules looked at, and not their outcome: the outcome follows from it.
+    let rules = (&offer.selector, &offer.resources, except.taken, except.bars);
+    let digest = digest(&("hosts", wanted, rules, fleet.levels(), fleet.digest(), now));
+    Snapshot { symbols, claim, table: fleet.table.lend(gate, &promised), now, seed: seed(wanted), digest }
+}
+
+/// SHA-256 over the words that an input is made of, hexadecimal. Their JSON form is the same wherever it is made: maps
+/// are ordered, and there are no floating-point numbers.
+fn digest(words: &impl Serialize) -> String {
+    let mut hash = Sha256::new();
+    hash.update("vmetal policy input ");
+    hash.update(sdk::WIT_VERSION);
+    // Writing plain data into memory cannot fail.
+    hash.update(serde_json::to_vec(words).unwrap_or_default());
+    hex::encode(hash.finalize())
 }
 
 /// The same for the same claim, whenever it is decided.
@@ -200,73 +154,9 @@ fn seed(wanted: &Wanted) -> u64 {
     digest.iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
 }
 
-/// Hashes columns, each with its length before it, so that no two inputs share a digest by running together.
-struct Columns(Sha256);
-
-impl Columns {
-    fn new(table: &str, wanted: &Wanted, claim: &sdk::Claim, symbols: &Symbols, now: u64) -> Self {
-        let mut columns = Columns(Sha256::new());
-        columns.text("vmetal policy input").text(vmetal_policy_sdk::WIT_VERSION).text(table);
-        columns.u64s(&[now, seed(wanted), u64::from(claim.count), claim.cpu_milli, claim.memory_bytes]);
-        columns.u32s(&[claim.id, claim.tenant_cluster]);
-        columns.u32s(&claim.resources.iter().map(|amount| amount.resource).collect::<Vec<_>>());
-        columns.u64s(&claim.resources.iter().map(|amount| amount.milli).collect::<Vec<_>>());
-        for requirement in &claim.requirements {
-            columns.u32s(&[requirement.key, requirement.operator as u32]).u32s(&requirement.values);
-            columns.i64s(&[requirement.number]);
-        }
-        columns.u64s(&[symbols.texts.len() as u64]);
-        for text in &symbols.texts {
-            columns.text(text);
-        }
-        columns
-    }
-
-    fn text(&mut self, text: &str) -> &mut Self {
-        self.length(text.len());
-        self.0.update(text);
-        self
-    }
-
-    fn length(&mut self, length: usize) {
-        self.0.update((length as u64).to_le_bytes());
-    }
-
-    fn u32s(&mut self, column: &[u32]) -> &mut Self {
-        self.length(column.len());
-        column.iter().for_each(|cell| self.0.update(cell.to_le_bytes()));
-        self
-    }
-
-    fn u64s(&mut self, column: &[u64]) -> &mut Self {
-        self.length(column.len());
-        column.iter().for_each(|cell| self.0.update(cell.to_le_bytes()));
-        self
-    }
-
-    fn i64s(&mut self, column: &[i64]) -> &mut Self {
-        self.length(column.len());
-        column.iter().for_each(|cell| self.0.update(cell.to_le_bytes()));
-        self
-    }
-
-    fn finish(self) -> String {
-        hex::encode(self.0.finalize())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn symbols_are_equal_exactly_when_their_strings_are() {
-        let mut symbols = Symbols::default();
-        let (a, b) = (symbols.sym("a"), symbols.sym("b"));
-        assert_eq!((symbols.sym("a"), symbols.sym(""), symbols.find("c")), (a, 0, 0));
-        assert_ne!(a, b);
-        assert_eq!((symbols.text(b), symbols.text(0), symbols.text(99)), ("b", "", ""));
-    }
 
     #[test]
     fn ranks_follow_names_not_rows() {

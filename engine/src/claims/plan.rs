@@ -16,14 +16,14 @@ type Claim = Arc<TenantNode>;
 /// The fleet as one round sees it.
 struct Sight<'a> {
     engine: &'a Engine,
-    hosts: Vec<Arc<Host>>,
+    hosts: BTreeMap<String, Arc<Host>>,
     round: Round,
     now: Timestamp,
 }
 
 /// The members of a group that found hosts, and the first that did not.
 struct Attempt {
-    places: Vec<(usize, Place)>,
+    places: Vec<Place>,
     failed: Option<(Claim, Result<Choice, Failure>)>,
 }
 
@@ -31,9 +31,9 @@ impl Engine {
     /// Decides on the claims that asked. Computes only.
     pub(super) fn plan(&self, asked: &Names<'_>) -> Vec<Verdict> {
         let nodes = self.fleet.nodes();
-        let hosts = self.fleet.hosts();
+        let (hosts, view) = self.fleet.look();
         let now = self.now();
-        let round = Round::new(&self.fleet.node_types(), &hosts, now);
+        let round = Round::new(&self.fleet.node_types(), view, now);
         let mut sight = Sight { engine: self, hosts, round, now };
         let units = units(&nodes, |node| asked.contains(node.name()));
         units.into_iter().flat_map(|unit| sight.unit(unit)).collect()
@@ -57,7 +57,7 @@ impl Sight<'_> {
                     Ok((host, choice)) => {
                         // One spare host is hope for one claim only.
                         if let Some(host) = host {
-                            self.round.take(host, node.name());
+                            self.round.take(host.name(), node);
                         }
                         told(node, Ok(Effected::Decided(choice, None)))
                     }
@@ -71,15 +71,16 @@ impl Sight<'_> {
         }
     }
 
-    fn place(&mut self, node: &Claim, host: usize, choice: Choice) -> Place {
-        self.round.take(host, node.name());
-        Place { node: Arc::clone(node), host: Arc::clone(&self.hosts[host]), choice }
+    fn place(&mut self, node: &Claim, host: Arc<Host>, choice: Choice) -> Place {
+        self.round.take(host.name(), node);
+        Place { node: Arc::clone(node), host, choice }
     }
 
-    /// A host for a claim, by its place, and how it was chosen.
-    fn choose(&mut self, node: &TenantNode, bars: &Bars) -> Result<(Option<usize>, Choice), Failure> {
+    /// A host for a claim, as the round sees it, and how it was chosen.
+    fn choose(&mut self, node: &TenantNode, bars: &Bars) -> Result<(Option<Arc<Host>>, Choice), Failure> {
         let outcome = self.round.decide(&self.engine.policies, node, bars);
         let Outcome { host, mut decision, .. } = outcome.map_err(|error| self.failure(&error))?;
+        let host = host.and_then(|name| self.hosts.get(&name).cloned());
         let leaving = self.engine.leaving(node, decision.node_type.as_deref());
         match leaving.filter(|_| host.is_some()) {
             Some(why) => {
@@ -118,10 +119,10 @@ impl Sight<'_> {
         for domain in self.domains(spec, waiting.len(), seated) {
             let attempt = self.attempt(spec, waiting, domain.as_deref());
             if attempt.failed.is_none() {
-                return vec![Verdict::Reserve(attempt.places.into_iter().map(|(_, place)| place).collect())];
+                return vec![Verdict::Reserve(attempt.places)];
             }
-            for (host, _) in &attempt.places {
-                self.round.give_back(*host);
+            for place in &attempt.places {
+                self.round.give_back(place.host.name());
             }
             if best.as_ref().is_none_or(|best| best.places.len() < attempt.places.len()) {
                 best = Some(attempt);
@@ -144,8 +145,7 @@ impl Sight<'_> {
             last.name(),
             choice.reason
         );
-        let placed: BTreeMap<&str, &Choice> =
-            places.iter().map(|(_, place)| (place.node.name(), &place.choice)).collect();
+        let placed: BTreeMap<&str, &Choice> = places.iter().map(|place| (place.node.name(), &place.choice)).collect();
         let each = |node: &&Claim| {
             let own = placed.get(node.name()).copied().unwrap_or(&choice);
             let choice = Choice { host: None, reason: reason.clone(), ..own.clone() };
@@ -159,7 +159,7 @@ impl Sight<'_> {
         for node in waiting {
             let bars = self.bars(node, spec.same.as_deref().zip(domain));
             match self.choose(node, &bars) {
-                Ok((Some(host), choice)) => places.push((host, self.place(node, host, choice))),
+                Ok((Some(host), choice)) => places.push(self.place(node, host, choice)),
                 Ok((None, choice)) => return Attempt { places, failed: Some(((*node).clone(), Ok(choice))) },
                 Err(failure) => return Attempt { places, failed: Some(((*node).clone(), Err(failure))) },
             }
@@ -179,17 +179,10 @@ impl Sight<'_> {
         if let Some(theirs) = seated.iter().find_map(of_host) {
             return vec![Some(theirs)];
         }
-        let mut free: BTreeMap<&str, usize> = BTreeMap::new();
-        for host in self.round.hosts() {
-            let Some(value) = host.labels.get(label) else { continue };
-            let takable =
-                host.claimed_by.is_none() && !host.deleted && host.phase == vmetal_model::HostPhase::Available;
-            *free.entry(value).or_default() += usize::from(takable);
-        }
-        let mut order: Vec<(&str, usize)> = free.into_iter().collect();
+        let mut order: Vec<(String, usize)> = self.round.free_by_label(label).into_iter().collect();
         order.sort_by_key(|(_, free)| if *free >= waiting { (0, *free) } else { (1, usize::MAX - *free) });
         let enough = order.iter().filter(|(_, free)| *free >= waiting).count();
-        order.into_iter().take(enough.max(1)).map(|(value, _)| Some(value.to_owned())).collect()
+        order.into_iter().take(enough.max(1)).map(|(value, _)| Some(value)).collect()
     }
 }
 

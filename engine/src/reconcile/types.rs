@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use vmetal_model::node_type::Capacity;
 use vmetal_model::tenant_cluster::TenantClusterStatus;
 use vmetal_model::{HostPhase, Kind, NodeTypeStatus};
-use vmetal_policy::{HostRow, Offer};
+use vmetal_policy::Offer;
 use vmetal_store::CommitError;
 
 use crate::engine::{Engine, ObjectKey};
@@ -37,8 +37,7 @@ impl Engine {
                 None => {}
             }
         }
-        let rows: Vec<HostRow> = hosts.iter().map(|host| HostRow::from_model(host)).collect();
-        let offer = Offer::from_model(&node_type, &rows);
+        let offer = Offer::from_model(&node_type, &self.fleet.view());
         let seconds = u64::try_from(self.now().as_second()).unwrap_or(0);
         let cost = match self.policies.prices(&[offer], seconds) {
             Ok(costs) => costs.first().map_or(node_type.status.cost, |cost| cost.units()),

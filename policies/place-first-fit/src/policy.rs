@@ -45,12 +45,12 @@ mod tests {
     }
 
     /// Hosts as (rank, gate); the name is the rank plus 100.
-    fn hosts(rows: &[(u32, u32)]) -> Hosts {
+    fn hosts(rows: &[(u32, u32)]) -> Hosts<'static> {
         Hosts {
             n: rows.len() as u32,
-            name: rows.iter().map(|(rank, _)| rank + 100).collect(),
-            rank: rows.iter().map(|(rank, _)| *rank).collect(),
-            gate: rows.iter().map(|(_, gate)| *gate).collect(),
+            name: rows.iter().map(|(rank, _)| rank + 100).collect::<Vec<_>>().into(),
+            rank: rows.iter().map(|(rank, _)| *rank).collect::<Vec<_>>().into(),
+            gate: rows.iter().map(|(_, gate)| *gate).collect::<Vec<_>>().into(),
             ..Hosts::default()
         }
     }

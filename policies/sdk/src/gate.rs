@@ -33,6 +33,8 @@ pub const NOT_INSPECTED: u32 = 12;
 pub const TRIED: u32 = 13;
 /// The hosts of the claim's group are elsewhere: another rack, another NVLink domain.
 pub const ELSEWHERE: u32 = 14;
+/// An operator holds the host back, or it is not known to be erased after its last tenancy.
+pub const HELD: u32 = 15;
 
 /// The largest number that the engine will ever use.
 pub const LAST: u32 = 999;

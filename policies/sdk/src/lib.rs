@@ -35,6 +35,7 @@
 //! vmetal_policy_sdk::export_placement_policy!(LeastWorn);
 //! ```
 
+pub mod column;
 pub mod gate;
 pub mod types;
 mod view;

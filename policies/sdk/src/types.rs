@@ -1,5 +1,7 @@
 //! The words of the boundary as plain Rust, field for field as in `policies/wit/policy.wit`, which documents them.
 
+use std::borrow::Cow;
+
 /// A string of this snapshot, as a number. Zero is the empty string; equality is all that it means.
 pub type Sym = u32;
 
@@ -74,13 +76,13 @@ pub struct Claim {
     pub requirements: Vec<Requirement>,
 }
 
-/// A fact added after this version was frozen.
+/// A fact added after this version was frozen. [`crate::column`] lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Column {
+pub struct Column<'a> {
     /// What the column holds; unknown numbers are ignored.
     pub number: u16,
     /// One entry per row.
-    pub cells: Vec<u64>,
+    pub cells: Cow<'a, [u64]>,
 }
 
 /// Node types on offer, one list per fact.
@@ -111,46 +113,46 @@ pub struct Offers {
     /// Amounts of the other resources, in thousandths.
     pub resource_milli: Vec<u64>,
     /// Later facts.
-    pub extra: Vec<Column>,
+    pub extra: Vec<Column<'static>>,
 }
 
-/// Hosts, one list per fact.
+/// Hosts, one list per fact. Lists are borrowed from the engine in a native twin and owned in a component.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Hosts {
+pub struct Hosts<'a> {
     /// The number of rows.
     pub n: u32,
     /// Name of the host.
-    pub name: Vec<Sym>,
+    pub name: Cow<'a, [Sym]>,
     /// Position of the name among all names, in byte order.
-    pub rank: Vec<u32>,
+    pub rank: Cow<'a, [u32]>,
     /// Zero, or why the row must not be chosen; see [`crate::gate`].
-    pub gate: Vec<u32>,
+    pub gate: Cow<'a, [u32]>,
     /// Processors, in thousandths.
-    pub cpu_milli: Vec<u64>,
+    pub cpu_milli: Cow<'a, [u64]>,
     /// Memory, in bytes.
-    pub memory_bytes: Vec<u64>,
+    pub memory_bytes: Cow<'a, [u64]>,
     /// Number of accelerators.
-    pub gpus: Vec<u32>,
+    pub gpus: Cow<'a, [u32]>,
     /// Their model.
-    pub gpu_model: Vec<Sym>,
+    pub gpu_model: Cow<'a, [Sym]>,
     /// The tenant cluster that used the host last.
-    pub last_tenant: Vec<Sym>,
+    pub last_tenant: Cow<'a, [Sym]>,
     /// When it was released, in seconds since 1970-01-01 UTC, or zero.
-    pub last_release: Vec<u64>,
+    pub last_release: Cow<'a, [u64]>,
     /// How often the host was provisioned.
-    pub provisions: Vec<u32>,
+    pub provisions: Cow<'a, [u32]>,
     /// Names of the failure-domain levels, from the widest to the narrowest.
-    pub levels: Vec<Sym>,
+    pub levels: Cow<'a, [Sym]>,
     /// n rows of one entry per level.
-    pub domains: Vec<Sym>,
+    pub domains: Cow<'a, [Sym]>,
     /// Where each row's labels begin; n + 1 entries.
-    pub label_at: Vec<u32>,
+    pub label_at: Cow<'a, [u32]>,
     /// Label keys, within a row in the order of their names.
-    pub label_key: Vec<Sym>,
+    pub label_key: Cow<'a, [Sym]>,
     /// Label values.
-    pub label_value: Vec<Sym>,
+    pub label_value: Cow<'a, [Sym]>,
     /// Later facts.
-    pub extra: Vec<Column>,
+    pub extra: Vec<Column<'a>>,
 }
 
 /// What a policy found about one row.
@@ -238,9 +240,9 @@ pub struct Decision {
 impl Decision {
     /// Chooses the rows with the best scores among those whose verdict is 0, all that the claim wants or none. Equal
     /// scores go by name, so that the order of rows never matters.
-    pub fn best(claim: &Claim, hosts: &Hosts, verdicts: Vec<Verdict>) -> Self {
+    pub fn best(claim: &Claim, hosts: &Hosts<'_>, verdicts: Vec<Verdict>) -> Self {
         let mut feasible: Vec<(i64, u32, u32)> = (0u32..)
-            .zip(verdicts.iter().zip(&hosts.rank))
+            .zip(verdicts.iter().zip(hosts.rank.iter()))
             .filter(|(_, (verdict, _))| verdict.code == crate::gate::OPEN)
             .map(|(row, (verdict, rank))| (verdict.score, *rank, row))
             .collect();

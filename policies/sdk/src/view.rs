@@ -29,7 +29,7 @@ macro_rules! cells {
 /// One host of a snapshot.
 #[derive(Debug, Clone, Copy)]
 pub struct HostRef<'a> {
-    table: &'a Hosts,
+    table: &'a Hosts<'a>,
     row: u32,
 }
 
@@ -88,10 +88,35 @@ impl<'a> HostRef<'a> {
         keys.iter().copied().zip(values.iter().copied())
     }
 
-    /// A numbered column that was added after this version was frozen.
+    /// A numbered column that was added after this version was frozen; see [`crate::column`].
     pub fn extra(self, number: u16) -> Option<u64> {
         let column = self.table.extra.iter().find(|column| column.number == number)?;
         column.cells.get(self.row as usize).copied()
+    }
+
+    /// Whether the host runs: [`crate::column::power`].
+    pub fn power(self) -> u64 {
+        self.extra(crate::column::POWER).unwrap_or(0)
+    }
+
+    /// The level at which the disks were last erased: [`crate::column::erase`].
+    pub fn erase_level(self) -> u64 {
+        self.extra(crate::column::ERASE_LEVEL).unwrap_or(0)
+    }
+
+    /// True while a claim has the host.
+    pub fn is_occupied(self) -> bool {
+        self.extra(crate::column::OCCUPIED) == Some(1)
+    }
+
+    /// When the host was last attested, in seconds since 1970-01-01 UTC, or 0.
+    pub fn attested(self) -> u64 {
+        self.extra(crate::column::ATTESTED).unwrap_or(0)
+    }
+
+    /// How often the present step has failed; 0 for a host that is well.
+    pub fn failures(self) -> u64 {
+        self.extra(crate::column::FAILURES).unwrap_or(0)
     }
 }
 
@@ -146,7 +171,7 @@ impl<'a> OfferRef<'a> {
     }
 }
 
-impl Hosts {
+impl Hosts<'_> {
     /// All rows.
     pub fn rows(&self) -> impl Iterator<Item = HostRef<'_>> {
         (0..self.n).map(|row| HostRef { table: self, row })
@@ -175,17 +200,17 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn hosts() -> Hosts {
+    fn hosts() -> Hosts<'static> {
         Hosts {
             n: 2,
-            name: vec![1, 2],
-            gate: vec![0, 3],
-            gpu_model: vec![7, 0],
-            levels: vec![20, 21],
-            domains: vec![30, 31, 30, 32],
-            label_at: vec![0, 2, 2],
-            label_key: vec![10, 11],
-            label_value: vec![12, 0],
+            name: vec![1, 2].into(),
+            gate: vec![0, 3].into(),
+            gpu_model: vec![7, 0].into(),
+            levels: vec![20, 21].into(),
+            domains: vec![30, 31, 30, 32].into(),
+            label_at: vec![0, 2, 2].into(),
+            label_key: vec![10, 11].into(),
+            label_value: vec![12, 0].into(),
             ..Hosts::default()
         }
     }

@@ -92,8 +92,8 @@ fn requirement(from: wit::Requirement) -> sdk::Requirement {
     same!(from => sdk::Requirement { key, values, number } operator)
 }
 
-fn extra(from: Vec<wit::Column>) -> Vec<sdk::Column> {
-    from.into_iter().map(|column| sdk::Column { number: column.number, cells: column.cells }).collect()
+fn extra(from: Vec<wit::Column>) -> Vec<sdk::Column<'static>> {
+    from.into_iter().map(|column| sdk::Column { number: column.number, cells: column.cells.into() }).collect()
 }
 
 fn offers(from: wit::Offers) -> sdk::Offers {
@@ -102,10 +102,18 @@ fn offers(from: wit::Offers) -> sdk::Offers {
     } extra: extra(from.extra))
 }
 
-fn hosts(from: wit::Hosts) -> sdk::Hosts {
-    same!(from => sdk::Hosts {
-        n, name, rank, gate, cpu_milli, memory_bytes, gpus, gpu_model, last_tenant, last_release, provisions, levels,
-        domains, label_at, label_key, label_value
+/// Moves whole columns.
+macro_rules! moved {
+    ($from:ident => $($to:ident)::+ { copy $($copied:ident),*; move $($field:ident),*; } $($rest:tt)*) => {
+        $($to)::+ { $($copied: $from.$copied,)* $($field: $from.$field.into(),)* $($rest)* }
+    };
+}
+
+fn hosts(from: wit::Hosts) -> sdk::Hosts<'static> {
+    moved!(from => sdk::Hosts {
+        copy n;
+        move name, rank, gate, cpu_milli, memory_bytes, gpus, gpu_model, last_tenant, last_release, provisions, levels,
+            domains, label_at, label_key, label_value;
     } extra: extra(from.extra))
 }
 

@@ -83,7 +83,7 @@ fn requirement(from: &sdk::Requirement) -> wit::Requirement<'_> {
     lend!(from => wit::Requirement { copy key, number; lend values; operator })
 }
 
-pub(crate) fn extra(from: &[sdk::Column]) -> Vec<wit::Column<'_>> {
+pub(crate) fn extra<'a>(from: &'a [sdk::Column<'_>]) -> Vec<wit::Column<'a>> {
     from.iter().map(|column| lend!(column => wit::Column { copy number; lend cells; })).collect()
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn offers<'a>(from: &'a sdk::Offers, extra: &'a [wit::Column<'a>]) ->
     })
 }
 
-pub(crate) fn hosts<'a>(from: &'a sdk::Hosts, extra: &'a [wit::Column<'a>]) -> wit::Hosts<'a> {
+pub(crate) fn hosts<'a>(from: &'a sdk::Hosts<'_>, extra: &'a [wit::Column<'a>]) -> wit::Hosts<'a> {
     lend!(from => wit::Hosts {
         copy n;
         lend name, rank, gate, cpu_milli, memory_bytes, gpus, gpu_model, last_tenant, last_release, provisions, levels, domains,

@@ -7,16 +7,18 @@
 //! Instances come from a pool whose memory stays mapped, which makes a fresh one cost microseconds. Whatever could
 //! differ between machines is off: threads, relaxed SIMD; NaNs have one form.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store, Trap};
 
 use super::bindings::common::Policy;
 use super::bindings::common::vmetal::policy::{log, types};
+use super::cache::Cache;
 use crate::error::{Cause, RunError};
 
 /// What a policy may use up.
@@ -161,11 +163,12 @@ pub(crate) struct Sandbox {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<Guest>,
     pub(crate) limits: Limits,
+    cache: Option<Cache>,
     pulse: Pulse,
 }
 
 impl Sandbox {
-    pub(crate) fn new(limits: Limits) -> Result<Self, Cause> {
+    pub(crate) fn new(limits: Limits, cache: Option<PathBuf>) -> Result<Self, Cause> {
         let concurrent = limits.concurrent.max(1);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(concurrent)
@@ -191,7 +194,16 @@ impl Sandbox {
         let mut linker = Linker::new(&engine);
         Policy::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut Guest| guest)?;
         let pulse = Pulse::start(engine.clone(), concurrent)?;
-        Ok(Sandbox { engine, linker, limits, pulse })
+        let cache = cache.map(|directory| Cache::new(directory, &engine));
+        Ok(Sandbox { engine, linker, limits, cache, pulse })
+    }
+
+    /// The component as machine code, from the cache when it has it.
+    pub(crate) fn compiled(&self, sha256: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
+        match &self.cache {
+            Some(cache) => cache.get_or_compile(&self.engine, sha256, bytes),
+            None => Component::new(&self.engine, bytes),
+        }
     }
 
     /// Runs one call in a store of its own. A call that only the clock stopped is tried once more.

@@ -42,7 +42,13 @@ fn row(name: &str, labels: &[(&str, &str)], phase: HostPhase) -> HostRow {
         claimed_by: None,
         labels: map(labels),
         hardware: Some(Hardware { threads: 8, memory_bytes: 16 << 30, ..Hardware::default() }),
+        held: false,
         last_release: 0,
+        last_tenant: String::new(),
+        provisions: 0,
+        power: vmetal_model::bmc::PowerState::Off,
+        erased: None,
+        failures: 0,
     }
 }
 
@@ -142,7 +148,8 @@ fn capacity_counts_hosts_of_the_selector_and_says_why_the_rest_are_taken() {
         row("d", &label, HostPhase::Error),
         row("e", &[], HostPhase::Available),
     ];
-    count_capacity(&mut offer, &hosts);
+    let fleet = crate::View::from_rows(&hosts, &[]);
+    gates::Gates::of(&offer, &fleet).fill_in(&mut offer, &crate::Bars::none());
     assert_eq!((offer.total, offer.free, offer.taken.as_str()), (4, 1, "2 not available, 1 claimed"));
 }
 
@@ -151,5 +158,5 @@ fn topics_are_counted_by_frequency_then_by_name() {
     let label = Rejection::Label { key: "gpu".to_owned(), wanted: "a".to_owned(), seen: None };
     let phase = Rejection::Phase { seen: HostPhase::Error };
     let all = [phase, label.clone(), label, Rejection::NotInspected];
-    assert_eq!(counts(all.iter()), "2 label gpu, 1 not available, 1 not inspected");
+    assert_eq!(count_topics(all.iter().map(|one| (one.topic(), 1))), "2 label gpu, 1 not available, 1 not inspected");
 }

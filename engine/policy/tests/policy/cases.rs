@@ -119,7 +119,8 @@ fn compare(label: &str, expect: &Expect, record: &Record) {
 }
 
 fn engines() -> [(&'static str, PolicyEngine); 2] {
-    let shipped = vmetal_policy::Config::shipped(support::components());
+    let shipped =
+        vmetal_policy::Config { hosts_kept: usize::MAX, ..vmetal_policy::Config::shipped(support::components()) };
     [("component", PolicyEngine::new(shipped).unwrap()), ("native twin", support::native())]
 }
 
@@ -156,7 +157,7 @@ fn place_first_fit() {
         let hosts: Vec<HostRow> = case.candidates.iter().map(host).collect();
         let offer = Offer { selector: case.selector.clone(), ..support::offer("case", &[]) };
         for (kind, engine) in engines() {
-            let decision = engine.place(&claim(&case.claim), &offer, &hosts, 0).unwrap();
+            let decision = engine.place(&claim(&case.claim), &offer, &support::fleet(&hosts), 0).unwrap();
             assert_eq!(decision.record.stood_in_for, None);
             compare(&format!("{} ({kind})", case.case), &case.expect, &decision.record);
         }

@@ -9,6 +9,8 @@ use vmetal_model::{
     TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
 };
 
+use vmetal_policy::{Columns, View};
+
 use crate::support;
 
 fn metadata(name: &str, labels: &[(&str, &str)]) -> Metadata {
@@ -64,6 +66,12 @@ fn tenant_node(amounts: &[(&str, &str)]) -> TenantNode {
     TenantNode { metadata: metadata("web-1", &[]), spec, status: TenantNodeStatus::new(Timestamp::UNIX_EPOCH) }
 }
 
+fn view(hosts: &[Host]) -> View {
+    let mut columns = Columns::default();
+    hosts.iter().for_each(|host| columns.update(host));
+    columns.view()
+}
+
 fn fleet() -> (Vec<NodeType>, Vec<Host>) {
     let types = vec![
         node_type("gpu", &[("class", "gpu")], &[("cpu", "2"), ("memory", "4Gi"), ("nvidia.com/gpu", "2")]),
@@ -81,8 +89,9 @@ fn fleet() -> (Vec<NodeType>, Vec<Host>) {
 #[test]
 fn type_and_host_are_chosen_and_explained() {
     let (types, hosts) = fleet();
-    let outcome = support::wasm().decide(&tenant_node(&[("cpu", "1")]), &types, &hosts, Timestamp::UNIX_EPOCH).unwrap();
-    assert_eq!((outcome.node_type, outcome.host), (Some(1), Some(1)));
+    let outcome =
+        support::wasm().decide(&tenant_node(&[("cpu", "1")]), &types, &view(&hosts), Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!((outcome.node_type, outcome.host.as_deref()), (Some(1), Some("s1")));
     let decision = outcome.decision;
     assert_eq!(
         (decision.node_type.as_deref(), decision.host.as_deref(), decision.cost),
@@ -111,7 +120,7 @@ fn type_and_host_are_chosen_and_explained() {
 fn declared_accelerators_must_have_been_found() {
     let (types, hosts) = fleet();
     let node = tenant_node(&[("nvidia.com/gpu", "1")]);
-    let outcome = support::native().decide(&node, &types, &hosts, Timestamp::UNIX_EPOCH).unwrap();
+    let outcome = support::native().decide(&node, &types, &view(&hosts), Timestamp::UNIX_EPOCH).unwrap();
     assert_eq!(outcome.decision.host.as_deref(), Some("g1"));
     let g0 = outcome.decision.hosts.iter().find(|host| host.name == "g0").unwrap();
     assert_eq!(g0.reason, "nvidia.com/gpu 2 wanted, 1 there");
@@ -128,7 +137,7 @@ fn what_cannot_be_satisfied_says_why_for_each_type_and_host() {
     });
     hosts[1].status.phase = HostPhase::Inspecting;
     let node = tenant_node(&[("cpu", "1")]);
-    let outcome = support::wasm().decide(&node, &types, &hosts, Timestamp::UNIX_EPOCH).unwrap();
+    let outcome = support::wasm().decide(&node, &types, &view(&hosts), Timestamp::UNIX_EPOCH).unwrap();
     assert_eq!((outcome.node_type, outcome.host), (None, None));
     assert_eq!(
         outcome.decision.reason,
@@ -144,7 +153,7 @@ fn what_cannot_be_satisfied_says_why_for_each_type_and_host() {
 fn records_survive_json_and_digests_tell_inputs_apart() {
     let (types, hosts) = fleet();
     let decide = |hosts: &[Host]| {
-        support::wasm().decide(&tenant_node(&[("cpu", "1")]), &types, hosts, Timestamp::UNIX_EPOCH).unwrap()
+        support::wasm().decide(&tenant_node(&[("cpu", "1")]), &types, &view(&hosts), Timestamp::UNIX_EPOCH).unwrap()
     };
     let (first, again, fewer) = (decide(&hosts), decide(&hosts), decide(&hosts[1..]));
     assert_eq!(first.decision, again.decision);

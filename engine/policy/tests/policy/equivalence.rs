@@ -5,6 +5,8 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
+use vmetal_model::agent::EraseLevel;
+use vmetal_model::bmc::PowerState;
 use vmetal_model::{HostPhase, Operator, Quantity, Requirement, Resources};
 use vmetal_policy::{Hardware, HostRow, Offer, Record, Wanted};
 
@@ -89,6 +91,14 @@ prop_compose! {
     }
 }
 
+fn history() -> impl Strategy<Value = (String, u32, PowerState, Option<EraseLevel>, u32, bool)> {
+    let tenant = prop::sample::select(vec!["", "blue", "green"]).prop_map(str::to_owned);
+    let power = prop::sample::select(vec![PowerState::Unknown, PowerState::On, PowerState::Off]);
+    let levels = vec![EraseLevel::Metadata, EraseLevel::Discard, EraseLevel::Overwrite];
+    let erased = prop::option::of(prop::sample::select(levels));
+    (tenant, 0u32..5, power, erased, 0u32..3, prop::bool::weighted(0.1))
+}
+
 prop_compose! {
     fn host()(
         name in "h[0-9]{1,3}",
@@ -99,10 +109,14 @@ prop_compose! {
         threads in 1u32..100,
         gib in 1u64..600,
         last_release in 0u64..100,
+        (last_tenant, provisions, power, erased, failures, held) in history(),
     ) -> HostRow {
         let hardware = Some(Hardware { threads, memory_bytes: gib << 30, ..Hardware::default() });
         let phase = if available { HostPhase::Available } else { phase };
-        HostRow { name, deleted: false, phase, claimed_by, labels, hardware, last_release }
+        HostRow {
+            name, deleted: false, held, phase, claimed_by, labels, hardware, last_release, last_tenant, provisions, power,
+            erased, failures,
+        }
     }
 }
 
@@ -148,7 +162,8 @@ fn cost_component_equals_native_twin() {
 fn placement_component_equals_native_twin() {
     let (native, wasm) = (support::native(), support::wasm());
     check(CASES, &(wanted(), offer(), distinct(host(), |row| &row.name, 40)), |(wanted, offer, hosts)| {
-        let [ours, theirs] = [wasm, &native].map(|engine| engine.place(&wanted, &offer, &hosts, 7).unwrap());
+        let [ours, theirs] =
+            [wasm, &native].map(|engine| engine.place(&wanted, &offer, &support::fleet(&hosts), 7).unwrap());
         prop_assert!(ours.record.fuel.is_some() && theirs.record.fuel.is_none());
         prop_assert_eq!(outcome(&ours.record), outcome(&theirs.record));
         Ok(!ours.chosen.is_empty())
@@ -167,7 +182,7 @@ fn the_order_of_rows_changes_no_choice() {
         let chosen = |offers: &[Offer]| native.choose_type(&wanted, offers, 7).unwrap().record.chosen;
         prop_assert_eq!(chosen(&offers), chosen(&other_offers));
         if let Some(offer) = offers.first() {
-            let placed = |hosts: &[HostRow]| native.place(&wanted, offer, hosts, 7).unwrap().record;
+            let placed = |hosts: &[HostRow]| native.place(&wanted, offer, &support::fleet(hosts), 7).unwrap().record;
             let (one, two) = (placed(&hosts), placed(&other_hosts));
             prop_assert_eq!((&one.chosen, &one.summary), (&two.chosen, &two.summary));
             return Ok(!one.chosen.is_empty());

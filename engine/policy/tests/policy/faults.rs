@@ -98,7 +98,7 @@ fn traps_are_named() {
 fn answers_that_lie_are_not_believed() {
     let output = |fixture: &Fixture| match fault(fixture) {
         Fault::Output(error) => error,
-        Fault::Run(error) => panic!("{error:?}"),
+        other => panic!("{other:?}"),
     };
     assert_eq!(output(&OUT_OF_RANGE), OutputError::RowOutOfRange { row: 9, rows: 1 });
     assert_eq!(output(&NONE), OutputError::NothingChosen { feasible: 1, wanted: 1 });
@@ -146,7 +146,7 @@ fn the_clock_is_a_backstop_that_blames_the_machine() {
 fn an_exchange_under_load_loses_no_decision() {
     let engine = engine(&GOOD, OnFailure::Closed);
     let twin = support::native().identities()[0].name.clone();
-    let bindings = [vmetal_policy::Binding::native(), GOOD.binding(OnFailure::Closed)];
+    let bindings = [vmetal_policy::Binding::native("cost-vcluster"), GOOD.binding(OnFailure::Closed)];
     std::thread::scope(|scope| {
         let deciders: Vec<_> = (0..3)
             .map(|_| {

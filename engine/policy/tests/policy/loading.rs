@@ -103,7 +103,7 @@ fn size_and_digest_are_checked_before_anything_else() {
 
     let pinned = |sha256: &str| Binding {
         source: Source::File { path: path.clone(), sha256: Some(sha256.to_owned()) },
-        ..Binding::native()
+        ..Binding::native("cost-vcluster")
     };
     let seen = match refuse(&pinned(&"0".repeat(64)), Config::native()) {
         LoadError::DigestMismatch { seen, .. } => seen,
@@ -141,9 +141,12 @@ fn what_a_policy_says_of_itself_is_checked() {
 fn settings_are_validated_at_load_by_component_and_twin_alike() {
     let bytes: Arc<[u8]> = std::fs::read(support::components().join("cost-vcluster.wasm")).unwrap().into();
     let component = Source::Bytes { name: "cost-vcluster".to_owned(), bytes, sha256: None };
-    for source in [component, Source::Native] {
-        let binding =
-            |settings: &str| Binding { source: source.clone(), settings: settings.to_owned(), ..Binding::native() };
+    for source in [component, Source::Native { name: "cost-vcluster".to_owned() }] {
+        let binding = |settings: &str| Binding {
+            source: source.clone(),
+            settings: settings.to_owned(),
+            ..Binding::native("cost-vcluster")
+        };
         match refuse(&binding(r#"{"colour":"red"}"#), Config::native()) {
             LoadError::Settings { messages, .. } => assert!(messages[0].contains("no settings"), "{messages:?}"),
             other => panic!("{other:?}"),

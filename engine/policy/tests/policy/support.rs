@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use vmetal_model::bmc::PowerState;
 use vmetal_model::{HostPhase, Resources};
-use vmetal_policy::{Config, Hardware, HostRow, Offer, PolicyEngine, Wanted};
+use vmetal_policy::{Config, Hardware, HostRow, Offer, PolicyEngine, View, Wanted};
 
 /// The root of the workspace.
 pub(crate) fn workspace() -> PathBuf {
@@ -31,7 +32,7 @@ pub(crate) fn components() -> &'static Path {
 pub(crate) fn wasm() -> &'static PolicyEngine {
     static ENGINE: OnceLock<PolicyEngine> = OnceLock::new();
     ENGINE.get_or_init(|| {
-        let mut config = Config::shipped(components());
+        let mut config = Config { hosts_kept: usize::MAX, ..Config::shipped(components()) };
         config.cost.on_failure = vmetal_policy::OnFailure::Closed;
         config.placement.on_failure = vmetal_policy::OnFailure::Closed;
         PolicyEngine::new(config).unwrap()
@@ -39,7 +40,12 @@ pub(crate) fn wasm() -> &'static PolicyEngine {
 }
 
 pub(crate) fn native() -> PolicyEngine {
-    PolicyEngine::new(Config::native()).unwrap()
+    PolicyEngine::new(Config { hosts_kept: usize::MAX, ..Config::native() }).unwrap()
+}
+
+/// A fleet with two levels of failure domains.
+pub(crate) fn fleet(hosts: &[HostRow]) -> View {
+    View::from_rows(hosts, &["row".to_owned(), "rack".to_owned()])
 }
 
 pub(crate) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -79,10 +85,16 @@ pub(crate) fn host(name: &str, labels: &[(&str, &str)]) -> HostRow {
     HostRow {
         name: name.to_owned(),
         deleted: false,
+        held: false,
         phase: HostPhase::Available,
         claimed_by: None,
         labels: map(labels),
         hardware: Some(Hardware { threads: 64, memory_bytes: 256 << 30, ..Hardware::default() }),
         last_release: 0,
+        last_tenant: String::new(),
+        provisions: 0,
+        power: PowerState::Off,
+        erased: None,
+        failures: 0,
     }
 }

@@ -1,0 +1,127 @@
+//! Compiled components, kept between starts.
+//!
+//! Compiling takes a third of a second for a small policy and many for one that brings an interpreter. The result is
+//! machine code: whoever can change it can make the engine do anything. So a file is used only when it, and the
+//! directory it is in, belong to this process's user and nobody else may write to them; its first line is the SHA-256 of
+//! the rest, which guards against damage, not against malice. Whatever is wrong with a file, the component is compiled
+//! again and the file replaced.
+//!
+//! The name says what the code was made from and for: the component's digest, and a hash over the compiler's version,
+//! its settings and the processor's features.
+#![allow(unsafe_code, reason = "machine code from a file is trusted only after the checks above")]
+
+use std::hash::{Hash, Hasher};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::sha256;
+
+/// Nobody but the owner may write.
+const OTHERS_WRITE: u32 = 0o022;
+/// The length of a SHA-256 in hexadecimal and a line's end.
+const HEADER: usize = 65;
+
+/// A directory of compiled components.
+pub(crate) struct Cache {
+    directory: PathBuf,
+    compiler: String,
+}
+
+/// Hashes with a function whose value does not differ between processes.
+struct Stable(Sha256);
+
+impl Hasher for Stable {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let digest = self.0.clone().finalize();
+        digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+}
+
+impl Cache {
+    pub(crate) fn new(directory: PathBuf, engine: &Engine) -> Self {
+        let mut hasher = Stable(Sha256::new());
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        Cache { directory, compiler: format!("{:016x}", hasher.finish()) }
+    }
+
+    /// The component's machine code. A cache that cannot be used costs time and is reported, but fails nothing.
+    pub(crate) fn get_or_compile(&self, engine: &Engine, digest: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
+        let path = self.directory.join(format!("{digest}-{}.cwasm", self.compiler));
+        match self.read(&path) {
+            // SAFETY: only this user could have written the bytes, `write` below wrote them with this compiler and for
+            // this processor, and they are whole.
+            Ok(code) => match unsafe { Component::deserialize(engine, code) } {
+                Ok(component) => return Ok(component),
+                Err(error) => tracing::warn!(file = %path.display(), %error, "compiling a policy again"),
+            },
+            Err(Unusable::Absent) => {}
+            Err(reason) => tracing::warn!(file = %path.display(), %reason, "compiling a policy again"),
+        }
+        let component = Component::new(engine, bytes)?;
+        if let Err(error) = self.write(&path, &component.serialize()?) {
+            tracing::warn!(file = %path.display(), %error, "a compiled policy could not be kept; the next start compiles it again");
+        }
+        Ok(component)
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, Unusable> {
+        let content = match std::fs::read(path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Unusable::Absent),
+            Err(error) => return Err(Unusable::Unreadable(error)),
+        };
+        for path in [path, &self.directory] {
+            let metadata = std::fs::symlink_metadata(path).map_err(Unusable::Unreadable)?;
+            if metadata.mode() & OTHERS_WRITE != 0 || metadata.uid() != own_uid()? || metadata.is_symlink() {
+                return Err(Unusable::Unprotected(path.to_owned()));
+            }
+        }
+        let (Some(header), Some(code)) = (content.get(..HEADER), content.get(HEADER..)) else {
+            return Err(Unusable::Damaged);
+        };
+        if header != format!("{}\n", sha256(code)).as_bytes() {
+            return Err(Unusable::Damaged);
+        }
+        Ok(code.to_vec())
+    }
+
+    /// Written beside and renamed: no reader ever sees half a file.
+    fn write(&self, path: &Path, code: &[u8]) -> std::io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let partial = path.with_extension(format!("partial-{}", std::process::id()));
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        let written = file.write_all(format!("{}\n", sha256(code)).as_bytes()).and_then(|()| file.write_all(code));
+        written.and_then(|()| std::fs::rename(&partial, path)).inspect_err(|_| {
+            // The error that matters is the first; a leftover is overwritten next time.
+            let _ = std::fs::remove_file(&partial);
+        })
+    }
+}
+
+/// Who this process is: the owner of its own entry in /proc.
+fn own_uid() -> Result<u32, Unusable> {
+    std::fs::metadata("/proc/self").map(|metadata| metadata.uid()).map_err(Unusable::Unreadable)
+}
+
+/// Why a kept file is not used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("there is none")]
+    Absent,
+    #[error("it cannot be read: {0}")]
+    Unreadable(std::io::Error),
+    #[error("{} is a link, belongs to somebody else, or others may write to it", .0.display())]
+    Unprotected(PathBuf),
+    #[error("its content is damaged")]
+    Damaged,
+}

@@ -1,0 +1,90 @@
+//! Strings as numbers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use vmetal_policy_sdk::Sym;
+
+/// Strings as numbers, in the order in which they were first met. Zero is the empty string.
+///
+/// A decision's own strings lie over those of the fleet, which it shares and does not change.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Symbols {
+    base: Option<Arc<Symbols>>,
+    numbers: HashMap<Arc<str>, Sym>,
+    texts: Vec<Arc<str>>,
+}
+
+impl Symbols {
+    pub(crate) fn over(base: Arc<Symbols>) -> Self {
+        Symbols { base: Some(base), ..Symbols::default() }
+    }
+
+    /// How many strings there are, the empty one aside.
+    pub(crate) fn len(&self) -> usize {
+        self.below() + self.texts.len()
+    }
+
+    fn below(&self) -> usize {
+        self.base.as_ref().map_or(0, |base| base.len())
+    }
+
+    /// The number of a string, a new one if need be.
+    pub(crate) fn sym(&mut self, text: &str) -> Sym {
+        if let Some(known) = self.known(text) {
+            return known;
+        }
+        let text: Arc<str> = Arc::from(text);
+        self.texts.push(Arc::clone(&text));
+        // Bounded: every string of an input that fits in memory is counted at most once.
+        let number = Sym::try_from(self.len()).unwrap_or(Sym::MAX);
+        self.numbers.insert(text, number);
+        number
+    }
+
+    /// The number of a string, if it has one.
+    pub(crate) fn known(&self, text: &str) -> Option<Sym> {
+        if text.is_empty() {
+            return Some(0);
+        }
+        self.base.as_ref().and_then(|base| base.known(text)).or_else(|| self.numbers.get(text).copied())
+    }
+
+    /// The number of a string, or zero when no row has it.
+    pub(crate) fn find(&self, text: &str) -> Sym {
+        self.known(text).unwrap_or(0)
+    }
+
+    /// The string of a number.
+    pub(crate) fn text(&self, sym: Sym) -> &str {
+        let Some(index) = (sym as usize).checked_sub(1) else { return "" };
+        match (&self.base, index.checked_sub(self.below())) {
+            (Some(base), None) => base.text(sym),
+            (_, own) => own.and_then(|own| self.texts.get(own)).map_or("", |text| text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_are_equal_exactly_when_their_strings_are() {
+        let mut symbols = Symbols::default();
+        let (a, b) = (symbols.sym("a"), symbols.sym("b"));
+        assert_eq!((symbols.sym("a"), symbols.sym(""), symbols.find("c")), (a, 0, 0));
+        assert_ne!(a, b);
+        assert_eq!((symbols.text(b), symbols.text(0), symbols.text(99)), ("b", "", ""));
+    }
+
+    #[test]
+    fn symbols_over_others_go_on_where_those_end() {
+        let mut base = Symbols::default();
+        let a = base.sym("a");
+        let mut over = Symbols::over(Arc::new(base));
+        let b = over.sym("b");
+        assert_eq!((over.sym("a"), over.find("b"), b), (a, b, a + 1));
+        assert_eq!((over.text(a), over.text(b), over.len()), ("a", "b", 2));
+    }
+}
