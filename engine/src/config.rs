@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use vmetal_lifecycle::Limits;
 use vmetal_policy::{Binding, OnFailure, Source};
+use vmetal_store::PostgresUrl;
 
 /// The configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -15,6 +16,9 @@ pub struct Config {
     /// Where everything is kept: the store, imported images, the token of the first start. Default `/var/lib/vmetal`.
     #[serde(default = "default_state_dir")]
     pub state_dir: PathBuf,
+    /// Where objects are kept.
+    #[serde(default)]
+    pub store: Store,
     /// The API.
     #[serde(default)]
     pub api: Api,
@@ -35,6 +39,43 @@ pub struct Config {
     /// Log filter, as `RUST_LOG` has it. Default `info`.
     #[serde(default = "default_log")]
     pub log: String,
+}
+
+/// Where objects are kept.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// A PostgreSQL database, `postgres://USER@HOST:PORT/DATABASE`, that several engines may share. Absent: the SQLite
+    /// file `store.db` in the state directory, for one engine.
+    pub url: Option<String>,
+    /// A file with the password for the database, so that it need not stand in the URL.
+    pub password_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Store {
+    /// Without the URL, which may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = self.url.as_ref().map(|_| "...");
+        f.debug_struct("Store").field("url", &url).field("password_file", &self.password_file).finish()
+    }
+}
+
+/// Which store to open.
+#[derive(Debug, Clone)]
+pub enum StorePlace {
+    /// One file, one engine.
+    Sqlite(PathBuf),
+    /// A database, several engines.
+    Postgres(PostgresUrl),
+}
+
+impl std::fmt::Display for StorePlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StorePlace::Sqlite(path) => path.display().fmt(f),
+            StorePlace::Postgres(url) => url.fmt(f),
+        }
+    }
 }
 
 /// Where the API listens.
@@ -296,8 +337,11 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config: Config = toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        let config: Config = toml::from_str(&text).map_err(|mut source| {
+            // It quotes the line that is wrong, and a URL on it may hold a password.
+            source.set_input(None);
+            ConfigError::Parse { path: path.to_owned(), source: Box::new(source) }
+        })?;
         config.check()?;
         Ok(config)
     }
@@ -321,6 +365,10 @@ impl Config {
             return Err(ConfigError::Value { key, message });
         }
         self.policies.bindings()?;
+        if self.store.url.is_none() && self.store.password_file.is_some() {
+            let message = "there is no store.url that it could belong to".to_owned();
+            return Err(ConfigError::Value { key: "store.password_file", message });
+        }
         match self.deadlines.shortest() {
             Some(shortest) if shortest < SignedDuration::from_secs(1) => {
                 let message = format!("{shortest:#} is too short; expected at least 1s");
@@ -330,9 +378,23 @@ impl Config {
         }
     }
 
-    /// The store's file.
-    pub fn store_path(&self) -> PathBuf {
-        self.state_dir.join("store.db")
+    /// The store.
+    ///
+    /// # Errors
+    /// When its URL or password file cannot be used; the message holds no part of a password.
+    pub fn store_place(&self) -> Result<StorePlace, ConfigError> {
+        let Some(url) = &self.store.url else {
+            return Ok(StorePlace::Sqlite(self.state_dir.join("store.db")));
+        };
+        let wrong = |key, error: &dyn std::fmt::Display| ConfigError::Value { key, message: error.to_string() };
+        let mut url = PostgresUrl::parse(url).map_err(|error| wrong("store.url", &error))?;
+        if let Some(path) = &self.store.password_file {
+            let password = std::fs::read_to_string(path).map_err(|error| {
+                wrong("store.password_file", &format_args!("cannot read {}: {error}", path.display()))
+            })?;
+            url = url.with_password(password.trim_end_matches(['\n', '\r']));
+        }
+        Ok(StorePlace::Postgres(url))
     }
 
     /// Where compiled policies are kept.
@@ -417,6 +479,40 @@ mod tests {
         assert_eq!(config.deadlines.limits(), Limits::default());
         let default = Deadlines::default();
         assert!(config.deadlines != default && config.bmc != Bmc::default() && config.policies != Policies::default());
+    }
+
+    #[test]
+    fn the_store_is_a_file_or_a_database_and_its_password_is_never_shown() {
+        let place =
+            |text: &str| parse(&format!("{text}\n{NETWORK}")).and_then(|c| c.store_place().map_err(|e| e.to_string()));
+        assert!(matches!(place("").unwrap(), StorePlace::Sqlite(path) if path.ends_with("store.db")));
+        let given = "[store]\nurl = \"postgres://vmetal:hunter2@db.example/vmetal?sslmode=disable\"";
+        assert_eq!(place(given).unwrap().to_string(), "postgres://vmetal@db.example:5432/vmetal");
+        assert!(!format!("{:?}", parse(&format!("{given}\n{NETWORK}")).unwrap()).contains("hunter2"));
+
+        let password = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(password.path(), "hunter3\n").unwrap();
+        let given =
+            format!("[store]\nurl = \"postgres://vmetal@127.0.0.1/vmetal\"\npassword_file = {:?}", password.path());
+        assert!(!format!("{:?}", place(&given).unwrap()).contains("hunter3"));
+
+        for (wrong, says) in [
+            ("[store]\nurl = \"postgres://vmetal:hunter2@db.example/vmetal?sslmode=prefer\"", "store.url"),
+            ("[store]\nurl = \"hunter2\"", "store.url"),
+            ("[store]\npassword_file = \"/hunter2\"", "store.password_file"),
+            ("[store]\nurl = \"postgres://u@127.0.0.1/d\"\npassword_file = \"/no/such/file\"", "/no/such/file"),
+        ] {
+            let error = place(wrong).unwrap_err();
+            assert!(error.contains(says) && !error.contains("hunter2"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_does_not_show_the_line_that_it_is_on() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[store]\nurl = \"postgres://vmetal:hunter2@db/vmetal\" oops\n").unwrap();
+        let error = Config::read(file.path()).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
 
     #[test]

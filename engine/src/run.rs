@@ -13,10 +13,10 @@ use vmetal_bmc::{AddressGuard, Gateways};
 use vmetal_lifecycle::Limits;
 use vmetal_policy::PolicyEngine;
 use vmetal_runtime::{Clock, Entropy, SystemClock, SystemEntropy};
-use vmetal_store::{AnyStore, SqliteOptions};
+use vmetal_store::{AnyStore, PostgresOptions, SqliteOptions};
 
 use crate::backend::ApiBackend;
-use crate::config::Config;
+use crate::config::{Config, StorePlace};
 use crate::engine::{Engine, Parts};
 use crate::fleet::Fleet;
 use crate::ledger::Ledger;
@@ -40,8 +40,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// When something it needs is missing or in use: the message says what.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     prepare(&config.state_dir)?;
-    let store = AnyStore::open(config.store_path(), SqliteOptions::default())
-        .with_context(|| format!("cannot open the store {}", config.store_path().display()))?;
+    let store = open_store(config.store_place()?).await?;
     let fleet = Arc::new(Fleet::default());
     let ledger = Ledger::open(store, Arc::clone(&fleet)).await.context("cannot read the store")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -125,6 +124,14 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         );
     }
     served
+}
+
+async fn open_store(place: StorePlace) -> anyhow::Result<AnyStore> {
+    let failed = format!("cannot open the store {place}");
+    match place {
+        StorePlace::Sqlite(path) => AnyStore::open(path, SqliteOptions::default()).context(failed),
+        StorePlace::Postgres(url) => AnyStore::connect(url, PostgresOptions::default()).await.context(failed),
+    }
 }
 
 /// Makes the state directory, readable by its owner only: it holds credentials.

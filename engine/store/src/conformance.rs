@@ -7,13 +7,13 @@ mod cases;
 mod model;
 mod watching;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{AnyStore, SqliteOptions, StoreClock, StoreTime};
+use crate::{AnyStore, PostgresOptions, PostgresUrl, SqliteOptions, StoreClock, StoreTime};
 
 /// A time that only tests move.
 #[derive(Clone, Debug)]
@@ -44,36 +44,81 @@ pub(crate) struct Bench {
     pub(crate) time: ManualTime,
     /// Also where backups go.
     pub(crate) dir: TempDir,
+    home: Home,
+}
+
+/// Where a store is when it is closed.
+enum Home {
+    Memory,
+    Sqlite,
+    Postgres(PostgresOptions),
+}
+
+/// The database of this process. Each bench has a schema of its own in it.
+pub(crate) fn database() -> PostgresUrl {
+    static DATABASE: LazyLock<String> = LazyLock::new(|| vmetal_test_postgres::shared().database());
+    PostgresUrl::parse(&DATABASE).unwrap()
+}
+
+/// Options with an empty schema.
+pub(crate) fn fresh_schema() -> PostgresOptions {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    PostgresOptions { schema: format!("bench_{number}"), ..PostgresOptions::default() }
 }
 
 impl Bench {
-    pub(crate) fn memory() -> Self {
-        let time = ManualTime::new();
-        Self { store: AnyStore::memory(time.clock()), time, dir: tempfile::tempdir().unwrap() }
+    fn with(home: Home, time: ManualTime) -> Self {
+        let store = AnyStore::memory(time.clock());
+        Self { store, time, dir: tempfile::tempdir().unwrap(), home }
     }
 
-    pub(crate) fn sqlite() -> Self {
-        let (time, dir) = (ManualTime::new(), tempfile::tempdir().unwrap());
-        let store = AnyStore::open(dir.path().join("store.db"), SqliteOptions::with_clock(time.clock())).unwrap();
-        Self { store, time, dir }
+    pub(crate) async fn memory() -> Self {
+        Self::with(Home::Memory, ManualTime::new())
+    }
+
+    pub(crate) async fn sqlite() -> Self {
+        let mut bench = Self::with(Home::Sqlite, ManualTime::new());
+        bench.reopen().await;
+        bench
+    }
+
+    pub(crate) async fn postgres() -> Self {
+        let time = ManualTime::new();
+        let options = PostgresOptions { clock: Some(time.clock()), ..fresh_schema() };
+        let mut bench = Self::with(Home::Postgres(options), time);
+        bench.reopen().await;
+        bench
+    }
+
+    /// Closes the store and opens it again, as a restarted process would.
+    pub(crate) async fn reopen(&mut self) {
+        // A lock or a connection of the old one must not be in the way of the new one.
+        drop(std::mem::replace(&mut self.store, AnyStore::memory(self.time.clock())));
+        self.store = match &self.home {
+            Home::Memory => panic!("a store in memory does not survive"),
+            Home::Sqlite => {
+                let options = SqliteOptions::with_clock(self.time.clock());
+                AnyStore::open(self.dir.path().join("store.db"), options).unwrap()
+            }
+            Home::Postgres(options) => AnyStore::connect(database(), options.clone()).await.unwrap(),
+        };
     }
 }
 
 /// Makes a test of each case for each store.
 macro_rules! suite {
     ($($module:ident :: { $($case:ident),* $(,)? }),* $(,)?) => {
-        mod memory {
-            $($(#[tokio::test]
+        suite!(@on memory $($($module::$case)*)*);
+        suite!(@on sqlite $($($module::$case)*)*);
+        suite!(@on postgres $($($module::$case)*)*);
+    };
+    (@on $store:ident $($module:ident :: $case:ident)*) => {
+        mod $store {
+            $(#[tokio::test]
             async fn $case() {
-                super::$module::$case(super::Bench::memory()).await;
-            })*)*
-        }
-
-        mod sqlite {
-            $($(#[tokio::test]
-            async fn $case() {
-                super::$module::$case(super::Bench::sqlite()).await;
-            })*)*
+                super::$module::$case(super::Bench::$store().await).await;
+            })*
         }
     };
 }

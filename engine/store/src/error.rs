@@ -241,9 +241,22 @@ pub enum BackupError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The store is in a database that has tools of its own for this.
+    #[error("a store in PostgreSQL is backed up with PostgreSQL's tools: {}", postgres_backup(server, schema))]
+    Elsewhere {
+        /// The database.
+        server: String,
+        /// The schema with the tables.
+        schema: String,
+    },
     /// The store could not be read.
     #[error("backup failed")]
     Read(#[from] ReadError),
+}
+
+/// The command that backs a PostgreSQL store up. The password comes from `~/.pgpass` or `PGPASSWORD`.
+pub(crate) fn postgres_backup(server: &str, schema: &str) -> String {
+    format!("pg_dump --format=custom --schema={schema} --file=vmetal.dump {server}")
 }
 
 /// Why a store could not be opened.
@@ -306,5 +319,40 @@ pub enum OpenError {
         /// The cause.
         #[source]
         source: rusqlite::Error,
+    },
+    /// The URL of a database cannot be used.
+    #[error("the URL of the store cannot be used: {what}; expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+    Url {
+        /// What is wrong with it; no part of the password.
+        what: String,
+    },
+    /// A database cannot be reached.
+    #[error("cannot open the store in {server}")]
+    Connect {
+        /// The database.
+        server: String,
+        /// The cause.
+        #[source]
+        source: Cause,
+    },
+    /// A database cannot hold a store, or holds a damaged one.
+    #[error("cannot use {server} as the store: {what}")]
+    Unsuitable {
+        /// The database.
+        server: String,
+        /// What was found, what was expected.
+        what: String,
+    },
+    /// A newer engine wrote the store in a database.
+    #[error(
+        "the store in {server} has schema version {found}, this engine knows up to {known}: use the engine that wrote it, or a newer one"
+    )]
+    NewerDatabase {
+        /// The database.
+        server: String,
+        /// Its schema version.
+        found: i32,
+        /// The newest this engine knows.
+        known: i32,
     },
 }

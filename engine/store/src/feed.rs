@@ -35,6 +35,20 @@ pub(crate) trait History: Send + Sync + 'static {
 
     /// The newest durable revision, which may be ahead of what has been published.
     fn head(&self) -> BoxFuture<'_, Result<Revision, WatchError>>;
+
+    /// How soon a durable commit is published.
+    fn pace(&self) -> Pace {
+        Pace::AtOnce
+    }
+}
+
+/// How soon a durable commit is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Before its caller is answered.
+    AtOnce,
+    /// Later, if another process has made it.
+    Later,
 }
 
 /// The shared end of the feed.
@@ -90,7 +104,22 @@ impl Feed {
 
     /// Publishes durable commits. They must follow on densely.
     pub(crate) fn publish(&self, commits: impl IntoIterator<Item = Committed>) {
-        let mut ring = self.ring();
+        self.push(self.ring(), commits);
+    }
+
+    /// Publishes those of the dense `commits` after `base` that have not been published yet, in a store that several
+    /// engines write to. `false`: some before them are missing, and nothing was published.
+    pub(crate) fn offer(&self, base: Revision, commits: Vec<Committed>) -> bool {
+        let ring = self.ring();
+        let head = ring.head;
+        if head < base {
+            return false;
+        }
+        self.push(ring, commits.into_iter().filter(|commit| commit.revision > head));
+        true
+    }
+
+    fn push(&self, mut ring: MutexGuard<'_, Ring>, commits: impl IntoIterator<Item = Committed>) {
         for commit in commits {
             debug_assert_eq!(commit.revision, ring.head.next(), "the feed must be dense");
             ring.head = commit.revision;
@@ -116,6 +145,24 @@ impl Feed {
         }
         drop(ring);
         self.bell.send_modify(|_| {});
+    }
+
+    /// The newest commit that was published.
+    pub(crate) fn head(&self) -> Revision {
+        self.ring().head
+    }
+
+    /// Steps over commits that nobody can tell any more: streams that still want them end.
+    pub(crate) fn skip_to(&self, compacted: Revision) {
+        let mut ring = self.ring();
+        if ring.head < compacted {
+            ring.head = compacted;
+            ring.commits.clear();
+            ring.bytes = 0;
+        }
+        drop(ring);
+        self.compact(compacted);
+        self.bell.send_modify(|at| *at = at.map(|at| at.max(compacted)));
     }
 
     /// Ends all streams.
@@ -157,6 +204,7 @@ impl Feed {
             cursor: after,
             pending: VecDeque::new(),
             told: None,
+            start: Revision::ZERO,
             state: State::Starting,
         };
         futures::stream::unfold(watcher, |mut watcher| async move {
@@ -196,6 +244,8 @@ struct Watcher {
     pending: VecDeque<Committed>,
     /// The last revision the reader knows that it has reached.
     told: Option<Revision>,
+    /// The newest commit when the watch began: before it, the stream has not caught up.
+    start: Revision,
     state: State,
 }
 
@@ -225,13 +275,16 @@ impl Watcher {
                     self.pending.extend(commits.iter().filter_map(|commit| commit.select(&self.selector)));
                     self.cursor = commits.last().map_or(self.cursor, |commit| commit.revision);
                 }
-                Next::Behind => match self.history.read(self.cursor).await {
-                    Ok((commits, upto)) => {
-                        self.pending.extend(commits.iter().filter_map(|commit| commit.select(&self.selector)));
-                        self.cursor = upto;
+                Next::Behind => {
+                    if let Err(error) = self.read().await {
+                        return Some(Err(error));
                     }
-                    Err(error) => return Some(Err(error)),
-                },
+                }
+                Next::CaughtUp if self.cursor < self.start => {
+                    if let Err(error) = self.read().await {
+                        return Some(Err(error));
+                    }
+                }
                 Next::CaughtUp => {
                     if self.told.is_none_or(|told| self.cursor.0 - told.0 >= PROGRESS_EVERY) {
                         self.told = Some(self.cursor);
@@ -247,13 +300,21 @@ impl Watcher {
 
     /// Refuses to wait for a revision that may never come, or may come with other content.
     async fn start(&mut self) -> Result<(), WatchError> {
-        if self.cursor > self.feed.ring().head {
-            // A reader can see a commit on disk an instant before it is published.
-            let head = self.history.head().await?;
-            if self.cursor > head {
-                return Err(WatchError::Ahead { after: self.cursor, head });
+        if self.history.pace() == Pace::Later || self.cursor > self.feed.head() {
+            // A reader can see a commit on disk before it is published.
+            self.start = self.history.head().await?;
+            if self.cursor > self.start {
+                return Err(WatchError::Ahead { after: self.cursor, head: self.start });
             }
         }
+        Ok(())
+    }
+
+    /// Goes on with what is no longer, or not yet, in the ring.
+    async fn read(&mut self) -> Result<(), WatchError> {
+        let (commits, upto) = self.history.read(self.cursor).await?;
+        self.pending.extend(commits.iter().filter_map(|commit| commit.select(&self.selector)));
+        self.cursor = upto;
         Ok(())
     }
 }

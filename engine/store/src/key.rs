@@ -96,6 +96,31 @@ impl Selector {
     }
 }
 
+impl Selector {
+    /// The kind that is selected, or nothing if that is all of them.
+    pub(crate) fn kind(&self) -> &str {
+        match self {
+            Self::All => "",
+            Self::Kind(kind) | Self::Prefix(kind, _) => kind.as_str(),
+            Self::Key(key) => key.kind.as_str(),
+        }
+    }
+
+    /// The first text after all that start with the selector's prefix, in byte order; `None`: there is no such text.
+    pub(crate) fn prefix_end(&self) -> Option<String> {
+        let Self::Prefix(_, prefix) = self else { return None };
+        let mut chars: Vec<char> = prefix.chars().collect();
+        while let Some(last) = chars.pop() {
+            // UTF-8 sorts like code points; those of surrogates are not characters and are stepped over.
+            if let Some(next) = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32) {
+                chars.push(next);
+                return Some(chars.into_iter().collect());
+            }
+        }
+        None
+    }
+}
+
 impl From<Key> for Selector {
     fn from(key: Key) -> Self {
         Self::Key(key)
@@ -105,5 +130,20 @@ impl From<Key> for Selector {
 impl From<Kind> for Selector {
     fn from(kind: Kind) -> Self {
         Self::Kind(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_where_the_next_one_begins() {
+        let end = |prefix: &str| Selector::Prefix("host".into(), prefix.to_owned()).prefix_end();
+        assert_eq!(end("rack-1"), Some("rack-2".to_owned()));
+        assert_eq!(end("a\u{10ffff}"), Some("b".to_owned()));
+        assert_eq!(end("\u{d7ff}"), Some("\u{e000}".to_owned()));
+        assert_eq!(end("\u{10ffff}"), None);
+        assert_eq!(end(""), None);
     }
 }

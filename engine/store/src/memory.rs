@@ -51,7 +51,7 @@ pub(crate) struct Version {
     pub(crate) value: Option<Bytes>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LeaseRow {
     /// `None`: released.
     pub(crate) holder: Option<String>,
@@ -67,6 +67,8 @@ pub(crate) struct State {
     pub(crate) forgotten: Revision,
     pub(crate) versions: BTreeMap<Key, Vec<Version>>,
     pub(crate) unique: BTreeMap<UniqueKey, Key>,
+    /// The same by holder, so that a write need not look through all entries for its own.
+    held: BTreeMap<Key, Vec<UniqueKey>>,
     pub(crate) events: Vec<Event>,
     pub(crate) requests: BTreeMap<RequestId, (Revision, StoreTime)>,
     pub(crate) leases: BTreeMap<Shard, LeaseRow>,
@@ -77,7 +79,8 @@ impl State {
         self.versions.get(key)?.last().filter(|version| version.value.is_some())
     }
 
-    fn request(&self, id: &RequestId, now: StoreTime) -> Option<Revision> {
+    /// The revision a request was committed at, unless that is too long ago.
+    pub(crate) fn request(&self, id: &RequestId, now: StoreTime) -> Option<Revision> {
         self.requests.get(id).filter(|(_, at)| *at > now.saturating_sub(REQUESTS_KEPT)).map(|(revision, _)| *revision)
     }
 
@@ -116,7 +119,8 @@ impl State {
         Ok(())
     }
 
-    fn commit(&mut self, txn: Txn, now: StoreTime) -> Result<(Revision, Option<Committed>), CommitError> {
+    /// Applies a transaction, or changes nothing.
+    pub(crate) fn commit(&mut self, txn: Txn, now: StoreTime) -> Result<(Revision, Option<Committed>), CommitError> {
         if let Some(revision) = txn.request_id.as_ref().and_then(|id| self.request(id, now)) {
             return Ok((revision, None));
         }
@@ -132,8 +136,7 @@ impl State {
         if read_only {
             return Ok((revision, None));
         }
-        let written: BTreeSet<Key> = txn.writes.iter().map(|write| write.key().clone()).collect();
-        self.unique.retain(|_, holder| !written.contains(holder));
+        txn.writes.iter().for_each(|write| self.release_unique(write.key()));
         let mut committed = Committed { revision, at: now, objects: Vec::new(), events: Vec::new() };
         for write in txn.writes {
             committed.objects.extend(self.apply(write, revision, now));
@@ -146,11 +149,23 @@ impl State {
         Ok((revision, Some(committed)))
     }
 
+    /// Enters what a key holds.
+    pub(crate) fn take_unique(&mut self, entry: UniqueKey, holder: Key) {
+        self.held.entry(holder.clone()).or_default().push(entry.clone());
+        self.unique.insert(entry, holder);
+    }
+
+    fn release_unique(&mut self, holder: &Key) {
+        for entry in self.held.remove(holder).into_iter().flatten() {
+            self.unique.remove(&entry);
+        }
+    }
+
     fn apply(&mut self, write: Write, revision: Revision, at: StoreTime) -> Option<ObjectChange> {
         let live = self.live(write.key()).map(|version| version.created);
         let (key, created, value) = match write {
             Write::Put { key, value, unique } => {
-                self.unique.extend(unique.into_iter().map(|entry| (entry, key.clone())));
+                unique.into_iter().for_each(|entry| self.take_unique(entry, key.clone()));
                 (key, live.unwrap_or(revision), Some(Bytes::from(value)))
             }
             Write::Delete(key) => (key, live?, None),
@@ -185,8 +200,19 @@ impl State {
         page.fill(revision, rest.map(Ok))
     }
 
-    fn compact(&mut self, before: Revision) {
+    /// Moves the mark of compaction.
+    pub(crate) fn mark_compacted(&mut self, before: Revision) {
         self.compacted = self.compacted.max(before.min(self.revision));
+    }
+
+    /// Moves the mark of forgotten events, and returns where it is.
+    pub(crate) fn mark_forgotten(&mut self, before: Revision) -> Revision {
+        self.forgotten = self.forgotten.max(before.min(self.compacted));
+        self.forgotten
+    }
+
+    fn compact(&mut self, before: Revision) {
+        self.mark_compacted(before);
         let mark = self.compacted;
         self.versions.retain(|_, versions| {
             versions.retain(|version| match version.until {
@@ -222,7 +248,14 @@ impl State {
         commits.into_values().collect()
     }
 
-    fn acquire(&mut self, shard: Shard, holder: &str, ttl: Duration, now: StoreTime) -> Result<Acquired, LeaseError> {
+    /// Takes a lease that is free, expired or the holder's own.
+    pub(crate) fn acquire(
+        &mut self,
+        shard: Shard,
+        holder: &str,
+        ttl: Duration,
+        now: StoreTime,
+    ) -> Result<Acquired, LeaseError> {
         let row = self.leases.entry(shard).or_default();
         if let Some(other) = row.holder.as_ref().filter(|other| *other != holder)
             && row.expires > now
@@ -235,7 +268,26 @@ impl State {
         Ok(Acquired { lease, previous })
     }
 
-    fn held(&mut self, shard: Shard, epoch: Epoch) -> Result<&mut LeaseRow, LeaseError> {
+    /// Extends a lease.
+    pub(crate) fn renew(
+        &mut self,
+        shard: Shard,
+        epoch: Epoch,
+        ttl: Duration,
+        now: StoreTime,
+    ) -> Result<Lease, LeaseError> {
+        let row = self.lease(shard, epoch)?;
+        row.expires = now.saturating_add(ttl);
+        Ok(Lease { shard, holder: row.holder.clone().unwrap_or_default(), epoch, expires: row.expires })
+    }
+
+    /// Gives a lease up.
+    pub(crate) fn release(&mut self, shard: Shard, epoch: Epoch) -> Result<(), LeaseError> {
+        self.lease(shard, epoch)?.holder = None;
+        Ok(())
+    }
+
+    fn lease(&mut self, shard: Shard, epoch: Epoch) -> Result<&mut LeaseRow, LeaseError> {
         let row = self.leases.get_mut(&shard).filter(|row| row.holder.is_some() && row.epoch == epoch);
         row.ok_or(LeaseError::Lost { shard, epoch })
     }
@@ -354,8 +406,7 @@ impl Store for MemoryStore {
 
     async fn forget_events(&self, before: Revision) -> Result<Revision, CommitError> {
         let mut state = self.state();
-        let mark = state.forgotten.max(before.min(state.compacted));
-        state.forgotten = mark;
+        let mark = state.mark_forgotten(before);
         state.events.retain(|event| event.revision > mark);
         Ok(mark)
     }
@@ -372,15 +423,10 @@ impl Store for MemoryStore {
     }
 
     async fn renew(&self, shard: Shard, epoch: Epoch, ttl: Duration) -> Result<Lease, LeaseError> {
-        let now = self.0.clock.now();
-        let mut state = self.state();
-        let row = state.held(shard, epoch)?;
-        row.expires = now.saturating_add(ttl);
-        Ok(Lease { shard, holder: row.holder.clone().unwrap_or_default(), epoch, expires: row.expires })
+        self.state().renew(shard, epoch, ttl, self.0.clock.now())
     }
 
     async fn release(&self, shard: Shard, epoch: Epoch) -> Result<(), LeaseError> {
-        self.state().held(shard, epoch)?.holder = None;
-        Ok(())
+        self.state().release(shard, epoch)
     }
 }

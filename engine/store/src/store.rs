@@ -12,6 +12,7 @@ use crate::intercept::InterceptedStore;
 use crate::key::{Key, Selector};
 use crate::lease::{Acquired, Epoch, Lease, Shard};
 use crate::memory::MemoryStore;
+use crate::postgres::{PostgresOptions, PostgresStore, PostgresUrl};
 use crate::record::{Change, EventPage, List, Page, Stored};
 use crate::sqlite::{SqliteOptions, SqliteStore};
 use crate::time::{StoreClock, StoreTime};
@@ -129,6 +130,8 @@ pub enum AnyStore {
     Sqlite(SqliteStore),
     /// The model, with somebody in between: simulations.
     Intercepted(InterceptedStore),
+    /// One database, several engines.
+    Postgres(PostgresStore),
 }
 
 impl AnyStore {
@@ -144,6 +147,14 @@ impl AnyStore {
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, OpenError> {
         SqliteStore::open(path, options).map(Self::Sqlite)
     }
+
+    /// Opens or creates a store in a PostgreSQL database. It lives on the runtime that this is called on.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn connect(url: PostgresUrl, options: PostgresOptions) -> Result<Self, OpenError> {
+        PostgresStore::open(url, options).await.map(Self::Postgres)
+    }
 }
 
 /// Calls the same method of whichever store this is.
@@ -153,6 +164,7 @@ macro_rules! each {
             Self::Memory($store) => $call,
             Self::Sqlite($store) => $call,
             Self::Intercepted($store) => $call,
+            Self::Postgres($store) => $call,
         }
     };
 }

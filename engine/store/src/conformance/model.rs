@@ -12,7 +12,7 @@ use proptest::sample::select;
 use super::Bench;
 use crate::{
     AnyStore, Change, Committed, Epoch, EventRecord, Guard, Key, List, Page, RequestId, Revision, Selector, Shard,
-    SqliteOptions, Store, Txn, UniqueKey, Write,
+    Store, Txn, UniqueKey, Write,
 };
 
 #[derive(Clone, Debug)]
@@ -190,18 +190,17 @@ fn seen(result: impl Debug) -> String {
     format!("{result:?}\n")
 }
 
-async fn compare(steps: Vec<Step>, selector: Selector, after: Revision) {
-    let bench = Bench::sqlite();
+async fn compare(mut bench: Bench, steps: Vec<Step>, selector: Selector, after: Revision) {
     let mut model = Side::new(AnyStore::memory(bench.time.clock()));
-    let mut real = Side::new(bench.store);
+    let mut real = Side::new(bench.store.clone());
     for step in &steps {
         assert_eq!(real.take(step).await, model.take(step).await, "{step:?}");
         match step {
             Step::Advance(by) => bench.time.advance(*by),
             Step::Reopen => {
-                let path = bench.dir.path().join("store.db");
-                drop(std::mem::replace(&mut real.store, AnyStore::memory(bench.time.clock())));
-                real.store = AnyStore::open(path, SqliteOptions::with_clock(bench.time.clock())).unwrap();
+                real.store = AnyStore::memory(bench.time.clock());
+                bench.reopen().await;
+                real.store = bench.store.clone();
             }
             _ => {}
         }
@@ -215,11 +214,20 @@ async fn compare(steps: Vec<Step>, selector: Selector, after: Revision) {
     assert_eq!(real.watch(&selector, after).await, model.watch(&selector, after).await);
 }
 
+fn block_on(work: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn sqlite_is_the_model(steps in vec(step(), 1..40), selector in selector(), after in revision()) {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(compare(steps, selector, after));
+        block_on(async { compare(Bench::sqlite().await, steps, selector, after).await });
+    }
+
+    #[test]
+    fn postgres_is_the_model(steps in vec(step(), 1..40), selector in selector(), after in revision()) {
+        block_on(async { compare(Bench::postgres().await, steps, selector, after).await });
     }
 }

@@ -54,28 +54,6 @@ impl<'a> Conditions<'a> {
     }
 }
 
-fn kind_of(selector: &Selector) -> &str {
-    match selector {
-        Selector::All => "",
-        Selector::Kind(kind) | Selector::Prefix(kind, _) => kind.as_str(),
-        Selector::Key(key) => key.kind.as_str(),
-    }
-}
-
-/// The first text after all that start with the selector's prefix, in byte order; `None`: there is no such text.
-fn prefix_end(selector: &Selector) -> Option<String> {
-    let Selector::Prefix(_, prefix) = selector else { return None };
-    let mut chars: Vec<char> = prefix.chars().collect();
-    while let Some(last) = chars.pop() {
-        // UTF-8 sorts like code points; those of surrogates are not characters and are stepped over.
-        if let Some(next) = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32) {
-            chars.push(next);
-            return Some(chars.into_iter().collect());
-        }
-    }
-    None
-}
-
 /// The newest revision.
 pub(super) fn revision(connection: &Connection) -> Result<Revision, ReadError> {
     Ok(Marks::read(connection)?.revision)
@@ -111,7 +89,7 @@ pub(super) fn list(connection: &Connection, selector: &Selector, page: &Page) ->
     if revision > marks.revision {
         return Err(ReadError::BadToken);
     }
-    let (end, kind) = (prefix_end(selector), kind_of(selector));
+    let (end, kind) = (selector.prefix_end(), selector.kind());
     let mut conditions = Conditions::selecting(selector, &end, &kind);
     let after = page.token.as_ref().map(|token| (token.after.kind.as_str(), &token.after.name));
     if let Some((kind, name)) = &after {
@@ -146,7 +124,7 @@ pub(super) fn events(
     after: Revision,
     limit: usize,
 ) -> Result<EventPage, ReadError> {
-    let (end, kind) = (prefix_end(subject), kind_of(subject));
+    let (end, kind) = (subject.prefix_end(), subject.kind());
     let mut conditions = Conditions::selecting(subject, &end, &kind);
     conditions.and("revision >", &after);
     let Conditions { sql: filter, values } = conditions;
@@ -166,7 +144,7 @@ pub(super) fn events(
 
 /// The last events.
 pub(super) fn latest_events(connection: &Connection, subject: &Selector, limit: usize) -> Result<EventPage, ReadError> {
-    let (end, kind) = (prefix_end(subject), kind_of(subject));
+    let (end, kind) = (subject.prefix_end(), subject.kind());
     let mut conditions = Conditions::selecting(subject, &end, &kind);
     let most = i64::try_from(limit).unwrap_or(i64::MAX);
     let place = conditions.place(&most);
@@ -228,19 +206,4 @@ fn first(version: &Option<row::Version>, event: &Option<Event>) -> Option<(Revis
     let version = version.as_ref().map(|version| (version.revision, version.at));
     let event = event.as_ref().map(|event| (event.revision, event.at));
     version.into_iter().chain(event).min()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_ends_where_the_next_one_begins() {
-        let end = |prefix: &str| prefix_end(&Selector::Prefix("host".into(), prefix.to_owned()));
-        assert_eq!(end("rack-1"), Some("rack-2".to_owned()));
-        assert_eq!(end("a\u{10ffff}"), Some("b".to_owned()));
-        assert_eq!(end("\u{d7ff}"), Some("\u{e000}".to_owned()));
-        assert_eq!(end("\u{10ffff}"), None);
-        assert_eq!(end(""), None);
-    }
 }
