@@ -145,8 +145,7 @@ fn prepare(directory: &Path) -> anyhow::Result<()> {
 fn terms(store: &AnyStore, config: &Config, entropy: &dyn Entropy) -> Terms {
     match store {
         AnyStore::Memory(_) | AnyStore::Sqlite(_) => Terms::Alone,
-        #[allow(unreachable_patterns, reason = "stores that several engines can have open")]
-        _ => {
+        AnyStore::Postgres(_) | AnyStore::Intercepted(_) => {
             let mut random = [0; 4];
             entropy.fill(&mut random);
             // The name helps people; the rest makes it another engine after each start.

@@ -252,6 +252,55 @@ pub enum BackupError {
     /// The store could not be read.
     #[error("backup failed")]
     Read(#[from] ReadError),
+    /// There is no store to back up.
+    #[error("backup failed")]
+    Open(#[source] OpenError),
+    /// The copy is damaged, because the store is.
+    #[error(
+        "no backup was made: the store is damaged ({count} problems, the first: {first}); `vmetal store check` lists them. \
+         Restore an earlier backup, or stop the engine and copy the files as they are"
+    )]
+    Damaged {
+        /// How many problems were found.
+        count: u64,
+        /// The first of them.
+        first: String,
+    },
+}
+
+/// Why a store was not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The backup, or the store, cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The backup is damaged.
+    #[error("the backup {} is damaged ({count} problems, the first: {first}); nothing was changed", backup.display())]
+    Damaged {
+        /// The backup.
+        backup: PathBuf,
+        /// How many problems were found.
+        count: u64,
+        /// The first of them.
+        first: String,
+    },
+    /// There is a store already.
+    #[error(
+        "{} exists already and holds {holds}; the backup is at revision {revision}. Nothing was changed: what happened \
+         after the backup would be forgotten, and servers do not go back in time with it",
+        store.display()
+    )]
+    Exists {
+        /// The store.
+        store: PathBuf,
+        /// What it holds.
+        holds: String,
+        /// The revision of the backup.
+        revision: Revision,
+    },
+    /// The backup could not be copied.
+    #[error(transparent)]
+    Copy(#[from] BackupError),
 }
 
 /// The command that backs a PostgreSQL store up. The password comes from `~/.pgpass` or `PGPASSWORD`.

@@ -25,6 +25,7 @@
 //! wall clock of the machine that holds the file; it never runs backwards inside one process and is meant for leases
 //! and display, never for ordering, which is what revisions are for.
 
+mod check;
 mod checksum;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
@@ -42,14 +43,15 @@ mod store;
 mod time;
 mod txn;
 
-pub use error::{BackupError, CommitError, InvalidTxn, LeaseError, OpenError, ReadError, WatchError};
+pub use check::CheckReport;
+pub use error::{BackupError, CommitError, InvalidTxn, LeaseError, OpenError, ReadError, RestoreError, WatchError};
 pub use intercept::{Delivery, Intercept, InterceptedStore, Verdict};
 pub use key::{Key, Kind, Selector};
 pub use lease::{Acquired, Epoch, Lease, PreviousLease, Shard};
 pub use memory::MemoryStore;
 pub use postgres::{PostgresOptions, PostgresStats, PostgresStore, PostgresUrl};
 pub use record::{Change, Committed, Event, EventPage, List, ObjectChange, Page, PageToken, Stored};
-pub use sqlite::{SqliteOptions, SqliteStore, Stats};
+pub use sqlite::{Existing, Restored, SqliteOptions, SqliteStore, Stats, backup_file, check_file, restore_file};
 pub use store::{AnyStore, ChangeStream, Store};
 pub use time::{StoreClock, StoreTime};
 pub use txn::{EventRecord, Guard, RequestId, Revision, Txn, UniqueKey, Write, limits};

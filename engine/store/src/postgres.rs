@@ -30,6 +30,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::check::CheckReport;
 use crate::error::{BackupError, CommitError, LeaseError, OpenError, ReadError, WatchError};
 use crate::feed::{Feed, History, Pace, RingLimits};
 use crate::key::{Key, Selector};
@@ -180,6 +181,15 @@ impl PostgresStore {
             resolved: read(&counters.resolved),
             history_reads: read(&counters.history_reads),
         }
+    }
+
+    /// Checks every record and the chain of revisions, while engines go on. For indexes and pages, PostgreSQL has
+    /// `pg_amcheck` and `pg_checksums`.
+    ///
+    /// # Errors
+    /// When the database cannot be read. What is wrong inside is in the report.
+    pub async fn check(&self) -> Result<CheckReport, ReadError> {
+        ask!(&self.0.pool, session => query::check(session))
     }
 
     /// Where it is, without the password.

@@ -14,8 +14,10 @@
 
 mod apply;
 mod backup;
+mod check;
 mod failure;
 mod lock;
+mod offline;
 mod query;
 mod reader;
 mod row;
@@ -42,6 +44,8 @@ use crate::record::{Committed, EventPage, List, Page, Stored};
 use crate::store::{ChangeStream, Store};
 use crate::time::{StoreClock, StoreTime};
 use crate::txn::{RequestId, Revision, Txn};
+
+pub use offline::{Existing, Restored, backup_file, check_file, restore_file};
 
 pub(crate) use backup::{Snapshot, write_snapshot};
 

@@ -9,12 +9,14 @@ use super::failure::{Failure, Unanswered};
 use super::rows::int;
 use super::schema::{Meta, number};
 use super::session::{Parameter, Session};
+use crate::check::{CheckReport, Checker, EventRow, VersionRow};
 use crate::checksum;
 use crate::error::ReadError;
 use crate::key::{Key, Kind, Selector};
+use crate::lease::{Epoch, Shard};
 use crate::record::{Committed, Event, EventPage, List, ObjectChange, Page, Stored};
 use crate::time::StoreTime;
-use crate::txn::Revision;
+use crate::txn::{Revision, UniqueKey};
 
 /// A watcher is given about this many bytes of history at a time.
 const HISTORY_BYTES: usize = 4 << 20;
@@ -246,6 +248,72 @@ pub(super) async fn history(session: &mut Session, after: Revision) -> Answered<
         }
     }
     Ok(Past::Commits { commits, upto: marks.revision })
+}
+
+/// Everything there is, brought to the rules of [`crate::check`].
+pub(super) async fn check(session: &mut Session) -> Answered<CheckReport> {
+    let mut statements = Vec::new();
+    for sql in [
+        Meta::SELECT.to_owned(),
+        format!("SELECT {VERSION}, until FROM version ORDER BY kind, name, revision"),
+        format!("SELECT {EVENT} FROM event ORDER BY revision, ordinal"),
+        "SELECT kind, name, field, key FROM unique_key".to_owned(),
+        "SELECT id, revision FROM request".to_owned(),
+        "SELECT shard, epoch FROM lease".to_owned(),
+    ] {
+        statements.push(session.statement(&sql).await?);
+    }
+    let snapshot = session.snapshot().await?;
+    // Reading everything takes its time, and no index is to be believed.
+    snapshot
+        .batch_execute(
+            "SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on; SET LOCAL enable_indexscan = off;
+             SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off",
+        )
+        .await
+        .map_err(Failure::from)?;
+    let marks = marks(&snapshot, &statements[0]).await?;
+    let mut checker = Checker::new(marks.revision, marks.compacted, marks.forgotten);
+    let mut cursor = Cursor::open(&snapshot, &statements[1], &[]).await?;
+    while let Some(row) = cursor.next().await? {
+        checker.version(version_to_check(&row)?);
+    }
+    let mut cursor = Cursor::open(&snapshot, &statements[2], &[]).await?;
+    while let Some(row) = cursor.next().await? {
+        checker.event(event_to_check(&row)?);
+    }
+    let mut cursor = Cursor::open(&snapshot, &statements[3], &[]).await?;
+    while let Some(row) = cursor.next().await? {
+        let entry = UniqueKey { index: row.try_get(2)?, key: row.try_get(3)? };
+        checker.unique(&entry, &key(&row)?);
+    }
+    let mut cursor = Cursor::open(&snapshot, &statements[4], &[]).await?;
+    while let Some(row) = cursor.next().await? {
+        checker.request(row.try_get(0)?, Revision(number(&row, 1)?));
+    }
+    let mut cursor = Cursor::open(&snapshot, &statements[5], &[]).await?;
+    while let Some(row) = cursor.next().await? {
+        let shard: i32 = row.try_get(0)?;
+        let shard = u16::try_from(shard).map_err(|_| Failure::Corrupt(format!("a lease is for shard {shard}")))?;
+        checker.lease(Shard(shard), Epoch(number(&row, 1)?));
+    }
+    Ok(checker.finish())
+}
+
+fn version_to_check(row: &Row) -> Answered<VersionRow> {
+    let (key, revision, created) = (key(row)?, Revision(number(row, 2)?), Revision(number(row, 3)?));
+    let (at, value) = (StoreTime(number(row, 4)?), row.try_get::<_, Option<&[u8]>>(6)?);
+    let checksums = (number(row, 5)?, checksum::object(&key, revision, created, at, value));
+    let until: Option<i64> = row.try_get(7)?;
+    let until = until.map(|until| Revision(until.cast_unsigned()));
+    Ok(VersionRow { deleted: value.is_none(), key, revision, created, at, until, checksums })
+}
+
+fn event_to_check(row: &Row) -> Answered<EventRow> {
+    let (subject, revision, at) = (key(row)?, Revision(number(row, 2)?), StoreTime(number(row, 4)?));
+    let ordinal = row.try_get::<_, i32>(3)?.cast_unsigned();
+    let computed = checksum::event(&subject, revision, ordinal, at, row.try_get(6)?);
+    Ok(EventRow { subject, revision, ordinal, at, checksums: (number(row, 5)?, computed) })
 }
 
 type Version = (ObjectChange, Revision, StoreTime);

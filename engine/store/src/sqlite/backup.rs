@@ -12,7 +12,8 @@ use rusqlite::backup::{Backup, StepResult};
 
 use super::row::Version;
 use super::schema::Marks;
-use super::{apply, row, schema};
+use super::{apply, check, row, schema};
+use crate::check::CheckReport;
 use crate::error::{BackupError, OpenError};
 use crate::memory::State;
 use crate::txn::Revision;
@@ -23,15 +24,35 @@ pub(crate) type Snapshot = State;
 /// Copies what `from` sees.
 pub(super) fn copy(from: &Connection, to: &Path) -> Result<Revision, BackupError> {
     write(to, |target| {
-        let step = Backup::new(from, target)?.step(-1)?;
-        if step != StepResult::Done {
-            return Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
-                Some(format!("the copy stopped early ({step:?})")),
-            ));
-        }
+        all_pages(from, target)?;
         Marks::read(target).map(|marks| marks.revision)
     })
+}
+
+/// Copies what `from` sees, and checks the copy before it gets its name.
+pub(super) fn copy_checked(from: &Connection, to: &Path) -> Result<CheckReport, BackupError> {
+    let sound = |report: &CheckReport| match report.problems.first() {
+        None => Ok(()),
+        Some(first) => {
+            Err(BackupError::Damaged { count: report.problems.len() as u64 + report.more, first: first.clone() })
+        }
+    };
+    let copied = |target: &mut Connection| {
+        all_pages(from, target)?;
+        check::of(target)
+    };
+    write_if(to, copied, sound)
+}
+
+fn all_pages(from: &Connection, target: &mut Connection) -> rusqlite::Result<()> {
+    let step = Backup::new(from, target)?.step(-1)?;
+    if step == StepResult::Done {
+        return Ok(());
+    }
+    Err(rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+        Some(format!("the copy stopped early ({step:?})")),
+    ))
 }
 
 /// Writes a store with the content of `snapshot`.
@@ -68,11 +89,21 @@ pub(crate) fn write_snapshot(to: &Path, snapshot: &Snapshot) -> Result<(), Backu
 }
 
 fn write<T>(to: &Path, fill: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, BackupError> {
+    write_if(to, fill, |_| Ok(()))
+}
+
+/// Writes a file that gets its name only if `accept` says so.
+fn write_if<T>(
+    to: &Path,
+    fill: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    accept: impl FnOnce(&T) -> Result<(), BackupError>,
+) -> Result<T, BackupError> {
     let partial = Partial::create(to)?;
     let copy = |source| BackupError::Copy { path: to.to_owned(), source };
     let mut target = Connection::open(&partial.0).map_err(copy)?;
     let result = fill(&mut target).map_err(copy)?;
     target.close().map_err(|(_, source)| copy(source))?;
+    accept(&result)?;
     partial.publish(to)?;
     Ok(result)
 }

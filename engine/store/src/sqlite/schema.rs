@@ -5,6 +5,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::failure::Failure;
@@ -139,6 +140,21 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
+/// Opens a file to look at it, without a lock and without changing it; an engine may be using it.
+pub(super) fn open_to_look(path: &Path) -> Result<Connection, OpenError> {
+    if !path.exists() {
+        return Err(OpenError::Io { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() });
+    }
+    let connection = open_reader(path)?;
+    let sqlite = |source| failed(path, source);
+    // Otherwise the last one to close the file would write the log back into it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
+    match identify(&connection, path)? {
+        Identity::Ours => Ok(connection),
+        Identity::Empty => Err(OpenError::NotAStore { path: path.to_owned(), found: 0, expected: APPLICATION_ID }),
+    }
+}
+
 fn connect(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let sqlite = |source| failed(path, source);
@@ -237,7 +253,7 @@ fn check(connection: &Connection, path: &Path) -> Result<Marks, OpenError> {
     Ok(marks)
 }
 
-fn failed(path: &Path, source: rusqlite::Error) -> OpenError {
+pub(super) fn failed(path: &Path, source: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match Failure::from(source) {
         Failure::Corrupt(what) => OpenError::Corrupt { path, what },
