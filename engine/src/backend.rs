@@ -1,6 +1,7 @@
 //! The API's questions and orders: admission first, then one commit. What the engine does about a declaration happens later,
 //! in the loop.
 
+mod action;
 mod admission;
 mod reading;
 
@@ -13,7 +14,7 @@ use vmetal_api::{
 };
 use vmetal_lifecycle::Note;
 use vmetal_model::tenant_cluster::TenantClusterStatus;
-use vmetal_model::{HostStatus, ImageStatus, Kind, NodeTypeStatus, TenantNodeStatus, Uid};
+use vmetal_model::{HostAction, HostStatus, ImageStatus, Kind, NodeTypeStatus, TenantNodeStatus, Uid};
 use vmetal_store::CommitError;
 
 use self::admission::{Find, Rules};
@@ -108,6 +109,16 @@ impl Backend for ApiBackend {
         }
     }
 
+    async fn act_on_host(
+        &self,
+        caller: &Caller,
+        name: &str,
+        uid: Option<&Uid>,
+        action: &HostAction,
+    ) -> Result<AnyObject, BackendError> {
+        self.0.act_on_host(caller, name, uid, action).await
+    }
+
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {
         reading::watch(Arc::clone(&self.0), query)
     }
@@ -166,6 +177,7 @@ impl Engine {
             wanted.metadata.labels = apply.labels.clone();
             wanted.metadata.annotations = apply.annotations.clone();
             wanted.admit(self, current.as_deref(), &apply.secrets)?;
+            wanted.settle(self, current.as_deref(), &apply.secrets);
             let mut batch = Batch::by(Author::Outside);
             batch.request(&apply.request_id);
             for (field, secret) in &apply.secrets {

@@ -122,6 +122,13 @@ pub fn provider_id(host: &Uid) -> String {
     format!("vmetal://{host}")
 }
 
+/// True when a token that stops working at `expires` is still good for one installation with its boot and join.
+fn lasts(expires: Timestamp, limits: &vmetal_lifecycle::Limits, now: Timestamp) -> bool {
+    let needed = [limits.install, limits.first_boot, limits.join];
+    let until = needed.into_iter().try_fold(now, |at, span| at.checked_add(span));
+    until.is_ok_and(|until| until <= expires)
+}
+
 impl Engine {
     /// The client for a cluster.
     pub(crate) async fn tenant(&self, cluster: &TenantCluster) -> Result<Arc<TenantClient>, Failure> {
@@ -180,12 +187,9 @@ impl Engine {
         }
     }
 
-    async fn prepare(&self, hold: Hold, node: &TenantNode) -> Result<Effected, Failure> {
-        self.image_for(node)?;
+    /// Makes the claim's join token, or makes the one that it has last longer, and keeps what joining needs.
+    async fn let_in(&self, author: Author, node: &TenantNode) -> Result<JoinGrant, Failure> {
         let (_, client) = self.tenant_of(node).await?;
-        let Some(host) = self.fleet.host_of(node) else {
-            return Err(self.missing("the reserved host is gone".to_owned()));
-        };
         let request = JoinRequest {
             claim_uid: node.metadata.uid.0.clone(),
             claim_name: node.name().to_owned(),
@@ -196,10 +200,33 @@ impl Engine {
         let grant = client.prepare_join(&request).await.map_err(|error| self.tenant_failure(&error))?;
         let kept = serde_json::to_vec(&KeptGrant::of(&grant))
             .map_err(|error| self.internal("the join credentials cannot be kept", error))?;
-        let mut batch = Batch::by(Author::Owner(hold));
+        let mut batch = Batch::by(author);
         batch.secret(secrets::join(&node.metadata.uid), kept);
         let committed = self.ledger.commit(batch).await;
         committed.map_err(|error| self.internal("the join credentials cannot be kept", error))?;
+        Ok(grant)
+    }
+
+    /// The claim's join credentials, good for as long as installing, booting and joining may still take: a host that waited
+    /// for hours in `error` is not installed with a token that has run out, or soon will.
+    async fn join_grant(&self, node: &TenantNode) -> Result<JoinGrant, Failure> {
+        let unreadable = |error: vmetal_store::ReadError| self.internal("the claim's secrets cannot be read", error);
+        let kept = self.ledger.secret(&secrets::join(&node.metadata.uid)).await.map_err(unreadable)?;
+        let grant = kept.and_then(|bytes| serde_json::from_slice::<KeptGrant>(&bytes).ok()).and_then(KeptGrant::grant);
+        let grant = grant.ok_or_else(|| self.missing("the claim's join credentials are missing".to_owned()))?;
+        match lasts(grant.expires_at, &self.limits, self.now()) {
+            true => Ok(grant),
+            // The installer that asks is this host's own, whichever engine it reached; a longer life is all that changes.
+            false => self.let_in(Author::Outside, node).await,
+        }
+    }
+
+    async fn prepare(&self, hold: Hold, node: &TenantNode) -> Result<Effected, Failure> {
+        self.image_for(node)?;
+        let Some(host) = self.fleet.host_of(node) else {
+            return Err(self.missing("the reserved host is gone".to_owned()));
+        };
+        let grant = self.let_in(Author::Owner(hold), node).await?;
         Ok(Effected::Prepared {
             token_id: grant.token_id,
             node_name: node.name().to_owned(),
@@ -221,9 +248,12 @@ impl Engine {
                 let why = image.status.failure.as_ref().map_or_else(String::new, |failure| failure.message.clone());
                 Err(self.missing(format!("image {name} could not be imported: {why}")))
             }
-            ImagePhase::Pending | ImagePhase::Importing => {
-                Err(self.missing(format!("image {name} is still being imported")))
-            }
+            ImagePhase::Pending | ImagePhase::Importing => Err(Failure {
+                cause: Cause::ImagePending,
+                message: format!("image {name} is still being imported"),
+                advice: "nothing; the claim goes on once it is imported".to_owned(),
+                at: self.now(),
+            }),
         }
     }
 
@@ -305,9 +335,7 @@ impl Engine {
         let cluster =
             cluster.ok_or_else(|| self.missing(format!("tenant cluster {} does not exist", node.spec.cluster)))?;
         let unreadable = |error: vmetal_store::ReadError| self.internal("the claim's secrets cannot be read", error);
-        let kept = self.ledger.secret(&secrets::join(&node.metadata.uid)).await.map_err(unreadable)?;
-        let grant = kept.and_then(|bytes| serde_json::from_slice::<KeptGrant>(&bytes).ok()).and_then(KeptGrant::grant);
-        let grant = grant.ok_or_else(|| self.missing("the claim's join credentials are missing".to_owned()))?;
+        let grant = self.join_grant(node).await?;
         let user_data = self.ledger.secret(&secrets::user_data(&node.metadata.uid)).await.map_err(unreadable)?;
         let user_data = user_data.and_then(|bytes| String::from_utf8(bytes).ok());
         let token = self.fleet.token(&host.metadata.uid);
@@ -341,5 +369,21 @@ impl Engine {
             meta_data: render_meta_data(&node.metadata.uid.0, &expectation.name).map_err(bad)?,
             network_config: render_network_config(&host.spec.boot_mac.to_string()).map_err(bad)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_would_run_out_during_the_installation_is_not_used() {
+        let limits = vmetal_lifecycle::Limits::default();
+        let now = Timestamp::UNIX_EPOCH;
+        let made = |ago: SignedDuration| now - ago + TOKEN_LIFE;
+        assert!(lasts(made(SignedDuration::ZERO), &limits, now));
+        assert!(lasts(made(SignedDuration::from_hours(9)), &limits, now));
+        assert!(!lasts(made(SignedDuration::from_hours(10)), &limits, now), "an installation may take 2 h 40 min");
+        assert!(!lasts(made(SignedDuration::from_hours(13)), &limits, now));
     }
 }

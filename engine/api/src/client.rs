@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Response, Status};
-use vmetal_model::{Kind, Uid};
+use vmetal_model::{HostAction, Kind, Uid};
 
 use crate::convert::Malformed;
 use crate::error::ApiError;
@@ -208,6 +208,19 @@ impl Client {
         let request = proto::DeleteRequest { kind: kind.as_str().into(), name: name.to_owned(), uid };
         let answer = self.call(request, |mut rpc, request| async move { rpc.delete(request).await }).await;
         self.optional(answer)
+    }
+
+    /// Gives an order about a host and returns the host as it is then. With `uid`, only to that very host.
+    ///
+    /// # Errors
+    /// [`ApiError`]; a missing host is one.
+    pub async fn act_on_host(&self, name: &str, uid: Option<&Uid>, action: &HostAction) -> Result<AnyObject, ApiError> {
+        let uid = uid.map(|uid| uid.0.clone()).unwrap_or_default();
+        // Plain data with string keys: it always serialises.
+        let action_json = serde_json::to_vec(action).unwrap_or_default();
+        let request = proto::ActOnHostRequest { name: name.to_owned(), uid, action_json };
+        let answer = self.call(request, |mut rpc, request| async move { rpc.act_on_host(request).await }).await?;
+        self.object(answer)
     }
 
     /// The present state, a bookmark, then every change in order, until the connection breaks (the last item is then an

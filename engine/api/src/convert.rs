@@ -25,6 +25,10 @@ pub(crate) fn kind(text: &str) -> Result<Kind, Malformed> {
     text.parse().map_err(|error: vmetal_model::meta::UnknownKind| Malformed(error.to_string()))
 }
 
+pub(crate) fn action(json: &[u8]) -> Result<vmetal_model::HostAction, Malformed> {
+    serde_json::from_slice(json).map_err(|error| Malformed(format!("the order does not read as one: {error}")))
+}
+
 fn optional_kind(text: &str) -> Result<Option<Kind>, Malformed> {
     if text.is_empty() { Ok(None) } else { kind(text).map(Some) }
 }

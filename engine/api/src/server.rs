@@ -19,7 +19,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
-use vmetal_model::{Kind, Uid};
+use vmetal_model::{HostAction, Kind, Uid};
 
 use crate::convert;
 use crate::error::BackendError;
@@ -76,6 +76,18 @@ pub trait Backend: Send + Sync + 'static {
         kind: Kind,
         name: &str,
         uid: Option<&Uid>,
+    ) -> impl Future<Output = Result<AnyObject, BackendError>> + Send;
+
+    /// Takes an operator's order about a host and returns the host as it is then. The caller's name goes on the record.
+    ///
+    /// # Errors
+    /// Any [`BackendError`]; [`BackendError::Precondition`] when the host is not in a state for it.
+    fn act_on_host(
+        &self,
+        caller: &Caller,
+        name: &str,
+        uid: Option<&Uid>,
+        action: &HostAction,
     ) -> impl Future<Output = Result<AnyObject, BackendError>> + Send;
 
     /// The present state, a bookmark, then every change in order. An item that is an error ends the stream.
@@ -350,6 +362,18 @@ impl<B: Backend> Vmetal for Service<B> {
             backend.delete(&caller, kind, &request.name, uid.as_ref()).await
         });
         answer(deleted.await, |object| (&object).into())
+    }
+
+    async fn act_on_host(&self, request: Request<proto::ActOnHostRequest>) -> Result<Response<proto::Object>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let action: HostAction = convert::action(&request.action_json).map_err(malformed)?;
+        let backend = Arc::clone(&self.backend);
+        let acted = uncancelled(async move {
+            let uid = (!request.uid.is_empty()).then_some(Uid(request.uid));
+            backend.act_on_host(&caller, &request.name, uid.as_ref(), &action).await
+        });
+        answer(acted.await, |object| (&object).into())
     }
 
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

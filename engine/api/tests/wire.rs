@@ -15,7 +15,9 @@ use vmetal_api::{
     ObjectRef, Precondition, Secret, Secrets, ServerConfig, TlsIdentity, TokenSource, TokenStore, WatchItem,
     WatchQuery, client, serve, token,
 };
-use vmetal_model::{Event, FieldError, Kind, Metadata, NodeType, Severity, Timestamp, Uid, node_type::NodeTypeSpec};
+use vmetal_model::{
+    Event, FieldError, HostAction, Kind, Metadata, NodeType, Severity, Timestamp, Uid, node_type::NodeTypeSpec,
+};
 
 const TOKEN: &str = "vmt_test";
 
@@ -114,6 +116,21 @@ impl Backend for Memory {
         state.objects.insert((apply.kind, apply.name), made.clone());
         let _ = self.changes.send(WatchItem::Changed(made.clone()));
         Ok(made)
+    }
+
+    async fn act_on_host(
+        &self,
+        caller: &Caller,
+        name: &str,
+        uid: Option<&Uid>,
+        action: &HostAction,
+    ) -> Result<AnyObject, BackendError> {
+        if *action == HostAction::Resume {
+            return Err(BackendError::Precondition { message: "it is not paused".into(), advice: "nothing".into() });
+        }
+        let mut object = self.get(Kind::Host, name).await?;
+        object.status = serde_json::json!({ "by": &*caller.token, "uid": uid, "action": action });
+        Ok(object)
     }
 
     async fn delete(&self, _: &Caller, kind: Kind, name: &str, _: Option<&Uid>) -> Result<AnyObject, BackendError> {
@@ -278,6 +295,24 @@ async fn errors_arrive_as_what_they_are() {
     let stale = node_type("a").precondition(Precondition::Revision(99));
     let error = client.apply(stale).await.unwrap_err().to_string();
     assert!(error.contains("expected revision 99, found revision 1"), "{error}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_order_carries_who_gave_it() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let client = server.client();
+    let mut apply = node_type("h1");
+    apply.kind = Kind::Host;
+    client.apply(apply).await.unwrap();
+    let action = HostAction::Maintenance { reason: "new DIMMs".into(), until: None };
+    let host = client.act_on_host("h1", Some(&Uid("u1".into())), &action).await.unwrap();
+    assert_eq!(host.status["action"], serde_json::json!({ "action": "maintenance", "reason": "new DIMMs" }));
+    assert_eq!(host.status["uid"], "u1");
+    assert!(host.status["by"].as_str().is_some_and(|by| !by.is_empty()));
+    let refused = client.act_on_host("h1", None, &HostAction::Resume).await.unwrap_err();
+    assert!(matches!(&refused, ApiError::Precondition { message, .. } if message == "it is not paused"), "{refused:?}");
+    assert!(matches!(client.act_on_host("h2", None, &action).await, Err(ApiError::NotFound { .. })));
     server.stop().await;
 }
 

@@ -92,8 +92,75 @@ pub enum Command {
         #[arg(long, value_name = "SECONDS")]
         wait: Option<u64>,
     },
+    /// Order something about one host, beside its declaration. Each order leaves an event with who gave it and why
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Show the versions of this program and of the engine
     Version,
+}
+
+/// Why, for the next person who looks at the host.
+#[derive(Debug, Args)]
+pub struct Because {
+    /// The host
+    pub name: String,
+    /// Why; the next person who looks at the host reads it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// Orders about one host.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Begin nothing on the host until `resume`; what is under way is finished
+    Pause(Because),
+    /// End a pause or a maintenance that was ordered here
+    Resume {
+        /// The host
+        name: String,
+    },
+    /// Take a host that nobody holds out of the pool to work on it; the engine leaves it alone
+    ///
+    /// It ends with `resume`, or by itself with --until. The host is then registered and inspected anew.
+    Maintenance {
+        /// Which, and why
+        #[command(flatten)]
+        because: Because,
+        /// When it ends by itself: a time (2026-11-22T06:00:00Z) or a span from now (4h, 2d)
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+    },
+    /// Take a host that nobody holds out of the pool because it is not trusted
+    ///
+    /// Nothing is done to it until `unquarantine`, whatever is declared. The engine quarantines by itself: a server on which
+    /// a claim failed for good, and one behind whose BMC another machine answers.
+    Quarantine(Because),
+    /// End a quarantine: erase what a tenant left, if anything, then register and inspect the host anew
+    ///
+    /// Who ends it vouches for the server: a replaced board with another serial number is accepted.
+    Unquarantine(Because),
+    /// Register and inspect a host that nobody holds anew, for example after its disks or memory changed
+    Inspect(Because),
+    /// Try again now what is in error or pausing after a failure
+    Retry {
+        /// The host
+        name: String,
+    },
+    /// Take a host from its tenant node although server or BMC are dead
+    ///
+    /// The usual way is to delete the tenant node: it is drained, switched off, and its host erased. Where the server or its BMC
+    /// will not come back, this ends the tenancy at once, on the record: the tenant node goes on as if the host had failed, and
+    /// the host is quarantined, not known to be off and not erased. See that the server is off, or its Node may still run.
+    Release {
+        /// Which, and why
+        #[command(flatten)]
+        because: Because,
+        /// Yes: without waiting for the server, the BMC or the tenant
+        #[arg(long, required = true)]
+        force: bool,
+    },
+    /// Forget a host that nobody holds and leave its power and disks as they are
+    Detach(Because),
 }
 
 /// How objects are shown.

@@ -18,7 +18,7 @@ use vmetal_api::{
 };
 use vmetal_cli::CliError;
 use vmetal_cli::args::Cli;
-use vmetal_model::{Event, FieldError, Kind, Metadata, Severity, Timestamp, Uid};
+use vmetal_model::{Event, FieldError, HostAction, Kind, Metadata, Severity, Timestamp, Uid};
 
 const TOKEN: &str = "vmt_test";
 
@@ -26,6 +26,7 @@ const TOKEN: &str = "vmt_test";
 struct Engine {
     objects: Mutex<BTreeMap<(Kind, String), AnyObject>>,
     secrets: Mutex<Secrets>,
+    orders: Mutex<Vec<(String, HostAction)>>,
     watchers: Mutex<Vec<mpsc::UnboundedSender<Result<WatchItem, BackendError>>>>,
 }
 
@@ -85,6 +86,35 @@ impl Backend for Engine {
         objects.insert((apply.kind, apply.name), object.clone());
         self.tell(&WatchItem::Changed(object.clone()));
         Ok(object)
+    }
+
+    async fn act_on_host(
+        &self,
+        caller: &Caller,
+        name: &str,
+        _: Option<&Uid>,
+        action: &HostAction,
+    ) -> Result<AnyObject, BackendError> {
+        if name != "rack1-01" {
+            return Err(missing(Kind::Host, name));
+        }
+        if *action == HostAction::Retry {
+            let advice = "there is nothing to try again".into();
+            return Err(BackendError::Precondition { message: "host rack1-01 does not pause".into(), advice });
+        }
+        self.orders.lock().unwrap().push((caller.token.to_string(), action.clone()));
+        let metadata = Metadata {
+            name: name.into(),
+            uid: Uid("u".into()),
+            generation: 1,
+            revision: 1,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            created: Timestamp::UNIX_EPOCH,
+            deleted: None,
+        };
+        let status = serde_json::json!({ "phase": "maintenance" });
+        Ok(AnyObject { kind: Kind::Host, metadata, spec: serde_json::json!({}), status })
     }
 
     async fn delete(&self, _: &Caller, kind: Kind, name: &str, _: Option<&Uid>) -> Result<AnyObject, BackendError> {
@@ -196,6 +226,30 @@ async fn a_wrong_document_is_named_with_its_fields_and_a_wrong_file_changes_noth
     std::fs::write(&file, format!("{MANIFEST}---\nkind: nonsense\n")).unwrap();
     assert_eq!(vmetal(&endpoint, &["apply", "-f", path]).await.unwrap_err().exit_code(), 2);
     assert!(engine.objects.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn orders_reach_the_engine_with_their_reason() {
+    let (engine, endpoint) = start().await;
+    let said = vmetal(&endpoint, &["host", "maintenance", "rack1-01", "--reason", "new DIMMs", "--until", "4h"]).await;
+    assert_eq!(said.unwrap(), "host rack1-01  maintenance ordered; it is maintenance\n");
+    vmetal(&endpoint, &["host", "release", "rack1-01", "--force", "--reason", "board burnt"]).await.unwrap();
+    let orders = engine.orders.lock().unwrap().clone();
+    assert!(orders.iter().all(|(by, _)| by == "admin"), "{orders:?}");
+    assert!(
+        matches!(&orders[0].1, HostAction::Maintenance { reason, until: Some(until) }
+        if reason == "new DIMMs" && until.as_second() == 4 * 3600),
+        "{orders:?}"
+    );
+    assert_eq!(orders[1].1, HostAction::ForceRelease { reason: "board burnt".into() });
+    let refused = vmetal(&endpoint, &["host", "retry", "rack1-01"]).await.unwrap_err();
+    assert_eq!(refused.exit_code(), 1);
+    assert!(refused.lines().join("\n").contains("there is nothing to try again"), "{:?}", refused.lines());
+    assert!(vmetal(&endpoint, &["host", "resume", "nobody"]).await.is_err());
+    // A release without --force, and an order without a reason, are not even sent.
+    for args in [&["host", "release", "rack1-01", "--reason", "x"][..], &["host", "pause", "rack1-01"]] {
+        assert!(Cli::try_parse_from(std::iter::once("vmetal").chain(args.iter().copied())).is_err());
+    }
 }
 
 #[tokio::test]

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use vmetal_api::types::{Precondition, Secrets};
 use vmetal_api::{Apply, BackendError};
+use vmetal_lifecycle::host::operator;
 use vmetal_model::{
-    FieldError, Host, Image, Kind, NodeType, Object, TenantCluster, TenantNode, TenantNodePhase, Validate, validate,
+    FieldError, Host, Image, Kind, NodeType, Object, OnDelete, TenantCluster, TenantNode, TenantNodePhase, Validate,
+    validate,
 };
 
 use super::reference;
@@ -61,6 +63,8 @@ pub(super) trait Find: Sized {
 pub(super) trait Rules: Record {
     /// Whether the object may be as it is wanted. `current` is what it is now.
     fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError>;
+    /// What follows from the declaration at once, in the same commit.
+    fn settle(&mut self, _engine: &Engine, _current: Option<&Self>, _secrets: &Secrets) {}
     /// Whether the object may be deleted.
     fn may_go(&self, engine: &Engine) -> Result<(), BackendError>;
     /// Where a write-only field is kept.
@@ -140,8 +144,7 @@ fn same_server(current: &Host, wanted: &Host) -> Result<(), BackendError> {
 
 impl Rules for Host {
     fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
-        let needed = current.is_none().then_some("bmc.password");
-        secrets_of(secrets, &["bmc.password"], needed)?;
+        secrets_of(secrets, &["bmc.password"], None)?;
         current.map_or(Ok(()), |current| same_server(current, self))?;
         let network = &engine.config.network;
         match self.spec.address {
@@ -153,7 +156,35 @@ impl Rules for Host {
         }
     }
 
+    /// A host without a password is known and no more; with it, it is registered.
+    fn settle(&mut self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) {
+        let now = engine.now();
+        match (current, secrets.contains_key("bmc.password")) {
+            (None, false) => self.status = operator::discovered(self.name(), now),
+            (Some(_), true) => {
+                if let Some(change) = operator::introduced(self, &engine.limits, now) {
+                    self.status = change.status;
+                }
+            }
+            (None, true) | (Some(_), false) => {}
+        }
+    }
+
     fn may_go(&self, _: &Engine) -> Result<(), BackendError> {
+        if let (Some(ended), OnDelete::Clean) = (&self.status.unerased, self.spec.on_delete) {
+            return Err(BackendError::Precondition {
+                message: format!(
+                    "what tenant node {} left on host {} is not erased, and the host is to be deleted clean",
+                    ended.node,
+                    self.name()
+                ),
+                advice: format!(
+                    "`vmetal host unquarantine {0}` erases it; to leave disks and power as they are, set on_delete to orphan or \
+                     `vmetal host detach {0}`",
+                    self.name()
+                ),
+            });
+        }
         let holder = self.status.claim.iter().map(|claim| claim.node.clone()).collect();
         in_use(
             Kind::Host,

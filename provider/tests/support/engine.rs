@@ -425,6 +425,16 @@ impl Backend for World {
         self.lock().apply(apply)
     }
 
+    async fn act_on_host(
+        &self,
+        _: &Caller,
+        name: &str,
+        _: Option<&Uid>,
+        _: &vmetal_model::HostAction,
+    ) -> Result<AnyObject, BackendError> {
+        Backend::get(self, Kind::Host, name).await
+    }
+
     async fn delete(&self, _: &Caller, kind: Kind, name: &str, uid: Option<&Uid>) -> Result<AnyObject, BackendError> {
         let mut inner = self.lock();
         let object = ObjectRef { kind, name: name.to_owned() };

@@ -13,8 +13,14 @@ impl Turn<'_> {
     }
 
     pub(super) fn scheduled(&mut self) {
-        let limit = self.limits.seed;
-        if self.now < after(self.status.phase_since, limit) {
+        // Each obstacle has its own time, from when it was first met; the import of an image takes as long as it takes.
+        let obstacle = self.status.failure.as_ref();
+        let (limit, whole) = match obstacle.map(|failure| failure.cause) {
+            Some(Cause::ImagePending) => (self.limits.import, self.limits.import),
+            _ => (self.limits.seed, self.limits.import + self.limits.seed),
+        };
+        let met = obstacle.map_or(self.status.phase_since, |failure| failure.at.max(self.status.phase_since));
+        if self.now < after(met, limit).min(after(self.status.phase_since, whole)) {
             self.effect = Some(Effect::PrepareJoin);
             return;
         }

@@ -548,3 +548,39 @@ fn a_ready_node_whose_host_was_taken_away_is_deleted_from_the_cluster() {
         }
     }
 }
+
+#[test]
+fn the_import_of_an_image_has_its_own_time_and_what_comes_after_it_too() {
+    let mut world = World::new();
+    world.reserve();
+    let held_up = |world: &mut World, cause| {
+        assert_eq!(world.step().0, Some(Effect::PrepareJoin), "given up: {:?}", world.node.status.failure);
+        let failure = Failure { at: world.now, ..failure(cause) };
+        world.outcome(Effect::PrepareJoin, Err(failure));
+    };
+    let seed = world.limits.seed.as_secs();
+    held_up(&mut world, Cause::ImagePending);
+    world.later(3 * seed);
+    held_up(&mut world, Cause::ImagePending);
+    // Imported; now the cluster is away, for nearly as long as it may be.
+    world.later(300);
+    held_up(&mut world, Cause::TenantUnreachable);
+    world.later(seed - 10);
+    held_up(&mut world, Cause::TenantUnreachable);
+    world.later(300);
+    world.step();
+    assert_eq!(world.phase(), Phase::Failed);
+
+    let mut world = World::new();
+    world.reserve();
+    for _ in 0..100 {
+        if world.step().0.is_none() {
+            break;
+        }
+        let failure = Failure { at: world.now, ..failure(Cause::ImagePending) };
+        world.outcome(Effect::PrepareJoin, Err(failure));
+        world.later(600);
+    }
+    assert_eq!(world.phase(), Phase::Failed, "not for ever");
+    assert_eq!(world.node.status.failure.as_ref().unwrap().cause, Cause::ImagePending);
+}
