@@ -168,7 +168,7 @@ impl Engine {
     }
 
     /// Reads the tokens of the boots that are under way.
-    pub(crate) async fn restore_boot_tokens(&self) -> Result<(), ReadError> {
+    pub async fn restore_boot_tokens(&self) -> Result<(), ReadError> {
         for host in self.fleet.hosts().iter().filter(|host| host.status.boot.is_some()) {
             let token = self.ledger.secret(&secrets::boot_token(&host.metadata.uid)).await?;
             self.fleet.set_token(&host.metadata.uid, token.and_then(|bytes| String::from_utf8(bytes).ok()));

@@ -72,7 +72,9 @@ impl Membership {
     pub async fn take_part(&self, begin: impl Fn(&[Shard])) {
         loop {
             let next = self.turn(Role::Member, &begin).await;
+            // In this order, not in one drawn by chance: a simulation must be able to repeat itself.
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(next.0) => {}
                 () = self.news.notified() => {}
                 () = self.ownership.table.bell.notified() => {}
@@ -88,6 +90,7 @@ impl Membership {
             while !self.ownership.table.all().is_empty() {
                 let next = self.turn(Role::Leaver, &|_| {}).await;
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(next.0) => {}
                     () = self.ownership.table.bell.notified() => {}
                 }

@@ -48,6 +48,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("terraform-provider-vmetal", &["tfplugin", "vmetal-model", "vmetal-api"]),
     ("vmetal-lab", &[]),
     ("vmetal-acceptance", &["vmetal-model", "vmetal-api"]),
+    (
+        "vmetal-simulation",
+        &[
+            "vmetald",
+            "vmetal-api",
+            "vmetal-bmc",
+            "vmetal-lifecycle",
+            "vmetal-model",
+            "vmetal-policy",
+            "vmetal-runtime",
+            "vmetal-store",
+            "vmetal-tenant",
+        ],
+    ),
     ("vmetal-test-postgres", &[]),
     ("vmetal-bench", &["vmetal-model", "vmetal-api"]),
 ];

@@ -1,0 +1,196 @@
+//! Watches every commit, in order, and says what must never be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use vmetal_model::{ClaimState, Event, Host, HostPhase, Kind, OperationState, TenantNode, TenantNodePhase};
+use vmetal_store::{Change, Committed, Revision, Selector, Store as _};
+use vmetald::fleet::{Entry, Update};
+use vmetald::ledger::decode_change;
+
+use crate::world::World;
+
+/// What it has seen.
+#[derive(Default)]
+struct Seen {
+    hosts: BTreeMap<String, Arc<Host>>,
+    nodes: BTreeMap<String, Arc<TenantNode>>,
+    revision: u64,
+}
+
+/// Watches until the simulation ends.
+pub async fn watch(world: Arc<World>) {
+    let mut seen = Seen::default();
+    let mut changes = world.model.watch(Selector::All, Revision::ZERO);
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(Change::Committed(committed)) => seen.take(&world, &committed),
+            Ok(Change::Progress(_)) => {}
+            Err(error) => return world.violated("store", format!("the oracle lost the store: {error}")),
+        }
+    }
+}
+
+impl Seen {
+    fn take(&mut self, world: &World, committed: &Committed) {
+        let revision = committed.revision.0;
+        if revision != self.revision + 1 {
+            world.violated("store", format!("revision {revision} follows {}", self.revision));
+        }
+        self.revision = revision;
+        let mut events: Vec<Event> = Vec::new();
+        for event in &committed.events {
+            match serde_json::from_slice::<Event>(&event.value) {
+                Ok(event) => {
+                    world.say(&event.name, format!("{:?} {}: {}", event.severity, event.reason, event.message));
+                    events.push(event);
+                }
+                Err(error) => world.violated("store", format!("an event cannot be read: {error}")),
+            }
+        }
+        for change in &committed.objects {
+            match decode_change(change) {
+                Ok(Some(Update::Put(Entry::Host(host)))) => self.host(world, host, &events, revision),
+                Ok(Some(Update::Put(Entry::TenantNode(node)))) => self.node(world, node, &events),
+                Ok(Some(Update::Gone(Kind::Host, name))) => {
+                    if let Some(host) = self.hosts.remove(&name)
+                        && host.status.claim.is_some()
+                    {
+                        world.violated(&name, "removed while a claim holds it");
+                    }
+                    world.inner().intents.remove(&name);
+                }
+                Ok(Some(Update::Gone(Kind::TenantNode, name))) => {
+                    self.nodes.remove(&name);
+                }
+                Ok(_) => {}
+                Err(error) => world.violated("store", format!("revision {revision} cannot be read: {error}")),
+            }
+        }
+        self.claims(world);
+    }
+
+    fn host(&mut self, world: &World, host: Arc<Host>, events: &[Event], revision: u64) {
+        let name = host.name().to_owned();
+        if let Some(operation) = &host.status.operation {
+            let mut inner = world.inner();
+            let known = inner.intents.get(&name).map(|(id, _)| *id);
+            if known != Some(operation.id)
+                && let Some(author) = inner.authors.get(&revision).copied()
+            {
+                inner.intents.insert(name.clone(), (operation.id, author));
+            }
+        }
+        let before = self.hosts.insert(name.clone(), Arc::clone(&host));
+        let Some(before) = before.filter(|before| before.metadata.uid == host.metadata.uid) else { return };
+        told(world, &name, events, before.status.phase.as_str(), host.status.phase.as_str());
+        self.operation(world, &before, &host);
+        self.tenancy(world, &before, &host);
+    }
+
+    /// Intents follow each other one by one, and none is written over.
+    fn operation(&self, world: &World, before: &Host, host: &Host) {
+        let id = |host: &Host| host.status.operation.as_ref().map_or(0, |operation| operation.id);
+        let (old, new) = (id(before), id(host));
+        if new < old || new > old + 1 {
+            world.violated(host.name(), format!("operation {new} follows operation {old}"));
+        }
+        let open = before.status.operation.as_ref().is_some_and(|op| op.state == OperationState::Intended);
+        if new > old && open {
+            world.violated(host.name(), format!("operation {new} was intended while {old} was open"));
+        }
+    }
+
+    /// A claim leaves a host only with an erase record for it, and with truly empty disks.
+    fn tenancy(&self, world: &World, before: &Host, host: &Host) {
+        let claim = |host: &Host| host.status.claim.as_ref().map(|claim| claim.uid.clone());
+        let (old, new) = (claim(before), claim(host));
+        let Some(old) = old.filter(|old| Some(old) != new.as_ref()) else {
+            if claim(before) != new {
+                if host.status.phase != HostPhase::Available {
+                    world.violated(host.name(), format!("claimed while {}", host.status.phase.as_str()));
+                }
+                let left = claims_on_disks(world, host.name());
+                if !left.is_empty() {
+                    world.violated(host.name(), format!("claimed with the data of {left:?} on its disks"));
+                }
+            }
+            return;
+        };
+        if new.is_some() {
+            world.violated(host.name(), "it went from one claim to another without the pool in between");
+        }
+        // Taken away from a claim that failed on it: kept out of the pool, and remembered as not erased.
+        if host.status.phase == HostPhase::Quarantined && host.status.lost_by(&old).is_some() {
+            return;
+        }
+        if host.status.erase.as_ref().is_none_or(|record| record.claim_uid != old) {
+            world.violated(host.name(), format!("claim {old} left it without an erase record"));
+        }
+        let left = claims_on_disks(world, host.name());
+        if left.contains(&old.0) {
+            world.violated(host.name(), format!("claim {old} left it, and its data is still on the disks"));
+        }
+    }
+
+    fn node(&mut self, world: &World, node: Arc<TenantNode>, events: &[Event]) {
+        let name = node.name().to_owned();
+        let before = self.nodes.insert(name.clone(), Arc::clone(&node));
+        if let Some(before) = before.filter(|before| before.metadata.uid == node.metadata.uid) {
+            told(world, &name, events, before.status.phase.as_str(), node.status.phase.as_str());
+        }
+    }
+
+    /// No claim has two hosts, and none believes in a host that another has.
+    fn claims(&self, world: &World) {
+        let mut held: BTreeMap<&str, &str> = BTreeMap::new();
+        for host in self.hosts.values() {
+            // A claim that has moved on to another host leaves behind one that is being erased.
+            let wanted =
+                |claim: &&vmetal_model::Claim| matches!(claim.state, ClaimState::Reserved | ClaimState::Install);
+            let leaves = |claim: &&vmetal_model::Claim| {
+                let node = self.nodes.get(&claim.node).filter(|node| node.metadata.uid == claim.uid);
+                node.is_some_and(|node| node.status.host.as_deref() == Some(host.name()))
+            };
+            let claim = host.status.claim.as_ref().filter(|claim| wanted(claim) || leaves(claim));
+            let Some(claim) = claim else { continue };
+            if let Some(other) = held.insert(&claim.uid.0, host.name()) {
+                world.violated(&claim.node, format!("holds {other} and {}", host.name()));
+            }
+        }
+        for node in self.nodes.values() {
+            use TenantNodePhase as P;
+            let holds =
+                matches!(node.status.phase, P::Scheduled | P::Provisioning | P::Joining | P::Ready | P::Draining);
+            let (true, Some(host)) = (holds, &node.status.host) else { continue };
+            if held.get(node.metadata.uid.0.as_str()) != Some(&host.as_str()) {
+                let phase = node.status.phase.as_str();
+                world.violated(node.name(), format!("is {phase} on {host}, which it does not hold"));
+            }
+        }
+    }
+}
+
+/// Whose data is really on a host's disks.
+fn claims_on_disks(world: &World, host: &str) -> Vec<String> {
+    let inner = world.inner();
+    let machine = inner.machines.iter().find(|machine| machine.name == host);
+    machine.map_or_else(Vec::new, |machine| machine.claims().into_iter().map(str::to_owned).collect())
+}
+
+/// A change of phase has its events in the same commit, from the old phase to the new one without a gap.
+fn told(world: &World, name: &str, events: &[Event], before: &str, now: &str) {
+    let mut at = before.to_owned();
+    for event in events.iter().filter(|event| event.name == name && event.reason == "phase_changed") {
+        let Some((from, rest)) = event.message.split_once(" -> ") else { continue };
+        let to = rest.split(':').next().unwrap_or_default();
+        if from != at {
+            world.violated(name, format!("an event tells of {from} -> {to}, but it was {at}"));
+        }
+        to.clone_into(&mut at);
+    }
+    if at != now {
+        world.violated(name, format!("it went from {before} to {now}, and the events tell of {at}"));
+    }
+}
