@@ -95,6 +95,12 @@ pub enum Command {
     /// Order something about one host, beside its declaration. Each order leaves an event with who gave it and why
     #[command(subcommand)]
     Host(HostCommand),
+    /// Check, back up or restore the store, on the engine's own machine
+    Store {
+        /// What to do
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Show the versions of this program and of the engine
     Version,
 }
@@ -161,6 +167,52 @@ pub enum HostCommand {
     },
     /// Forget a host that nobody holds and leave its power and disks as they are
     Detach(Because),
+}
+
+/// What is done to the store without the engine.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Verify every record, the indexes and the chain of revisions; the engine may be running
+    Check {
+        /// Which store
+        #[command(flatten)]
+        place: StorePlace,
+    },
+    /// Copy the store to a new file and verify the copy; the engine may be running
+    Backup {
+        /// Which store
+        #[command(flatten)]
+        place: StorePlace,
+        /// The file to make
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Put a backup in the place of the store; the engine must not be running
+    Restore {
+        /// Which store
+        #[command(flatten)]
+        place: StorePlace,
+        /// The backup
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Keep the store that is there under another name instead of refusing
+        #[arg(long)]
+        replace: bool,
+    },
+}
+
+/// Where a store is.
+#[derive(Debug, Args)]
+pub struct StorePlace {
+    /// The engine's state directory, with the SQLite store in it
+    #[arg(long, default_value = "/var/lib/vmetal", value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// The PostgreSQL database instead, as in the engine's configuration
+    #[arg(long, env = "VMETAL_STORE_URL", hide_env_values = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// A file with the password for the database
+    #[arg(long, requires = "url", value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// How objects are shown.

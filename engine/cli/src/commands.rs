@@ -33,8 +33,13 @@ const TIMELINE: u32 = 500;
 /// # Errors
 /// [`CliError`].
 pub async fn run(cli: Cli, now: impl Fn() -> Timestamp, out: &mut impl Write) -> Result<(), CliError> {
+    if let Command::Store { command } = cli.command {
+        return crate::store::run(command, out).await;
+    }
     let client = connect(&cli.connection)?;
     match cli.command {
+        // Needs no engine; see above.
+        Command::Store { .. } => Ok(()),
         Command::Get { kind, name, output, labels, watch } => {
             let filter = Filter { kind, name, labels: labels.into_iter().collect() };
             if watch {

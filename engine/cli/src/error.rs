@@ -50,6 +50,22 @@ pub enum CliError {
         /// What is wrong.
         reason: String,
     },
+    /// The store cannot be opened, copied or restored.
+    #[error("{}", chain(&**source))]
+    Store {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// What to do, if that is not said.
+        advice: String,
+    },
+    /// The store is damaged; what is wrong was listed.
+    #[error("{store} is damaged: {count} problem{}", if *count == 1 { "" } else { "s" })]
+    Damaged {
+        /// Which.
+        store: String,
+        /// How many problems were found.
+        count: u64,
+    },
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] std::io::Error),
@@ -75,7 +91,11 @@ impl CliError {
             CliError::Api(error) | CliError::Wait(WaitError::Api(error)) => error.advice(),
             CliError::Object { source, .. } => source.advice(),
             CliError::Wait(WaitError::Deadline { .. }) => "it goes on without you; look with `vmetal describe`".into(),
-            CliError::Usage { advice, .. } => advice.clone(),
+            CliError::Usage { advice, .. } | CliError::Store { advice, .. } => advice.clone(),
+            CliError::Damaged { .. } => {
+                "stop the engine and `vmetal store restore` the last sound backup; keep the damaged store for a closer look"
+                    .into()
+            }
             CliError::Manifest { .. } => {
                 "each document needs kind, metadata.name and spec; `vmetal get KIND -o yaml` shows examples".into()
             }
@@ -95,6 +115,17 @@ impl CliError {
         }
         lines
     }
+}
+
+/// An error with its causes.
+fn chain(error: &(dyn std::error::Error + Send + Sync)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        text += &format!(": {deeper}");
+        cause = deeper.source();
+    }
+    text
 }
 
 fn fields(head: &str, errors: &[vmetal_model::FieldError]) -> Vec<String> {

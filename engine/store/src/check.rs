@@ -6,6 +6,9 @@
 //! entries belong to objects. Not checked, because nothing in a store says it twice: leases and request ids beyond their
 //! form, and how far compaction has gone.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
 use crate::key::Key;
 use crate::lease::{Epoch, Shard};
 use crate::time::StoreTime;
@@ -13,6 +16,30 @@ use crate::txn::{Revision, UniqueKey};
 
 /// At most so many problems are told; the others are counted.
 const TOLD: usize = 100;
+
+/// How far a problem reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// One record: reading it is an error, everything else can be used.
+    Record,
+    /// What holds the records together: nothing that is read can be relied on.
+    Store,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How far it reaches.
+    pub extent: Extent,
+    /// What was expected, what was seen, where.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
 
 /// What a check has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,8 +56,8 @@ pub struct CheckReport {
     pub versions: u64,
     /// Events.
     pub events: u64,
-    /// What is wrong, one line each; at most a hundred.
-    pub problems: Vec<String>,
+    /// What is wrong; at most a hundred, those of the whole store first.
+    pub problems: Vec<Problem>,
     /// Problems that are not listed.
     pub more: u64,
 }
@@ -39,6 +66,11 @@ impl CheckReport {
     /// Whether nothing is wrong.
     pub fn is_sound(&self) -> bool {
         self.problems.is_empty()
+    }
+
+    /// How many problems there are.
+    pub fn count(&self) -> u64 {
+        self.problems.len() as u64 + self.more
     }
 }
 
@@ -50,8 +82,6 @@ pub(crate) struct VersionRow {
     pub(crate) at: StoreTime,
     pub(crate) until: Option<Revision>,
     pub(crate) deleted: bool,
-    /// Recorded and computed.
-    pub(crate) checksums: (u64, u32),
 }
 
 /// One event, as it is stored.
@@ -69,10 +99,10 @@ pub(crate) struct EventRow {
 pub(crate) struct Checker {
     report: CheckReport,
     last: Option<VersionRow>,
-    last_event: Option<(Revision, u32)>,
-    live: std::collections::BTreeSet<Key>,
-    /// The time of each commit, as its first record has it.
-    times: std::collections::BTreeMap<Revision, StoreTime>,
+    last_event: Option<(Revision, u32, StoreTime)>,
+    live: BTreeSet<Key>,
+    /// The time of each commit of which there is a value, as the first of them has it.
+    times: BTreeMap<Revision, StoreTime>,
 }
 
 impl Checker {
@@ -89,21 +119,30 @@ impl Checker {
         checker
     }
 
-    /// Something is wrong.
+    /// Something is wrong with the whole.
     pub(crate) fn problem(&mut self, what: String) {
+        self.tell(Problem { extent: Extent::Store, what });
+    }
+
+    fn tell(&mut self, problem: Problem) {
         if self.report.problems.len() < TOLD {
-            self.report.problems.push(what);
+            self.report.problems.push(problem);
         } else {
             self.report.more += 1;
+            // The first one that reaches further than a record must not go under.
+            if problem.extent == Extent::Store
+                && let Some(place) = self.report.problems.iter_mut().rev().find(|told| told.extent == Extent::Record)
+            {
+                *place = problem;
+            }
         }
     }
 
-    fn written(&mut self, what: &str, revision: Revision, at: StoreTime) {
+    fn written(&mut self, what: &str, revision: Revision, at: StoreTime, first: StoreTime) {
         if revision > self.report.revision || revision == Revision::ZERO {
             let newest = self.report.revision;
             self.problem(format!("{what} is of revision {revision}, but the newest revision is {newest}"));
         }
-        let first = *self.times.entry(revision).or_insert(at);
         if first != at {
             self.problem(format!(
                 "{what} was written at {} by revision {revision}, another record of that revision at {}",
@@ -112,11 +151,15 @@ impl Checker {
         }
     }
 
-    fn checksum(&mut self, what: &str, (recorded, computed): (u64, u32)) {
+    /// The recorded and the computed checksum of a value.
+    pub(crate) fn checksum(&mut self, key: &Key, revision: Revision, checksums: (u64, u32)) {
+        self.compare(&format_args!("{key} at revision {revision}"), checksums);
+    }
+
+    fn compare(&mut self, what: &dyn fmt::Display, (recorded, computed): (u64, u32)) {
         if recorded != u64::from(computed) {
-            self.problem(format!(
-                "{what} does not match its checksum (recorded {recorded:08x}, computed {computed:08x})"
-            ));
+            let what = format!("{what} does not match its checksum (recorded {recorded:08x}, computed {computed:08x})");
+            self.tell(Problem { extent: Extent::Record, what });
         }
     }
 
@@ -124,8 +167,8 @@ impl Checker {
     pub(crate) fn version(&mut self, row: VersionRow) {
         self.report.versions += 1;
         let what = format!("{} at revision {}", row.key, row.revision);
-        self.checksum(&what, row.checksums);
-        self.written(&what, row.revision, row.at);
+        let first = *self.times.entry(row.revision).or_insert(row.at);
+        self.written(&what, row.revision, row.at, first);
         if row.created > row.revision {
             self.problem(format!("{what} says that it was created later, by revision {}", row.created));
         }
@@ -152,7 +195,7 @@ impl Checker {
                 row.key, before.revision, row.revision
             ));
         }
-        let expected = if before.deleted || row.deleted && before.deleted { row.revision } else { before.created };
+        let expected = if before.deleted { row.revision } else { before.created };
         if row.created != expected && before.until == Some(row.revision) {
             self.problem(format!(
                 "{} at revision {} says that it was created by revision {}, expected {expected}",
@@ -177,17 +220,16 @@ impl Checker {
     pub(crate) fn event(&mut self, row: EventRow) {
         self.report.events += 1;
         let what = format!("event {} of revision {} about {}", row.ordinal, row.revision, row.subject);
-        self.checksum(&what, row.checksums);
-        self.written(&what, row.revision, row.at);
-        let expected = match self.last_event {
-            Some((revision, ordinal)) if revision == row.revision => ordinal + 1,
-            _ => 0,
-        };
+        self.compare(&what, row.checksums);
+        let before = self.last_event.filter(|(revision, ..)| *revision == row.revision);
+        let first = self.times.get(&row.revision).copied().or(before.map(|(.., at)| at)).unwrap_or(row.at);
+        self.written(&what, row.revision, row.at, first);
+        let expected = before.map_or(0, |(_, ordinal, _)| ordinal.saturating_add(1));
         // Forgotten events go in portions, which need not end with a commit.
         if row.ordinal != expected && row.revision > self.report.forgotten {
             self.problem(format!("{what} follows where event {expected} is expected"));
         }
-        self.last_event = Some((row.revision, row.ordinal));
+        self.last_event = Some((row.revision, row.ordinal, row.at));
     }
 
     /// A unique entry. Values must have been told before.
@@ -220,6 +262,7 @@ impl Checker {
         if let Some(last) = self.last.take() {
             self.ends(&last);
         }
+        self.report.problems.sort_by_key(|problem| problem.extent == Extent::Record);
         self.report
     }
 }

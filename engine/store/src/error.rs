@@ -353,7 +353,11 @@ pub enum OpenError {
         known: u32,
     },
     /// The file is damaged.
-    #[error("the store {} is damaged: {what}; restore it from a backup", path.display())]
+    #[error(
+        "the store {} is damaged: {what}; `vmetal store check` lists everything, `vmetal store restore --replace` puts a \
+         backup in its place and keeps this one",
+        path.display()
+    )]
     Corrupt {
         /// The file.
         path: PathBuf,

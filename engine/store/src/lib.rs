@@ -43,7 +43,7 @@ mod store;
 mod time;
 mod txn;
 
-pub use check::CheckReport;
+pub use check::{CheckReport, Extent, Problem};
 pub use error::{BackupError, CommitError, InvalidTxn, LeaseError, OpenError, ReadError, RestoreError, WatchError};
 pub use intercept::{Delivery, Intercept, InterceptedStore, Verdict};
 pub use key::{Key, Kind, Selector};

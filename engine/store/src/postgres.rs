@@ -170,6 +170,20 @@ impl PostgresStore {
         Ok(Self(Arc::new(Shared { url, operations, pool, feed, options, counters })))
     }
 
+    /// The same, but makes no tables: for looking at a store that has to be there.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_existing(url: PostgresUrl, options: PostgresOptions) -> Result<Self, OpenError> {
+        let failed = |failure| OpenError::from_failure(&url, failure);
+        let mut session = Session::open(&url, &options.schema, None).await.map_err(failed)?;
+        if !schema::exists(&mut session, &options.schema).await.map_err(failed)? {
+            let what = format!("there is no store in its schema {}", options.schema);
+            return Err(OpenError::Unsuitable { server: url.to_string(), what });
+        }
+        Self::open(url, options).await
+    }
+
     /// What the writer has done since the store was opened.
     pub fn stats(&self) -> PostgresStats {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);

@@ -25,6 +25,8 @@ mod schema;
 mod writer;
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};

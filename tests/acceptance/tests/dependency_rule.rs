@@ -29,7 +29,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("vmetal-policy", &["vmetal-model", "vmetal-policy-sdk", "cost-vcluster", "place-first-fit"]),
     ("vmetal-api", &["vmetal-model"]),
     ("vmetal-netboot", &["vmetal-model", "vmetal-api"]),
-    ("vmetal-cli", &["vmetal-model", "vmetal-api"]),
+    // The store is checked, backed up and restored by `vmetal store` where no engine runs to be asked.
+    ("vmetal-cli", &["vmetal-model", "vmetal-api", "vmetal-store"]),
     (
         "vmetald",
         &[
@@ -77,7 +78,6 @@ const NEVER: &[(&str, &str, &str)] = &[
     ("vmetal-lifecycle", "vmetal-store", "a step is a function of its arguments"),
     ("terraform-provider-vmetal", "vmetal-lifecycle", "the engine decides, the provider asks"),
     ("terraform-provider-vmetal", "vmetal-store", "the API is the only way in"),
-    ("vmetal-cli", "vmetal-store", "the API is the only way in"),
     ("vmetal-store", "vmetal-model", "the store keeps opaque values"),
     ("vmetal-runtime", "vmetal-model", "the machinery knows no host from a node"),
     ("tfplugin", "vmetal-model", "any provider written in Rust could use it"),

@@ -276,7 +276,9 @@ pub(super) async fn check(session: &mut Session) -> Answered<CheckReport> {
     let mut checker = Checker::new(marks.revision, marks.compacted, marks.forgotten);
     let mut cursor = Cursor::open(&snapshot, &statements[1], &[]).await?;
     while let Some(row) = cursor.next().await? {
-        checker.version(version_to_check(&row)?);
+        let (version, checksums) = version_to_check(&row)?;
+        checker.checksum(&version.key, version.revision, checksums);
+        checker.version(version);
     }
     let mut cursor = Cursor::open(&snapshot, &statements[2], &[]).await?;
     while let Some(row) = cursor.next().await? {
@@ -300,13 +302,13 @@ pub(super) async fn check(session: &mut Session) -> Answered<CheckReport> {
     Ok(checker.finish())
 }
 
-fn version_to_check(row: &Row) -> Answered<VersionRow> {
+fn version_to_check(row: &Row) -> Answered<(VersionRow, (u64, u32))> {
     let (key, revision, created) = (key(row)?, Revision(number(row, 2)?), Revision(number(row, 3)?));
     let (at, value) = (StoreTime(number(row, 4)?), row.try_get::<_, Option<&[u8]>>(6)?);
     let checksums = (number(row, 5)?, checksum::object(&key, revision, created, at, value));
     let until: Option<i64> = row.try_get(7)?;
     let until = until.map(|until| Revision(until.cast_unsigned()));
-    Ok(VersionRow { deleted: value.is_none(), key, revision, created, at, until, checksums })
+    Ok((VersionRow { deleted: value.is_none(), key, revision, created, at, until }, checksums))
 }
 
 fn event_to_check(row: &Row) -> Answered<EventRow> {

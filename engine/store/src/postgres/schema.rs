@@ -184,10 +184,15 @@ pub(super) async fn open(session: &mut Session, url: &PostgresUrl, schema: &str)
     Ok((meta, engine))
 }
 
+/// Whether there is a store.
+pub(super) async fn exists(session: &mut Session, schema: &str) -> Result<bool, Failure> {
+    let there = session.query("SELECT to_regclass($1) IS NOT NULL", &[&format!("{}.meta", quoted(schema))]).await?;
+    Ok(there.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(false))
+}
+
 /// Makes what is missing, in one transaction.
 async fn prepare(session: &mut Session, schema: &str) -> Result<(), Failure> {
-    let there = session.query("SELECT to_regclass($1) IS NOT NULL", &[&format!("{}.meta", quoted(schema))]).await?;
-    if there.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+    if exists(session, schema).await? {
         return Ok(());
     }
     let make = format!(

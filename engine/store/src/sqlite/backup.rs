@@ -33,9 +33,7 @@ pub(super) fn copy(from: &Connection, to: &Path) -> Result<Revision, BackupError
 pub(super) fn copy_checked(from: &Connection, to: &Path) -> Result<CheckReport, BackupError> {
     let sound = |report: &CheckReport| match report.problems.first() {
         None => Ok(()),
-        Some(first) => {
-            Err(BackupError::Damaged { count: report.problems.len() as u64 + report.more, first: first.clone() })
-        }
+        Some(first) => Err(BackupError::Damaged { count: report.count(), first: first.what.clone() }),
     };
     let copied = |target: &mut Connection| {
         all_pages(from, target)?;

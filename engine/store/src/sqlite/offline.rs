@@ -54,8 +54,8 @@ pub fn restore_file(backup: &Path, store: &Path, existing: Existing) -> Result<R
     let connection = schema::open_to_look(backup)?;
     let report = check::of(&connection).map_err(|error| schema::failed(backup, error))?;
     if let Some(first) = report.problems.first() {
-        let count = report.problems.len() as u64 + report.more;
-        return Err(RestoreError::Damaged { backup: backup.to_owned(), count, first: first.clone() });
+        let count = report.count();
+        return Err(RestoreError::Damaged { backup: backup.to_owned(), count, first: first.what.clone() });
     }
     let _lock = FileLock::take(store)?;
     let set_aside = match (store.exists(), existing) {

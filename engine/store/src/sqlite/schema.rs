@@ -8,7 +8,9 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::check;
 use super::failure::Failure;
+use crate::check::{Extent, Problem};
 use crate::error::OpenError;
 use crate::txn::Revision;
 
@@ -120,7 +122,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Marks), OpenError> {
         }
         Identity::Ours => {
             configure(&connection, path)?;
-            check(&connection, path)?
+            trust(&connection, path)?
         }
     };
     Ok((connection, marks))
@@ -227,30 +229,24 @@ fn configure(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(sqlite)
 }
 
-/// Checks a file that was written before.
-fn check(connection: &Connection, path: &Path) -> Result<Marks, OpenError> {
+/// Checks a file that was written before. Damage to single records is left to those who read them: the others can be
+/// used, and replacing them mends them. Anything else is refused.
+fn trust(connection: &Connection, path: &Path) -> Result<Marks, OpenError> {
     let sqlite = |source| failed(path, source);
     let corrupt = |what| OpenError::Corrupt { path: path.to_owned(), what };
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sqlite)?;
-    if verdict != "ok" {
-        return Err(corrupt(verdict));
+    let report = check::of(connection).map_err(sqlite)?;
+    match report.problems.first() {
+        Some(Problem { extent: Extent::Store, what }) => return Err(corrupt(what.clone())),
+        Some(Problem { extent: Extent::Record, what }) => {
+            tracing::error!(
+                path = %path.display(), records = report.count(), first = what,
+                "records of the store are damaged: reading them will fail; `vmetal store check` lists them"
+            );
+        }
+        None => {}
     }
     let marks = Marks::read(connection).optional().map_err(sqlite)?;
-    let marks = marks.ok_or_else(|| corrupt("its meta record is missing".to_owned()))?;
-    let newest: Revision = connection
-        .query_row(
-            "SELECT max(ifnull((SELECT max(revision) FROM version), 0), ifnull((SELECT max(revision) FROM event), 0))",
-            [],
-            |row| row.get(0),
-        )
-        .map_err(sqlite)?;
-    if newest > marks.revision {
-        return Err(corrupt(format!(
-            "it says that its newest revision is {}, but holds records of revision {newest}",
-            marks.revision
-        )));
-    }
-    Ok(marks)
+    marks.ok_or_else(|| corrupt("its meta record is missing".to_owned()))
 }
 
 pub(super) fn failed(path: &Path, source: rusqlite::Error) -> OpenError {
