@@ -131,9 +131,10 @@ impl Engine {
     async fn order(&self, host: &Host, after: &str, wait: u64) -> Result<AgentReply, Refused> {
         let until = tokio::time::sleep(Duration::from_secs(wait.min(LONGEST_WAIT)));
         tokio::pin!(until);
+        let bell = self.fleet.bell(host.name());
         loop {
             // Before the look: what changes meanwhile counts.
-            let changed = self.fleet.changed();
+            let changed = bell.rung();
             let current = self.fleet.host(host.name()).filter(|now| now.metadata.uid == host.metadata.uid);
             let Some(current) = current else { return Err(Refused(403, "the host was removed".to_owned())) };
             let same_attempt =

@@ -119,11 +119,15 @@ pub struct Bmc {
     /// has run out. Default 30 s, from 1 s to 2 min.
     #[serde(default = "default_bmc_timeout")]
     pub timeout: SignedDuration,
+    /// How many calls to BMCs are made at the same time. Default: as many as the limit of open files suggests, at most
+    /// 4,096.
+    #[serde(default)]
+    pub calls: Option<usize>,
 }
 
 impl Default for Bmc {
     fn default() -> Self {
-        Bmc { allow: Vec::new(), timeout: default_bmc_timeout() }
+        Bmc { allow: Vec::new(), timeout: default_bmc_timeout(), calls: None }
     }
 }
 

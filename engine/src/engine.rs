@@ -7,15 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use vmetal_bmc::Gateways;
 use vmetal_lifecycle::Limits;
-use vmetal_model::boot::BootTable;
 use vmetal_model::{Failure, Host, HostStatus, Kind, Timestamp};
 use vmetal_policy::PolicyEngine;
 use vmetal_runtime::{Clock, Entropy, Lane, Scheduler};
 use vmetal_store::CommitError;
 
+use crate::boots::Boots;
 use crate::claims::Desk;
 use crate::config::Config;
 use crate::fleet::Fleet;
@@ -24,7 +23,7 @@ use crate::ownership::{Author, Grip, Hold, Membership, Ownership, Refusal};
 use crate::questions::Questions;
 use crate::tenants::Tenants;
 
-/// How many calls to BMCs are made at the same time. Below the 1,024 open files that a process may have by default.
+/// How many calls to BMCs are made at the same time where the configuration does not say.
 const BMC_CALLS: usize = 512;
 
 /// Names one object.
@@ -70,7 +69,7 @@ pub struct Engine {
     /// Who is to be looked at, and when.
     pub scheduler: Scheduler<ObjectKey>,
     /// What `vmetal-netboot` answers from.
-    pub boot: watch::Sender<BootTable>,
+    pub boots: Arc<Boots>,
     /// Claims that wait to be decided on.
     pub desk: Desk,
     /// Which claims were told that there is nothing for them, and what they were told that of.
@@ -122,6 +121,7 @@ impl Engine {
         let Parts { config, fleet, ledger, gateways, tenants, policies, limits, ownership, clock, entropy } = parts;
         let scheduler = Scheduler::new(Arc::clone(&clock));
         let membership = Membership::new(&ownership, ledger.store());
+        let bmc_calls = Lane::new("bmc", config.bmc.calls.unwrap_or(BMC_CALLS).max(1));
         Arc::new(Engine {
             config,
             fleet,
@@ -135,10 +135,10 @@ impl Engine {
             clock,
             entropy,
             scheduler,
-            boot: watch::Sender::new(BootTable::default()),
+            boots: Arc::default(),
             desk: Desk::default(),
             questions: Questions::default(),
-            bmc_calls: Lane::new("bmc", BMC_CALLS),
+            bmc_calls,
             under_way: Mutex::default(),
             stopping: AtomicBool::new(false),
         })

@@ -4,7 +4,11 @@
 //! it made itself, and by the loop that follows the store, in order of revision, with everybody's. Older news about an
 //! object than what is known is ignored, so the two may overtake each other.
 
+mod addresses;
+mod waiting;
+
 use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -12,6 +16,11 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use vmetal_model::{Host, Image, Kind, NodeType, TenantCluster, TenantNode, Uid};
 use vmetal_policy::{Columns, View};
+
+pub use waiting::Bell;
+
+use addresses::Addresses;
+use waiting::Waiting;
 
 /// One object of any kind.
 #[derive(Debug, Clone)]
@@ -77,6 +86,8 @@ struct Tables {
     tokens: HashMap<Uid, String>,
     /// Names of hosts by the digest of their boot token: installers are known by nothing else.
     callers: HashMap<String, String>,
+    /// Who has which address.
+    addresses: Addresses,
 }
 
 /// The objects, and a signal that something changed.
@@ -84,12 +95,19 @@ pub struct Fleet {
     tables: RwLock<Tables>,
     /// Wakes those who wait in the order in which they came: a simulation must be able to repeat itself.
     changed: Notify,
+    /// Those who wait for one host.
+    waiting: Waiting,
     settled: AtomicU64,
 }
 
 impl Default for Fleet {
     fn default() -> Self {
-        Fleet { tables: RwLock::default(), changed: Notify::new(), settled: AtomicU64::new(0) }
+        Fleet {
+            tables: RwLock::default(),
+            changed: Notify::new(),
+            waiting: Waiting::default(),
+            settled: AtomicU64::new(0),
+        }
     }
 }
 
@@ -105,6 +123,7 @@ impl Fleet {
     /// Takes in a commit. Older news about an object than what is known is ignored, and so is everything that is settled:
     /// whoever comes that late was overtaken by the one that follows the store, and what was removed since is forgotten.
     pub fn take(&self, revision: u64, updates: impl IntoIterator<Item = Update>) {
+        let mut hosts = Vec::new();
         self.write(|tables| {
             // Under the lock: `settle` must not come between the question and the change.
             if revision <= self.revision() {
@@ -115,8 +134,13 @@ impl Fleet {
                     Update::Put(entry) => (entry.kind(), &entry.metadata().name),
                     Update::Gone(kind, name) => (*kind, name),
                 };
-                if tables.removed.get(&(kind, name.clone())).is_some_and(|removed| *removed >= revision) {
+                if !tables.removed.is_empty()
+                    && tables.removed.get(&(kind, name.clone())).is_some_and(|removed| *removed >= revision)
+                {
                     continue;
+                }
+                if kind == Kind::Host {
+                    hosts.push(name.clone());
                 }
                 match update {
                     Update::Put(Entry::Host(o)) => tables.put_host(o),
@@ -129,6 +153,7 @@ impl Fleet {
             }
         });
         self.changed.notify_waiters();
+        hosts.iter().for_each(|host| self.waiting.ring(host));
     }
 
     /// Says that everything up to a revision was taken in. For the one that follows the store in order.
@@ -142,6 +167,11 @@ impl Fleet {
     /// Completes with the next change after this call; for those who wait for something.
     pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+
+    /// Rings with the changes of one host, and of no other.
+    pub fn bell(&self, host: &str) -> Bell<'_> {
+        self.waiting.bell(host)
     }
 
     /// The revision up to which nothing is missing. Single objects may be newer.
@@ -192,6 +222,23 @@ impl Fleet {
     /// Says which labels tell where a host is, from the widest to the narrowest. For the start, before any host.
     pub fn set_levels(&self, levels: Vec<String>) {
         self.write(|t| t.columns = Columns::new(levels));
+    }
+
+    /// How many hosts there are.
+    pub fn host_count(&self) -> usize {
+        self.read(|t| t.hosts.len())
+    }
+
+    /// Promises the lowest address from `first` to `last` that no host holds or declares, no other promise is about, and
+    /// that is not among `taken`. The promise ends when it is dropped: after the commit that keeps it.
+    pub fn promise_address(
+        self: &Arc<Self>,
+        first: Ipv4Addr,
+        last: Ipv4Addr,
+        taken: &[Ipv4Addr],
+    ) -> Option<AddressPromise> {
+        let address = self.write(|t| t.addresses.promise(first, last, taken))?;
+        Some(AddressPromise { fleet: Arc::clone(self), address })
     }
 
     /// All claims, by name.
@@ -270,9 +317,26 @@ fn put<T>(table: &mut BTreeMap<String, Arc<T>>, object: Arc<T>, metadata: impl F
     }
 }
 
+/// An address that is chosen for a host and not committed yet.
+pub struct AddressPromise {
+    fleet: Arc<Fleet>,
+    /// The address.
+    pub address: Ipv4Addr,
+}
+
+impl Drop for AddressPromise {
+    fn drop(&mut self) {
+        self.fleet.write(|t| t.addresses.release(self.address));
+    }
+}
+
 impl Tables {
     fn put_host(&mut self, host: Arc<Host>) {
         let name = host.name().to_owned();
+        let known = self.hosts.get(&name).cloned();
+        if known.as_ref().is_none_or(|known| known.metadata.revision < host.metadata.revision) {
+            self.addresses.note(known.as_deref(), Some(&host));
+        }
         let digest = |tables: &Tables| Some(tables.hosts.get(&name)?.status.boot.as_ref()?.token_sha256.clone());
         let before = digest(self);
         put(&mut self.hosts, host, |o| &o.metadata);
@@ -293,9 +357,13 @@ impl Tables {
             }
         }
         self.removed.insert((kind, name.to_owned()), revision);
-        if kind == Kind::Host {
-            self.callers
-                .retain(|_, host| host != name || self.hosts.get(name).is_some_and(|o| o.metadata.revision > revision));
+        if kind == Kind::Host
+            && let Some(host) = self.hosts.get(name).filter(|host| host.metadata.revision < revision).cloned()
+        {
+            self.addresses.note(Some(&host), None);
+            if let Some(boot) = &host.status.boot {
+                self.callers.remove(&boot.token_sha256);
+            }
         }
         match kind {
             Kind::Host => {
@@ -316,6 +384,7 @@ impl Tables {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use futures::FutureExt as _;
     use vmetal_model::{ImageSpec, ImageStatus, Object, Timestamp};
 
     fn image(revision: u64) -> Update {
@@ -352,6 +421,20 @@ mod tests {
         fleet.settle(10);
         fleet.take(9, [image(9)]);
         assert_eq!(revision(&fleet), None, "who comes after everything was settled brings nothing back");
+    }
+
+    #[tokio::test]
+    async fn news_of_one_host_wakes_nobody_who_waits_for_another() {
+        let fleet = Fleet::default();
+        let (a, b) = (fleet.bell("a"), fleet.bell("b"));
+        let (mut rung_a, mut rung_b) = (Box::pin(a.rung()), Box::pin(b.rung()));
+        fleet.take(1, [Update::Gone(Kind::Host, "a".to_owned())]);
+        assert!((&mut rung_a).now_or_never().is_some() && (&mut rung_b).now_or_never().is_none());
+        fleet.take(2, [Update::Gone(Kind::TenantNode, "b".to_owned())]);
+        assert!((&mut rung_b).now_or_never().is_none());
+        drop((rung_a, rung_b));
+        drop((a, b));
+        assert_eq!(fleet.waiting.len(), 0, "nothing is kept for those who are gone");
     }
 
     #[test]

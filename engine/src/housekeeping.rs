@@ -47,6 +47,18 @@ async fn tidy(
     Ok(store.revision().await?)
 }
 
+/// How long the way to a BMC is kept without a call.
+const GATEWAY_IDLE: Duration = Duration::from_secs(15);
+
+/// Gives back the memory and the connections of BMCs that nothing is asked of: most hosts rest most of the time. Runs until
+/// dropped.
+pub async fn drop_idle_gateways(gateways: &vmetal_bmc::Gateways) {
+    loop {
+        tokio::time::sleep(GATEWAY_IDLE).await;
+        gateways.drop_idle(GATEWAY_IDLE);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

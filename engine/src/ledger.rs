@@ -343,6 +343,19 @@ pub fn decode_token(change: &ObjectChange) -> Option<(Uid, Option<String>)> {
     Some((uid, token))
 }
 
+/// As [`decode_change`], for the one who follows the store. What the fleet knows already, because
+/// this engine committed it, is not read again; where the fleet is ahead of the change, it is what the fleet knows.
+pub fn decode_news(change: &ObjectChange, fleet: &Fleet) -> Result<Option<Update>, ReadError> {
+    if let ObjectChange::Put(stored) = change
+        && let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == stored.key.kind.as_str())
+        && let Some(known) = fleet.entry(kind, &stored.key.name)
+        && known.metadata().revision >= stored.revision.0
+    {
+        return Ok(Some(Update::Put(known)));
+    }
+    decode_change(change)
+}
+
 /// The frame of a new object.
 pub fn new_metadata(name: &str, entropy: [u8; 16], now: Timestamp) -> vmetal_model::Metadata {
     vmetal_model::Metadata {

@@ -9,9 +9,11 @@
 
 pub mod agent;
 pub mod backend;
+pub mod boots;
 pub mod claims;
 pub mod config;
 pub mod engine;
+mod files;
 pub mod fleet;
 pub mod housekeeping;
 pub mod ledger;

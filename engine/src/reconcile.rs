@@ -17,15 +17,17 @@ use vmetal_store::{Change, CommitError, ReadError, Revision, Selector, Shard, St
 
 use crate::engine::{Engine, ObjectKey};
 use crate::fleet::{Entry, Update};
-use crate::ledger::{decode_change, decode_token};
-use crate::netboot::Table;
+use crate::ledger::{decode_news, decode_token};
 use crate::ownership::ENGINES;
 use crate::secrets;
 
 /// How many objects are decided on at the same time. Decisions are short; effects run apart.
 const WORKERS: usize = 16;
-/// How long changes of hosts are gathered before the classes are counted again.
+/// How long changes of hosts are gathered before the classes are counted again: so long, and as long again for each
+/// [`COUNT_SLOWER`] hosts, because counting looks at all of them.
 const COUNT_PAUSE: Duration = Duration::from_millis(200);
+/// See [`COUNT_PAUSE`].
+const COUNT_SLOWER: usize = 2_000;
 
 impl Engine {
     /// Looks at every object once, then at each when it is due or something happened to it. Runs until dropped.
@@ -115,10 +117,9 @@ impl Engine {
 
     /// Follows the store and wakes whatever a change concerns. Runs until dropped.
     pub async fn follow_forever(self: Arc<Self>) {
-        let mut table = Table::new(&self.fleet);
-        self.boot.send_replace(table.publish(self.fleet.revision()));
         let mut seen = Seen::default();
         loop {
+            self.boots.fill(&self.fleet);
             let after = Revision(self.fleet.revision());
             let mut changes = self.ledger.store().watch(Selector::All, after);
             while let Some(change) = changes.next().await {
@@ -134,11 +135,11 @@ impl Engine {
                         {
                             membership.hear();
                         }
-                        for update in committed.objects.iter().map(decode_change) {
+                        for update in committed.objects.iter().map(|change| decode_news(change, &self.fleet)) {
                             match update {
                                 Ok(Some(update)) => {
                                     self.fleet.take(revision, [update.clone()]);
-                                    self.changed(&update, &mut seen, &mut table, revision);
+                                    self.changed(&update, &mut seen, revision);
                                 }
                                 Ok(None) => {}
                                 Err(error) => tracing::error!(%error, "a change cannot be read"),
@@ -161,8 +162,6 @@ impl Engine {
             if let Err(error) = self.restore_boot_tokens().await {
                 tracing::error!(%error, "the boot tokens cannot be read; trying again");
             }
-            table = Table::new(&self.fleet);
-            self.boot.send_replace(table.publish(self.fleet.revision()));
             self.wake_all(|_| true);
         }
     }
@@ -176,7 +175,7 @@ impl Engine {
         Ok(())
     }
 
-    fn changed(&self, update: &Update, seen: &mut Seen, table: &mut Table, revision: u64) {
+    fn changed(&self, update: &Update, seen: &mut Seen, revision: u64) {
         let (kind, name) = match update {
             Update::Put(entry) => (entry.kind(), entry.metadata().name.as_str()),
             Update::Gone(kind, name) => (*kind, name.as_str()),
@@ -184,9 +183,7 @@ impl Engine {
         self.scheduler.wake(ObjectKey::new(kind, name));
         match update {
             Update::Put(Entry::Host(host)) => {
-                if table.update(host, &self.fleet) {
-                    self.boot.send_replace(table.publish(revision));
-                }
+                self.boots.update(host, &self.fleet, revision);
                 let pool = seen.host(host);
                 if let Some(node) = pool.claimant {
                     self.scheduler.wake(ObjectKey::new(Kind::TenantNode, node));
@@ -199,9 +196,7 @@ impl Engine {
                 }
             }
             Update::Gone(Kind::Host, name) => {
-                if table.remove(name) {
-                    self.boot.send_replace(table.publish(revision));
-                }
+                self.boots.remove(name, revision);
                 seen.hosts.remove(name);
                 self.classes_changed();
                 self.wake_nodes(&[TenantNodePhase::Released]);
@@ -233,8 +228,10 @@ impl Engine {
 
     /// Has the classes counted again, soon: ten thousand hosts that move at once must not have them counted each time.
     fn classes_changed(&self) {
+        let slower = u32::try_from(self.fleet.host_count() / COUNT_SLOWER).unwrap_or(u32::MAX);
+        let pause = COUNT_PAUSE.saturating_mul(slower.saturating_add(1));
         for node_type in self.fleet.node_types() {
-            self.scheduler.wake_after(ObjectKey::new(Kind::NodeType, node_type.name()), COUNT_PAUSE);
+            self.scheduler.wake_after(ObjectKey::new(Kind::NodeType, node_type.name()), pause);
         }
     }
 

@@ -38,7 +38,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When something it needs is missing or in use: the message says what.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    config.bmc.calls.get_or_insert_with(|| crate::files::bmc_calls(crate::files::raise_limit()));
     prepare(&config.state_dir)?;
     let store = open_store(config.store_place()?).await?;
     let fleet = Arc::new(Fleet::default());
@@ -61,6 +62,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         config,
     });
     engine.restore_boot_tokens().await?;
+    engine.boots.fill(&engine.fleet);
     let config = &engine.config;
     let token_file = config.state_dir.join("admin.token");
     let (tokens, first) = TokenStore::load_or_create(&config.state_dir.join("tokens"), &token_file)?;
@@ -95,6 +97,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         ended = &mut serving => return ended,
         () = Arc::clone(&engine).reconcile_forever() => {}
         () = Arc::clone(&engine).follow_forever() => {}
+        () = crate::housekeeping::drop_idle_gateways(&engine.gateways) => {}
         () = crate::housekeeping::keep_house(engine.ledger.store(), engine.fleet.revision()) => {}
         () = engine.take_part_forever() => {}
         () = stop => {}

@@ -269,11 +269,17 @@ fn start_engine(options: &Options<'_>, directory: &Path) -> Result<(Process, Str
 async fn follow(client: NetbootClient, world: Arc<World>) {
     let mut feed = client.follow_boot();
     while let Some(news) = feed.next().await {
-        if let BootFeed::Table(table) = news {
-            for entry in table.entries {
-                for mac in entry.macs {
-                    world.boots.set(mac, Some(entry.target.clone()));
-                }
+        let entries = match news {
+            BootFeed::Table(table) => table.entries,
+            BootFeed::Change(change) => change.entries,
+            BootFeed::Away(error) => {
+                eprintln!("bench: the engine is away: {error}");
+                continue;
+            }
+        };
+        for entry in entries {
+            for mac in entry.macs {
+                world.boots.set(mac, Some(entry.target.clone()));
             }
         }
     }

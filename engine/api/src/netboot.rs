@@ -12,7 +12,7 @@ use std::fmt;
 use std::future::Future;
 
 use futures::stream::BoxStream;
-use vmetal_model::boot::{BootEvent, BootTable};
+use vmetal_model::boot::{BootEvent, BootNews};
 
 pub use client::{BootFeed, NetbootClient};
 pub use server::serve;
@@ -55,8 +55,8 @@ impl fmt::Debug for AgentReply {
 
 /// The engine, as the network boot process sees it.
 pub trait NetbootBackend: Send + Sync + 'static {
-    /// The boot table, whole, at once and whenever it changes. A stream that ends is asked for again.
-    fn watch_boot(&self) -> BoxStream<'static, BootTable>;
+    /// The boot table, whole, at once; then what changes. A stream that ends is asked for again.
+    fn watch_boot(&self) -> BoxStream<'static, BootNews>;
 
     /// Answers one request. May hold it for as long as the request's own `wait` says.
     fn agent(&self, request: AgentRequest) -> impl Future<Output = AgentReply> + Send;

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use vmetal_api::ServeError;
 use vmetal_api::netboot::{AgentReply, AgentRequest, BootFeed, NetbootBackend, NetbootClient, serve};
 use vmetal_model::Timestamp;
-use vmetal_model::boot::{BootEvent, BootTable};
+use vmetal_model::boot::{BootEvent, BootNews, BootTable};
 
 struct Engine {
     table: watch::Receiver<BootTable>,
@@ -19,8 +19,8 @@ struct Engine {
 }
 
 impl NetbootBackend for Engine {
-    fn watch_boot(&self) -> BoxStream<'static, BootTable> {
-        tokio_stream::wrappers::WatchStream::new(self.table.clone()).boxed()
+    fn watch_boot(&self) -> BoxStream<'static, BootNews> {
+        tokio_stream::wrappers::WatchStream::new(self.table.clone()).map(BootNews::Whole).boxed()
     }
 
     async fn agent(&self, request: AgentRequest) -> AgentReply {
@@ -72,9 +72,9 @@ async fn the_three_calls_cross_a_private_socket() {
 
     let client = NetbootClient::connect(&path);
     let mut boot = client.watch_boot().await.unwrap();
-    assert_eq!(boot.next().await.unwrap().unwrap().revision, 1);
+    assert_eq!(boot.next().await.unwrap().unwrap(), BootNews::Whole(BootTable { revision: 1, entries: Vec::new() }));
     table.send_replace(BootTable { revision: 2, entries: Vec::new() });
-    assert_eq!(boot.next().await.unwrap().unwrap().revision, 2);
+    assert_eq!(boot.next().await.unwrap().unwrap(), BootNews::Whole(BootTable { revision: 2, entries: Vec::new() }));
 
     let request = AgentRequest {
         method: "POST".into(),

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -70,9 +71,16 @@ impl fmt::Debug for Gateways {
 #[derive(Default)]
 struct Table {
     /// By [`BmcAddress::identity`].
-    gateways: HashMap<String, (BmcTarget, Arc<Known>)>,
+    gateways: HashMap<String, Way>,
     /// By [`BmcAddress::origin`].
-    links: HashMap<String, Weak<Link>>,
+    links: HashMap<String, Arc<Link>>,
+}
+
+/// A gateway, what it was made for, and when it was last asked for.
+struct Way {
+    target: BmcTarget,
+    known: Arc<Known>,
+    used: Instant,
 }
 
 impl Gateways {
@@ -99,10 +107,11 @@ impl Gateways {
     pub fn for_host(&self, target: &BmcTarget, fence: Arc<dyn Fence>) -> Result<Gateway, BmcError> {
         let (identity, origin) = (target.address.identity(), target.address.origin());
         let mut table = self.table();
-        if let Some((same, known)) = table.gateways.get(&identity)
-            && same == target
+        if let Some(way) = table.gateways.get_mut(&identity)
+            && way.serves(target)
         {
-            return Ok(Gateway { known: Arc::clone(known), fence, expected: Identity::default() });
+            way.used = Instant::now();
+            return Ok(Gateway { known: Arc::clone(&way.known), fence, expected: Identity::default() });
         }
         let setup = |reason| BmcError::Setup { origin: origin.clone(), reason };
         let parse = |path: String| {
@@ -113,8 +122,8 @@ impl Gateways {
             (None, Some(found)) => SystemPath::Found(parse(found.clone())?),
             (None, None) => SystemPath::Unknown,
         };
-        let link =
-            table.links.get(&origin).and_then(Weak::upgrade).unwrap_or_else(|| Arc::new(Link::new(&self.config)));
+        let link = table.links.entry(origin.clone()).or_insert_with(|| Arc::new(Link::new(&self.config)));
+        let link = Arc::clone(link);
         let trust = match target.address.scheme() {
             BmcScheme::RedfishHttps => Some(&target.tls),
             BmcScheme::RedfishHttp => None,
@@ -130,15 +139,54 @@ impl Gateways {
         )?;
         let known =
             Arc::new(Known { transport, config: Arc::clone(&self.config), system_path: Mutex::new(system_path) });
-        table.links.retain(|_, link| link.strong_count() > 0);
-        table.links.insert(origin, Arc::downgrade(&link));
-        table.gateways.insert(identity, (target.clone(), Arc::clone(&known)));
+        let way = Way { target: target.clone(), known: Arc::clone(&known), used: Instant::now() };
+        table.gateways.insert(identity, way);
         Ok(Gateway { known, fence, expected: Identity::default() })
     }
 
     /// Forgets a BMC whose host is gone. Calls under way finish.
     pub fn forget(&self, address: &BmcAddress) {
-        self.table().gateways.remove(&address.identity());
+        let mut table = self.table();
+        table.gateways.remove(&address.identity());
+        let origin = address.origin();
+        // Another system of the same BMC may still need it.
+        if table.links.get(&origin).is_some_and(|link| Arc::strong_count(link) == 1) {
+            table.links.remove(&origin);
+        }
+    }
+
+    /// Drops gateways that no call was made through for this long, with their connections and TLS sessions. What protects a
+    /// BMC stays for as long as it has something to remember.
+    pub fn drop_idle(&self, idle: Duration) {
+        let now = Instant::now();
+        let mut table = self.table();
+        table.gateways.retain(|_, way| now.duration_since(way.used) < idle || Arc::strong_count(&way.known) > 1);
+        table.links.retain(|_, link| Arc::strong_count(link) > 1 || !link.is_clean(now));
+        table.gateways.shrink_to_fit();
+        table.links.shrink_to_fit();
+    }
+
+    /// How many gateways there are.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.table().gateways.len()
+    }
+}
+
+impl Way {
+    /// Whether the gateway serves this target too: it is the same, or names the system that the gateway found itself.
+    fn serves(&self, target: &BmcTarget) -> bool {
+        let found = match &*self.known.system_path.lock().unwrap_or_else(PoisonError::into_inner) {
+            SystemPath::Found(path) => Some(path.as_str().trim_end_matches('/').to_owned()),
+            SystemPath::Declared(_) | SystemPath::Unknown => None,
+        };
+        let same_system =
+            self.target.system_path == target.system_path || found.is_some() && found == target.system_path;
+        let BmcTarget { address, username, password, password_version, tls, system_path: _ } = target;
+        let mine = &self.target;
+        same_system
+            && (address, username, password, password_version, tls)
+                == (&mine.address, &mine.username, &mine.password, &mine.password_version, &mine.tls)
     }
 }
 
@@ -545,5 +593,85 @@ async fn uncancelled<T: Send + 'static>(effect: impl Future<Output = T> + Send +
             // Only a runtime that shuts down cancels the task, and then nothing runs any more, this future included.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::fence::Alone;
+    use crate::guard::AddressGuard;
+    use crate::wire::{Wire, WireAnswer, WireError, WireRequest};
+
+    /// Lines that lead to a BMC which refuses every password.
+    struct Refusing;
+
+    impl Dial for Refusing {
+        fn dial(&self, _: &str, _: Option<&TlsTrust>) -> Result<Arc<dyn Wire>, String> {
+            Ok(Arc::new(Refusing))
+        }
+    }
+
+    impl Wire for Refusing {
+        fn exchange(&self, _: WireRequest) -> BoxFuture<'_, Result<WireAnswer, WireError>> {
+            let answer = WireAnswer { status: StatusCode::UNAUTHORIZED, headers: Default::default(), body: Vec::new() };
+            Box::pin(std::future::ready(Ok(answer)))
+        }
+
+        fn fingerprint(&self) -> Option<String> {
+            None
+        }
+    }
+
+    fn target(number: u8) -> BmcTarget {
+        BmcTarget {
+            address: format!("redfish://10.0.0.{number}/redfish/v1/Systems/1").parse().unwrap(),
+            username: "u".to_owned(),
+            password: "p".to_owned(),
+            password_version: String::new(),
+            tls: TlsTrust::Insecure,
+            system_path: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_gateways_go_and_what_protects_a_bmc_stays() {
+        let allow = AddressGuard::parse(["10.0.0.0/8"]).unwrap();
+        let gateways = Gateways::over(Config::new(allow), Arc::new(Refusing));
+        let idle = Duration::from_secs(15);
+        let busy = gateways.for_host(&target(1), Arc::new(Alone)).unwrap();
+        drop(gateways.for_host(&target(2), Arc::new(Alone)).unwrap());
+        let refused = gateways.for_host(&target(3), Arc::new(Alone)).unwrap();
+        assert!(matches!(refused.power().await, Err(BmcError::Credentials { .. })));
+        drop(refused);
+        gateways.drop_idle(idle);
+        assert_eq!(gateways.len(), 3, "none is idle yet");
+        tokio::time::advance(idle * 4).await;
+        gateways.drop_idle(idle);
+        assert_eq!(gateways.len(), 1, "one is in use");
+        assert!(Arc::ptr_eq(&busy.known, &gateways.for_host(&target(1), Arc::new(Alone)).unwrap().known));
+        let links = |gateways: &Gateways| gateways.table().links.len();
+        assert_eq!(links(&gateways), 2, "the refused password is remembered");
+        gateways.forget(&target(3).address);
+        assert_eq!(links(&gateways), 1);
+    }
+
+    #[tokio::test]
+    async fn a_system_that_was_found_needs_no_other_gateway() {
+        let allow = AddressGuard::parse(["10.0.0.0/8"]).unwrap();
+        let gateways = Gateways::over(Config::new(allow), Arc::new(Refusing));
+        let unknown = BmcTarget { address: "redfish://10.0.0.1".parse().unwrap(), ..target(1) };
+        let found = BmcTarget { system_path: Some("/redfish/v1/Systems/1".to_owned()), ..unknown.clone() };
+        let gateway = gateways.for_host(&unknown, Arc::new(Alone)).unwrap();
+        *gateway.system_path() = SystemPath::Found(ResourcePath::parse("/redfish/v1/Systems/1").unwrap());
+        assert!(Arc::ptr_eq(&gateway.known, &gateways.for_host(&found, Arc::new(Alone)).unwrap().known));
+        let elsewhere = BmcTarget { system_path: Some("/redfish/v1/Systems/2".to_owned()), ..found.clone() };
+        assert!(!Arc::ptr_eq(&gateway.known, &gateways.for_host(&elsewhere, Arc::new(Alone)).unwrap().known));
+        let gateway = gateways.for_host(&found, Arc::new(Alone)).unwrap();
+        let other = BmcTarget { password: "q".to_owned(), ..found };
+        assert!(!Arc::ptr_eq(&gateway.known, &gateways.for_host(&other, Arc::new(Alone)).unwrap().known));
     }
 }

@@ -52,6 +52,15 @@ impl Link {
         }
     }
 
+    /// Whether a new link would behave the same: nothing was refused, nothing failed, and the pace has caught up.
+    pub(crate) fn is_clean(&self, now: Instant) -> bool {
+        let state = self.state();
+        state.refused.seen.is_empty()
+            && state.breaker.failures == 0
+            && state.pause.as_ref().is_none_or(|pause| pause.until <= now)
+            && state.pace.next.is_none_or(|next| next <= now)
+    }
+
     /// Never held across an await. Bookkeeping stays usable after a panic elsewhere: every update is a single assignment.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

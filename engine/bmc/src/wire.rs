@@ -91,6 +91,9 @@ pub trait Dial: Send + Sync {
     }
 }
 
+/// How long a connection is kept for the next call. Calls come in bursts; between them lie minutes in firmware.
+const POOL_IDLE: Duration = Duration::from_secs(5);
+
 /// Lines of TCP, TLS and HTTP/1.1.
 pub struct HttpDial {
     roots: Arc<rustls::RootCertStore>,
@@ -130,7 +133,7 @@ impl Dial for HttpDial {
             .connect_timeout(self.connect_timeout)
             .timeout(self.request_timeout)
             .pool_max_idle_per_host(2)
-            .pool_idle_timeout(Duration::from_secs(15))
+            .pool_idle_timeout(POOL_IDLE)
             .dns_resolver(Arc::new(GuardedResolver(self.guard.clone())))
             .tls_backend_preconfigured(tls)
             .build()

@@ -18,6 +18,27 @@ pub struct BootTable {
     pub entries: Vec<BootEntry>,
 }
 
+/// What a follower of the boot table is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "news")]
+pub enum BootNews {
+    /// The whole table: what was known before is void.
+    Whole(BootTable),
+    /// What is different from what was told before.
+    Change(BootChange),
+}
+
+/// A change of a boot table.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BootChange {
+    /// The store revision of the table after it.
+    pub revision: u64,
+    /// Entries that are new, or replace the one of the same host.
+    pub entries: Vec<BootEntry>,
+    /// Hosts that have no entry any more.
+    pub gone: Vec<String>,
+}
+
 /// One host on the provisioning network.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootEntry {

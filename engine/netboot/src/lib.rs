@@ -30,16 +30,18 @@
 //! The difference is iPXE waiting for an IPv6 router. An advertisement with lifetime 0, without prefix and without flags is
 //! enough to end the wait ([`ra`]).
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use vmetal_api::netboot::{BootFeed, NetbootClient};
+use vmetal_model::boot::{BootEntry, BootTable};
 
 use assets::{Assets, AssetsError};
 use dhcp::boot::HttpBase;
@@ -191,20 +193,81 @@ pub async fn serve(config: ServeConfig, shutdown: impl Future<Output = ()>) -> R
 /// Keeps the table up to date. While the engine is away the last table holds.
 async fn follow(engine: NetbootClient, shared: Arc<Shared>) {
     let mut feed = engine.follow_boot();
+    let mut entries = Entries::default();
     while let Some(news) = feed.next().await {
-        match news {
+        entries.take(news);
+        // What has come meanwhile goes into the same table: building one looks at all hosts.
+        while let Some(Some(news)) = feed.next().now_or_never() {
+            entries.take(news);
+        }
+        let Some(table) = entries.table() else { continue };
+        let (table, conflicts) = Table::new(table);
+        for conflict in conflicts {
+            tracing::error!("{conflict}");
+        }
+        tracing::debug!(revision = table.revision(), hosts = table.len(), "new boot table");
+        shared.sessions().forget(|mac| table.by_mac(mac).is_some(), crate::clock::now());
+        shared.tables.store(table);
+    }
+}
+
+/// The boot table as it was told, piece by piece.
+#[derive(Default)]
+struct Entries {
+    revision: u64,
+    entries: BTreeMap<String, BootEntry>,
+    news: bool,
+}
+
+impl Entries {
+    fn take(&mut self, news: BootFeed) {
+        let (revision, entries) = match news {
             BootFeed::Table(table) => {
-                let (table, conflicts) = Table::new(table);
-                for conflict in conflicts {
-                    tracing::error!("{conflict}");
+                self.entries.clear();
+                (table.revision, table.entries)
+            }
+            BootFeed::Change(change) => {
+                for host in &change.gone {
+                    self.entries.remove(host);
                 }
-                tracing::debug!(revision = table.revision(), hosts = table.len(), "new boot table");
-                shared.sessions().forget(|mac| table.by_mac(mac).is_some(), crate::clock::now());
-                shared.tables.store(table);
+                (change.revision, change.entries)
             }
             BootFeed::Away(error) => {
-                tracing::warn!(%error, "the engine is away; going on with the last boot table");
+                return tracing::warn!(%error, "the engine is away; going on with the last boot table");
             }
-        }
+        };
+        self.revision = revision;
+        self.entries.extend(entries.into_iter().map(|entry| (entry.host.clone(), entry)));
+        self.news = true;
+    }
+
+    /// The table, if it is another than last time.
+    fn table(&mut self) -> Option<BootTable> {
+        let table = || BootTable { revision: self.revision, entries: self.entries.values().cloned().collect() };
+        std::mem::take(&mut self.news).then(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::testing::{agent_entry, disk_entry};
+    use vmetal_model::boot::BootChange;
+
+    #[test]
+    fn changes_are_put_together_to_what_the_whole_table_would_be() {
+        let mut entries = Entries::default();
+        assert_eq!(entries.table(), None);
+        entries.take(BootFeed::Table(BootTable { revision: 1, entries: vec![disk_entry("a", 1), disk_entry("b", 2)] }));
+        let change = BootChange { revision: 2, entries: vec![agent_entry("c", 3)], gone: vec!["a".to_owned()] };
+        entries.take(BootFeed::Change(change));
+        let change = BootChange { revision: 3, entries: vec![agent_entry("b", 2)], gone: Vec::new() };
+        entries.take(BootFeed::Change(change));
+        let table = entries.table().unwrap();
+        assert_eq!(table, BootTable { revision: 3, entries: vec![agent_entry("b", 2), agent_entry("c", 3)] });
+        assert_eq!(entries.table(), None, "nothing new");
+        entries.take(BootFeed::Table(BootTable { revision: 4, entries: vec![disk_entry("d", 4)] }));
+        assert_eq!(entries.table().unwrap().entries, [disk_entry("d", 4)], "a whole table voids what was known");
     }
 }

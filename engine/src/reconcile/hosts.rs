@@ -1,6 +1,5 @@
 //! Hosts: the step, and the effects on hardware.
 
-use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use vmetal_model::{Cause, Failure, Host, HostPhase, HostStatus, Kind, OperationK
 use vmetal_store::CommitError;
 
 use crate::engine::{Engine, ObjectKey};
+use crate::fleet::AddressPromise;
 use crate::ledger::{Batch, INDEX_ADDRESS};
 use crate::ownership::{Author, Grip};
 use crate::secrets;
@@ -23,11 +23,30 @@ use crate::secrets;
 struct Brought {
     effected: Effected,
     boot_token: Option<String>,
+    /// Held until the outcome is committed.
+    promise: Option<Chosen>,
+}
+
+/// An address for a host.
+enum Chosen {
+    /// The declaration says so.
+    Declared(Ipv4Addr),
+    /// From the range; nobody else is given it meanwhile.
+    Promised(AddressPromise),
+}
+
+impl Chosen {
+    fn address(&self) -> Ipv4Addr {
+        match self {
+            Chosen::Declared(address) => *address,
+            Chosen::Promised(promise) => promise.address,
+        }
+    }
 }
 
 impl From<Effected> for Brought {
     fn from(effected: Effected) -> Self {
-        Brought { effected, boot_token: None }
+        Brought { effected, boot_token: None, promise: None }
     }
 }
 
@@ -97,7 +116,10 @@ impl Engine {
         let Some(id) = host.status.operation.as_ref().map(|op| op.id) else { return };
         let mut taken: Vec<Ipv4Addr> = Vec::new();
         loop {
-            let result = self.act(grip, &host, kind, &taken).await;
+            let (result, token, _promise) = match self.act(grip, &host, kind, &taken).await {
+                Ok(Brought { effected, boot_token, promise }) => (Ok(effected), boot_token, promise),
+                Err(setback) => (Err(setback), None, None),
+            };
             if let (Err(setback), Err(fenced)) = (&result, grip.check()) {
                 // Whoever owns the host now looks before it acts; so does this engine, should it be itself.
                 tracing::warn!(
@@ -108,8 +130,6 @@ impl Engine {
                 );
                 return;
             }
-            let token = result.as_ref().ok().and_then(|brought| brought.boot_token.clone());
-            let result = result.map(|brought| brought.effected);
             let committed = self
                 .change_host(
                     Author::Owner(grip.hold()),
@@ -146,7 +166,11 @@ impl Engine {
         taken: &[Ipv4Addr],
     ) -> Result<Brought, Setback> {
         match kind {
-            OperationKind::AllocateAddress => Ok(Effected::Address(self.allocate(host, taken)?).into()),
+            OperationKind::AllocateAddress => {
+                let chosen = self.allocate(host, taken)?;
+                let effected = Effected::Address(chosen.address());
+                Ok(Brought { promise: Some(chosen), ..effected.into() })
+            }
             OperationKind::OpenBoot => Ok(self.open_boot(&host.status)),
             OperationKind::ProbeBmc => {
                 let mut facts = self.gateway(grip, host).await?.probe().await.map_err(|e| self.setback(&e))?;
@@ -214,10 +238,10 @@ impl Engine {
     }
 
     /// The declared address, or the lowest free one of the range.
-    fn allocate(&self, host: &Host, taken: &[Ipv4Addr]) -> Result<Ipv4Addr, Failure> {
+    fn allocate(&self, host: &Host, taken: &[Ipv4Addr]) -> Result<Chosen, Failure> {
         if let Some(address) = host.spec.address {
             return match taken.contains(&address) {
-                false => Ok(address),
+                false => Ok(Chosen::Declared(address)),
                 true => Err(Failure {
                     cause: Cause::AddressExhausted,
                     message: format!("the declared address {address} belongs to another host"),
@@ -226,16 +250,10 @@ impl Engine {
                 }),
             };
         }
-        let hosts = self.fleet.hosts();
-        let others = hosts.iter().filter(|other| other.metadata.uid != host.metadata.uid);
-        let used: HashSet<Ipv4Addr> = others
-            .flat_map(|other| [other.status.address, other.spec.address])
-            .flatten()
-            .chain(taken.iter().copied())
-            .collect();
         let network = &self.config.network;
         let (first, last) = (u32::from(network.range_start), u32::from(network.range_end));
-        (first..=last).map(Ipv4Addr::from).find(|address| !used.contains(address)).ok_or_else(|| Failure {
+        let promise = self.fleet.promise_address(network.range_start, network.range_end, taken);
+        promise.map(Chosen::Promised).ok_or_else(|| Failure {
             cause: Cause::AddressExhausted,
             message: format!(
                 "all {} addresses from {} to {} are reserved",
@@ -265,6 +283,6 @@ impl Engine {
             work_done: None,
             phoned_home: None,
         };
-        Brought { effected: Effected::Boot(attempt), boot_token: Some(token) }
+        Brought { effected: Effected::Boot(attempt), boot_token: Some(token), promise: None }
     }
 }

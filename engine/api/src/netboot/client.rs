@@ -7,7 +7,7 @@ use futures::stream::{BoxStream, StreamExt as _};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
-use vmetal_model::boot::{BootEvent, BootTable};
+use vmetal_model::boot::{BootChange, BootEvent, BootNews, BootTable};
 
 use super::{AgentReply, AgentRequest};
 use crate::error::ApiError;
@@ -31,8 +31,10 @@ pub struct NetbootClient {
 /// What [`NetbootClient::follow_boot`] tells.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BootFeed {
-    /// The table as it is now.
+    /// The whole table as it is now.
     Table(BootTable),
+    /// What changed since.
+    Change(BootChange),
     /// The engine is away; the last table still holds. Said once per outage.
     Away(ApiError),
 }
@@ -67,27 +69,27 @@ impl NetbootClient {
         ApiError::Incompatible { message: format!("{what} cannot be read or written: {error}") }
     }
 
-    /// The boot table, whole, at once and whenever it changes, until the connection breaks.
+    /// The boot table, whole, at once; then what changes, until the connection breaks.
     ///
     /// # Errors
     /// [`ApiError`] when the stream cannot be opened.
-    pub async fn watch_boot(&self) -> Result<BoxStream<'static, Result<BootTable, ApiError>>, ApiError> {
+    pub async fn watch_boot(&self) -> Result<BoxStream<'static, Result<BootNews, ApiError>>, ApiError> {
         let stream = self.rpc.clone().watch_boot(proto::WatchBootRequest {}).await;
         let stream = stream.map_err(|status| self.failed(&status))?.into_inner();
         let this = self.clone();
-        let table = move |item: Result<proto::BootTable, tonic::Status>| match item {
-            Ok(table) => {
-                serde_json::from_slice(&table.json).map_err(|e| Self::incompatible("the engine's boot table", &e))
+        let news = move |item: Result<proto::BootNews, tonic::Status>| match item {
+            Ok(news) => {
+                serde_json::from_slice(&news.json).map_err(|e| Self::incompatible("the engine's boot table", &e))
             }
             Err(status) => Err(this.failed(&status)),
         };
-        Ok(stream.map(table).boxed())
+        Ok(stream.map(news).boxed())
     }
 
     /// The boot table for ever: a broken stream is opened again after a second. Never ends.
     pub fn follow_boot(&self) -> BoxStream<'static, BootFeed> {
         enum State {
-            Open(BoxStream<'static, Result<BootTable, ApiError>>),
+            Open(BoxStream<'static, Result<BootNews, ApiError>>),
             /// To be opened; the outage has been told or there was none yet.
             Closed(Told),
         }
@@ -101,7 +103,12 @@ impl NetbootClient {
             loop {
                 let (error, told) = match state {
                     State::Open(mut stream) => match stream.next().await {
-                        Some(Ok(table)) => return Some((BootFeed::Table(table), (State::Open(stream), this))),
+                        Some(Ok(BootNews::Whole(table))) => {
+                            return Some((BootFeed::Table(table), (State::Open(stream), this)));
+                        }
+                        Some(Ok(BootNews::Change(change))) => {
+                            return Some((BootFeed::Change(change), (State::Open(stream), this)));
+                        }
                         Some(Err(error)) => (error, Told::No),
                         None => {
                             let reason = "it ended the connection".to_owned();

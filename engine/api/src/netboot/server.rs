@@ -45,7 +45,12 @@ pub async fn serve<B: NetbootBackend>(
     let service = NetbootServer::new(Service { backend, stopping: stopping.clone() })
         .max_decoding_message_size(crate::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(crate::MAX_MESSAGE_BYTES);
-    let server = Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, stopped(stopping));
+    // Each installer holds a question for its next order, and all of them come over one connection: the usual limit of 200
+    // would have ten thousand installers wait for each other.
+    let server = Server::builder()
+        .max_concurrent_streams(HELD_QUESTIONS)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, stopped(stopping));
     let ended = run(server, stop, shutdown, GRACE).await;
     if let Err(error) = std::fs::remove_file(path) {
         tracing::debug!(path = %path.display(), %error, "the socket was gone already");
@@ -99,6 +104,9 @@ async fn bind(path: &Path) -> Result<(UnixListener, u32), ServeError> {
     Ok((listener, owner))
 }
 
+/// Questions of installers that may be held at the same time on one connection.
+const HELD_QUESTIONS: u32 = 1 << 20;
+
 struct Service<B> {
     backend: Arc<B>,
     stopping: watch::Receiver<Stopping>,
@@ -106,14 +114,14 @@ struct Service<B> {
 
 #[tonic::async_trait]
 impl<B: NetbootBackend> Netboot for Service<B> {
-    type WatchBootStream = Pin<Box<dyn futures::Stream<Item = Result<proto::BootTable, Status>> + Send>>;
+    type WatchBootStream = Pin<Box<dyn futures::Stream<Item = Result<proto::BootNews, Status>> + Send>>;
 
     async fn watch_boot(&self, _: Request<proto::WatchBootRequest>) -> Result<Response<Self::WatchBootStream>, Status> {
-        let tables = self.backend.watch_boot().map(|table| match serde_json::to_vec(&table) {
-            Ok(json) => Ok(proto::BootTable { json }),
+        let news = self.backend.watch_boot().map(|news| match serde_json::to_vec(&news) {
+            Ok(json) => Ok(proto::BootNews { json }),
             Err(error) => Err(Status::internal(format!("the boot table does not serialise: {error}"))),
         });
-        Ok(Response::new(Box::pin(tables.take_until(stopped(self.stopping.clone())))))
+        Ok(Response::new(Box::pin(news.take_until(stopped(self.stopping.clone())))))
     }
 
     async fn agent(&self, request: Request<proto::AgentRequest>) -> Result<Response<proto::AgentReply>, Status> {

@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
 use vmetal_api::netboot::{AgentReply, AgentRequest, NetbootBackend};
-use vmetal_model::boot::{BootEntry, BootEvent, BootTable, BootTarget};
+use vmetal_model::boot::{BootEntry, BootEvent, BootNews, BootTable, BootTarget};
 use vmetal_model::meta::Uid;
 
 /// The engine.
@@ -70,13 +70,13 @@ impl Drop for Serving {
 }
 
 impl NetbootBackend for FakeEngine {
-    fn watch_boot(&self) -> BoxStream<'static, BootTable> {
+    fn watch_boot(&self) -> BoxStream<'static, BootNews> {
         let mut receiver = self.table.subscribe();
         receiver.mark_changed();
         futures::stream::unfold(receiver, |mut receiver| async move {
             receiver.changed().await.ok()?;
             let table = receiver.borrow_and_update().clone();
-            Some((table, receiver))
+            Some((BootNews::Whole(table), receiver))
         })
         .boxed()
     }

@@ -12,7 +12,7 @@ use vmetal_api::netboot::{AgentReply, AgentRequest, NetbootClient};
 use vmetal_model::agent::{
     Action, BootPurpose, ErasedDisk, Hello, InstallOrder, Installed, Order, Progress, Report, ReportBody, Seed,
 };
-use vmetal_model::boot::BootTarget;
+use vmetal_model::boot::{BootNews, BootTarget};
 use vmetal_model::inventory::{Cpu, Firmware, Identity, Inventory, Nic};
 
 use super::power::{First, Journal, Power};
@@ -112,7 +112,7 @@ impl Machine {
 
     async fn target(&self) -> Option<BootTarget> {
         let mut tables = self.parts.client.watch_boot().await.ok()?;
-        let table = tables.next().await?.ok()?;
+        let BootNews::Whole(table) = tables.next().await?.ok()? else { return None };
         let mac = self.parts.facts.mac;
         let entry = table.entries.into_iter().find(|entry| entry.macs.contains(&mac))?;
         Some(entry.target)
