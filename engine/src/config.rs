@@ -261,8 +261,18 @@ pub struct Deadlines {
     pub erase: Option<SignedDuration>,
     /// From the end of the installation to the installed system's first request. Default 20 min.
     pub first_boot: Option<SignedDuration>,
-    /// From a reservation to join token and user data, the import of the image included. Default 30 min.
+    /// From a reservation to join token and user data, the import of the image apart. Default 30 min.
     pub seed: Option<SignedDuration>,
+    /// How long a reserved host waits for the import of its image. Default 6 h.
+    pub import: Option<SignedDuration>,
+    /// A stage in which a BMC is to be brought to something, with all its retries. Default 30 min.
+    pub bmc: Option<SignedDuration>,
+    /// How long a BMC is left alone after it was told to restart. Default 90 s.
+    pub bmc_restart: Option<SignedDuration>,
+    /// How long a server is left without power when that is to help. Default 30 s.
+    pub drain: Option<SignedDuration>,
+    /// How long a claim stays with a server that cannot be brought to install. Default 60 min.
+    pub claim_patience: Option<SignedDuration>,
     /// From the installed system's first request to a Ready node. Default 20 min.
     pub join: Option<SignedDuration>,
 }
@@ -279,6 +289,11 @@ impl Deadlines {
             (&mut limits.erase, self.erase),
             (&mut limits.first_boot, self.first_boot),
             (&mut limits.seed, self.seed),
+            (&mut limits.import, self.import),
+            (&mut limits.bmc, self.bmc),
+            (&mut limits.bmc_restart, self.bmc_restart),
+            (&mut limits.drain, self.drain),
+            (&mut limits.claim_patience, self.claim_patience),
             (&mut limits.join, self.join),
         ] {
             *limit = given.unwrap_or(*limit);
@@ -287,10 +302,24 @@ impl Deadlines {
     }
 
     fn shortest(&self) -> Option<SignedDuration> {
-        [self.call_in, self.silence, self.inspect, self.install, self.erase, self.first_boot, self.seed, self.join]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.call_in,
+            self.silence,
+            self.inspect,
+            self.install,
+            self.erase,
+            self.first_boot,
+            self.seed,
+            self.import,
+            self.bmc,
+            self.bmc_restart,
+            self.drain,
+            self.claim_patience,
+            self.join,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
 

@@ -9,8 +9,8 @@ use tfplugin::{
 };
 use vmetal_api::{Secret, Secrets};
 use vmetal_model::{
-    BmcAddress, BmcSpec, BootMode, Failure, Host, HostPhase, HostSpec, MacAddr, OnDelete, PowerState, RootDeviceHints,
-    TlsTrust, agent::EraseLevel,
+    BmcAddress, BmcSpec, BootMode, DeclaredMaintenance, Failure, Host, HostPhase, HostSpec, MacAddr, OnDelete,
+    PowerState, RootDeviceHints, TlsTrust, agent::EraseLevel,
 };
 
 use crate::{
@@ -40,6 +40,14 @@ fn same_bmc(a: &Value, b: &Value) -> bool {
 fn same_fingerprint(a: &Value, b: &Value) -> bool {
     let bytes = |value: &Value| TlsTrust::Fingerprint(value.as_str()?.to_owned()).fingerprint_bytes();
     match (bytes(a), bytes(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+fn same_time(a: &Value, b: &Value) -> bool {
+    let time = |value: &Value| value.as_str().and_then(|text| text.parse::<vmetal_model::Timestamp>().ok());
+    match (time(a), time(b)) {
         (Some(a), Some(b)) => a == b,
         _ => a == b,
     }
@@ -113,6 +121,27 @@ fn root_device_attribute() -> Attribute {
     )
 }
 
+fn maintenance_attribute() -> Attribute {
+    let time = |text: &str| {
+        let read = text.parse::<vmetal_model::Timestamp>();
+        read.map(drop).map_err(|_| format!("{text:?} is not a time; expected for example 2026-11-22T06:00:00Z."))
+    };
+    let parts = [
+        ("reason", Attribute::required(Type::String).describe("Why; whoever looks at the host reads it.")),
+        (
+            "until",
+            Attribute::optional(Type::String)
+                .semantic_equality(same_time)
+                .validate(Validator::string("Invalid time", time))
+                .describe("When it ends by itself (RFC 3339). Without it, it ends when the block is removed."),
+        ),
+    ];
+    Attribute::nested(Nesting::Single, Usage::Optional, parts).describe(
+        "Takes the host out of the pool as soon as no tenant node holds it; nothing is done to it until the maintenance ends. It \
+         is then registered and inspected anew.",
+    )
+}
+
 impl Kind for Hosts {
     type Object = Host;
 
@@ -160,6 +189,17 @@ impl Kind for Hosts {
                             "How thoroughly disks are erased between tenants: `metadata`, `discard` (default) or `overwrite`.",
                         ),
                 ),
+                (
+                    "on_destroy",
+                    Attribute::optional(Type::String)
+                        .default("clean")
+                        .validate(Validator::one_of(&["clean", "orphan"]))
+                        .describe(
+                            "What becomes of the server when the host is destroyed: `clean` (default) refuses while a tenant's \
+                             data on it is not erased; `orphan` leaves power and disks as they are.",
+                        ),
+                ),
+                ("maintenance", maintenance_attribute()),
                 (
                     "wait_for",
                     Attribute::optional(Type::String)
@@ -247,8 +287,19 @@ impl Kind for Hosts {
                 .into_iter()
                 .find(|(name, _)| planned.attr("erase").as_str() == Some(name))
                 .map_or(EraseLevel::default(), |(_, level)| level),
-            maintenance: None,
-            on_delete: OnDelete::default(),
+            maintenance: match text(planned.attr("maintenance").attr("reason")) {
+                Some(reason) => {
+                    let until = planned.attr("maintenance").attr("until");
+                    let at = Path::attr("maintenance").attribute("until");
+                    let until = if until.is_null() { None } else { Some(parsed(until, at)?) };
+                    Some(DeclaredMaintenance { reason, until })
+                }
+                None => None,
+            },
+            on_delete: match planned.attr("on_destroy").as_str() {
+                Some("orphan") => OnDelete::Orphan,
+                _ => OnDelete::Clean,
+            },
         };
         Ok(Declaration { spec, labels: string_map(planned.attr("labels")) })
     }
@@ -269,7 +320,7 @@ impl Kind for Hosts {
     }
 
     fn recall(state: &mut Value, host: &Host) {
-        let HostSpec { bmc: wanted, boot_mac, boot_mode, root_device, address, erase, maintenance: _, on_delete: _ } =
+        let HostSpec { bmc: wanted, boot_mac, boot_mode, root_device, address, erase, maintenance, on_delete } =
             &host.spec;
         let mut bmc = state.attr("bmc").clone();
         refresh(&mut bmc, "address", wanted.address.as_str(), same_bmc);
@@ -289,6 +340,16 @@ impl Kind for Hosts {
         refresh(state, "address", address.map(|address| address.to_string()), equal);
         let level = ERASE.into_iter().find(|(_, level)| level == erase).map(|(name, _)| name);
         refresh(state, "erase", level, equal);
+        refresh(state, "on_destroy", if *on_delete == OnDelete::Orphan { "orphan" } else { "clean" }, equal);
+        match maintenance {
+            Some(declared) => {
+                let mut block = state.attr("maintenance").clone();
+                refresh(&mut block, "reason", declared.reason.clone(), equal);
+                refresh(&mut block, "until", declared.until.map(|until| until.to_string()), same_time);
+                state.set("maintenance", block);
+            }
+            None => state.set("maintenance", Value::Null),
+        }
         if !(root_device.is_empty() && state.attr("root_device").is_null()) {
             let mut hints = state.attr("root_device").clone();
             for (name, hint) in [
@@ -395,6 +456,7 @@ impl Kind for Hosts {
     fn attribute_of(field: &str) -> Option<&'static str> {
         match field {
             "bmc.tls.fingerprint" => Some("bmc.tls_fingerprint"),
+            "on_delete" => Some("on_destroy"),
             "bmc.tls" => Some("bmc.insecure"),
             "bmc.password" => Some("bmc.password_wo"),
             "bmc.password_version" => Some("bmc.password_wo_version"),

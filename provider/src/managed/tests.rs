@@ -14,8 +14,9 @@ use tfplugin::{
     plan::{consistency, propose},
 };
 use vmetal_model::{
-    BmcSpec, BootMode, HostSpec, HostStatus, MacAddr, Metadata, NodeTypeSpec, Object, Operator, Quantity, Requirement,
-    RootDeviceHints, Taint, TaintEffect, TenantNodeSpec, TenantNodeStatus, Timestamp, TlsTrust,
+    BmcSpec, BootMode, DeclaredMaintenance, HostSpec, HostStatus, MacAddr, Metadata, NodeTypeSpec, Object, OnDelete,
+    Operator, Quantity, Requirement, RootDeviceHints, Taint, TaintEffect, TenantNodeSpec, TenantNodeStatus, Timestamp,
+    TlsTrust,
     agent::EraseLevel,
     tenant_node::{DrainSpec, DrainTimeout},
 };
@@ -60,16 +61,19 @@ fn host_spec() -> impl Strategy<Value = HostSpec> {
             });
     let erase = select(vec![EraseLevel::Metadata, EraseLevel::Discard, EraseLevel::Overwrite]);
     let mode = select(vec![BootMode::Uefi, BootMode::Bios]);
-    (bmc, any::<[u8; 5]>(), mode, hints, option::of(any::<[u8; 4]>()), erase).prop_map(
-        |(bmc, [a, b, c, d, e], boot_mode, root_device, address, erase)| HostSpec {
+    let until = option::of((0i64..4_000_000_000).prop_map(|second| Timestamp::from_second(second).unwrap()));
+    let maintenance = option::of((word(), until).prop_map(|(reason, until)| DeclaredMaintenance { reason, until }));
+    let on_delete = select(vec![OnDelete::Clean, OnDelete::Orphan]);
+    (bmc, any::<[u8; 5]>(), mode, hints, option::of(any::<[u8; 4]>()), erase, maintenance, on_delete).prop_map(
+        |(bmc, [a, b, c, d, e], boot_mode, root_device, address, erase, maintenance, on_delete)| HostSpec {
             bmc,
             boot_mac: MacAddr([0x52, a, b, c, d, e]),
             boot_mode,
             root_device,
             address: address.map(Into::into),
             erase,
-            maintenance: None,
-            on_delete: vmetal_model::OnDelete::Clean,
+            maintenance,
+            on_delete,
         },
     )
 }

@@ -18,7 +18,7 @@ use crate::support::{
     terraform_with,
 };
 
-const ENGINE: &str = "[deadlines]\njoin = \"15s\"\ncall_in = \"5s\"\n";
+const ENGINE: &str = "[deadlines]\njoin = \"15s\"\ncall_in = \"5s\"\ndrain = \"1s\"\n";
 
 /// The real installer's choice, word for word.
 fn choose(disks: &[Disk], hints: &RootDeviceHints) -> Result<Disk, AgentFailure> {
