@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use vmetal_api::netboot::NetbootBackend as _;
 use vmetal_bmc::{AddressGuard, Gateways};
+use vmetal_model::boot::{BootNews, BootTable};
 use vmetal_policy::PolicyEngine;
 use vmetal_runtime::{Clock, SeededEntropy};
 use vmetal_store::{AnyStore, InterceptedStore};
@@ -151,10 +152,20 @@ async fn serve(world: Arc<World>, process: Arc<Incarnation>) {
     process.keep(async move { sharing.take_part_forever().await });
     let house = Arc::clone(&engine);
     process.keep(async move { vmetald::housekeeping::keep_house(house.ledger.store(), house.fleet.revision()).await });
-    let mut tables = engine.watch_boot();
+    let mut news = engine.watch_boot();
     let site = Arc::clone(&world);
     process.keep(async move {
-        while let Some(table) = tables.next().await {
+        let mut table = BootTable::default();
+        while let Some(told) = news.next().await {
+            match told {
+                BootNews::Whole(whole) => table = whole,
+                BootNews::Change(change) => {
+                    let anew = |host: &String| change.entries.iter().any(|entry| entry.host == *host);
+                    table.entries.retain(|entry| !change.gone.contains(&entry.host) && !anew(&entry.host));
+                    table.entries.extend(change.entries);
+                    table.revision = change.revision;
+                }
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
             site.table(&table);
         }
