@@ -18,10 +18,15 @@ use vmetal_model::{HostAction, HostStatus, ImageStatus, Kind, NodeTypeStatus, Te
 use vmetal_store::CommitError;
 
 use self::admission::{Find, Rules};
-use crate::engine::Engine;
+use crate::engine::{Engine, ObjectKey};
 use crate::fleet::Entry;
 use crate::ledger::{Batch, Record, new_metadata, new_object};
-use crate::ownership::Author;
+use crate::ownership::{Author, Hold};
+
+/// How often a deleted object that is still in use is looked at.
+const USED_AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+/// How soon a deleted object is looked at again when the news up to its deletion is not complete yet.
+const NEWS_AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_millis(50);
 
 /// The API's view of the engine.
 pub struct ApiBackend(pub Arc<Engine>);
@@ -176,6 +181,12 @@ impl Engine {
             wanted.spec = spec.clone();
             wanted.metadata.labels = apply.labels.clone();
             wanted.metadata.annotations = apply.annotations.clone();
+            // Seen before they are judged: a deletion that comes in between makes the commit fail, and is judged then.
+            let seen = |(_, kind, name): (_, Kind, &str)| {
+                let entry = self.fleet.entry(kind, name)?;
+                Some((kind, name.to_owned(), entry.metadata().revision))
+            };
+            let referred: Vec<_> = wanted.refers().into_iter().filter_map(seen).collect();
             wanted.admit(self, current.as_deref(), &apply.secrets)?;
             wanted.settle(self, current.as_deref(), &apply.secrets);
             let mut batch = Batch::by(Author::Outside);
@@ -186,6 +197,9 @@ impl Engine {
             let (reason, verb) = if current.is_some() { ("changed", "changed") } else { ("created", "declared") };
             let note = Note::info(reason, format!("{verb} by {}", caller.token));
             batch.notes(&wanted, self.now(), [note]);
+            for (kind, name, revision) in referred {
+                batch.needs(kind, &name, revision);
+            }
             let uniques = wanted.unique();
             match current {
                 Some(_) => batch.replace(wanted),
@@ -205,6 +219,26 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Removes a deleted object once nothing refers to it any more.
+    ///
+    /// Deletion has two steps. From the commit of the first on nobody can refer to the object anew, because whoever does
+    /// holds it at the revision at which it was not deleted. Whoever came before is known once everything up to that commit
+    /// is, and then the object waits for them.
+    pub(crate) async fn remove_unused<R: Rules>(
+        &self,
+        hold: Hold,
+        object: &R,
+        secrets: &[String],
+    ) -> Result<bool, CommitError> {
+        let known = self.fleet.revision() >= object.metadata().revision;
+        if known && object.may_go(self).is_ok() {
+            return self.remove(hold, object, secrets, self.now()).await.map(|()| true);
+        }
+        let pause = if known { USED_AGAIN } else { NEWS_AGAIN };
+        self.wake_in(ObjectKey::new(R::KIND, object.metadata().name.clone()), pause);
+        Ok(false)
     }
 
     async fn delete_as<R: Rules>(

@@ -1,11 +1,11 @@
 //! Decisions on claims: in rounds, each over one look at the fleet.
 //!
-//! Claims that ask for a decision while a round is under way wait for the next one, which decides on all of them: oldest
-//! first, then by name, each group as one. What a round chooses is reserved by one commit per claim or group, guarded by
+//! Claims that ask for a decision while a round is under way wait for the next one. A round decides on every claim that has
+//! no answer about the pool as it is, whether it has asked yet or not: oldest first, then by name, each group as one. What a round chooses is reserved by one commit per claim or group, guarded by
 //! the revisions of every claim and host in it and of whatever the claims refer to. So a round needs no lock against other
 //! engines, or against the API: whoever was overtaken changes nothing and is decided on again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ impl Engine {
         let asked = self.desk.take();
         // Before the look at the fleet: what changes from here on is news to whoever finds nothing now.
         let pool = self.questions.pool();
-        let verdicts = self.plan(&asked.keys().map(String::as_str).collect());
+        let verdicts = self.plan();
         futures::stream::iter(verdicts)
             .for_each_concurrent(COMMITS, |verdict| async move {
                 match verdict {
@@ -200,6 +200,3 @@ impl Engine {
 
 /// The pause after a commit that the store refuses for good: the effect it was about is begun again.
 pub(crate) const PAUSE: Duration = Duration::from_secs(5);
-
-/// Names of claims.
-type Names<'a> = BTreeSet<&'a str>;

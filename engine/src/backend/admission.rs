@@ -7,8 +7,8 @@ use vmetal_api::types::{Precondition, Secrets};
 use vmetal_api::{Apply, BackendError};
 use vmetal_lifecycle::host::operator;
 use vmetal_model::{
-    FieldError, Host, Image, Kind, NodeType, Object, OnDelete, TenantCluster, TenantNode, TenantNodePhase, Validate,
-    validate,
+    FieldError, Host, Image, Kind, NodeType, Object, OnDelete, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec,
+    Validate, validate,
 };
 
 use super::reference;
@@ -60,11 +60,15 @@ pub(super) trait Find: Sized {
 }
 
 /// The rules of one kind.
-pub(super) trait Rules: Record {
+pub(crate) trait Rules: Record {
     /// Whether the object may be as it is wanted. `current` is what it is now.
     fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError>;
     /// What follows from the declaration at once, in the same commit.
     fn settle(&mut self, _engine: &Engine, _current: Option<&Self>, _secrets: &Secrets) {}
+    /// What the object refers to: it must be there, and stay there, while the object is.
+    fn refers(&self) -> Vec<(&'static str, Kind, &str)> {
+        Vec::new()
+    }
     /// Whether the object may be deleted.
     fn may_go(&self, engine: &Engine) -> Result<(), BackendError>;
     /// Where a write-only field is kept.
@@ -103,11 +107,21 @@ fn secrets_of(secrets: &Secrets, known: &[&str], needed: Option<&str>) -> Result
     }
 }
 
-fn exists(engine: &Engine, path: &str, kind: Kind, name: &str) -> Result<(), BackendError> {
-    match engine.fleet.entry(kind, name) {
-        Some(_) => Ok(()),
-        None => Err(invalid(path, format!("names the {kind} {name:?}, which does not exist; apply it first"))),
+/// Refuses what refers to something that is not there. What is being deleted can only be kept, not be chosen anew.
+fn exist<R: Rules>(engine: &Engine, current: Option<&R>, wanted: &R) -> Result<(), BackendError> {
+    let kept: Vec<_> = current.map(Rules::refers).unwrap_or_default();
+    for reference in wanted.refers() {
+        let (path, kind, name) = reference;
+        let what = match engine.fleet.entry(kind, name) {
+            None => "which does not exist; apply it first",
+            Some(entry) if entry.metadata().deleted.is_some() && !kept.contains(&reference) => {
+                "which is being deleted; wait until it is gone and apply it again first"
+            }
+            Some(_) => continue,
+        };
+        return Err(invalid(path, format!("names the {kind} {name:?}, {what}")));
     }
+    Ok(())
 }
 
 fn in_use(kind: Kind, name: &str, users: Vec<String>, what: &str, advice: &str) -> Result<(), BackendError> {
@@ -205,9 +219,13 @@ impl Rules for Host {
 }
 
 impl Rules for NodeType {
-    fn admit(&self, engine: &Engine, _: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
+    fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
         secrets_of(secrets, &[], None)?;
-        self.spec.image.as_ref().map_or(Ok(()), |image| exists(engine, "spec.image", Kind::Image, image))
+        exist(engine, current, self)
+    }
+
+    fn refers(&self) -> Vec<(&'static str, Kind, &str)> {
+        self.spec.image.iter().map(|image| ("spec.image", Kind::Image, image.as_str())).collect()
     }
 
     fn may_go(&self, engine: &Engine) -> Result<(), BackendError> {
@@ -232,14 +250,7 @@ impl Rules for NodeType {
 impl Rules for TenantNode {
     fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
         secrets_of(secrets, &["user_data"], None)?;
-        exists(engine, "spec.cluster", Kind::TenantCluster, &self.spec.cluster)?;
-        for (path, kind, name) in
-            [("spec.node_type", Kind::NodeType, &self.spec.node_type), ("spec.image", Kind::Image, &self.spec.image)]
-        {
-            if let Some(name) = name {
-                exists(engine, path, kind, name)?;
-            }
-        }
+        exist(engine, current, self)?;
         let Some(current) = current.filter(|node| node.status.phase != TenantNodePhase::Pending) else { return Ok(()) };
         // A node that exists can only change in how it is emptied: the rest is decided, installed and registered.
         let mut allowed = current.spec.clone();
@@ -255,6 +266,14 @@ impl Rules for TenantNode {
             ),
             advice: "replace it: delete it and create it again".to_owned(),
         })
+    }
+
+    fn refers(&self) -> Vec<(&'static str, Kind, &str)> {
+        let TenantNodeSpec { cluster, node_type, image, .. } = &self.spec;
+        let cluster = Some(("spec.cluster", Kind::TenantCluster, cluster.as_str()));
+        let node_type = node_type.as_ref().map(|name| ("spec.node_type", Kind::NodeType, name.as_str()));
+        let image = image.as_ref().map(|name| ("spec.image", Kind::Image, name.as_str()));
+        [cluster, node_type, image].into_iter().flatten().collect()
     }
 
     fn may_go(&self, _: &Engine) -> Result<(), BackendError> {

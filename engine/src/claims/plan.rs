@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vmetal_lifecycle::claim::{Unit, units};
-use vmetal_lifecycle::node::Effected;
+use vmetal_lifecycle::node::{self, Effect, Effected, View};
 use vmetal_model::{Cause, Decision as Choice, Failure, GroupSpec, Host, TenantNode, Timestamp};
 use vmetal_policy::{Bars, Outcome, PolicyError, Round};
 
-use super::{Names, Place, Verdict};
+use super::{Place, Verdict};
 use crate::engine::Engine;
 
 type Claim = Arc<TenantNode>;
@@ -28,15 +28,30 @@ struct Attempt {
 }
 
 impl Engine {
-    /// Decides on the claims that asked. Computes only.
-    pub(super) fn plan(&self, asked: &Names<'_>) -> Vec<Verdict> {
+    /// Decides on all claims that have no answer yet: were it only on those that happened to ask first, these would come
+    /// before older ones. Computes only.
+    pub(super) fn plan(&self) -> Vec<Verdict> {
         let nodes = self.fleet.nodes();
         let (hosts, view) = self.fleet.look();
         let now = self.now();
         let round = Round::new(&self.fleet.node_types(), view, now);
         let mut sight = Sight { engine: self, hosts, round, now };
-        let units = units(&nodes, |node| asked.contains(node.name()));
+        let units = units(&nodes, |node| self.is_open(node, now));
         units.into_iter().flat_map(|unit| sight.unit(unit)).collect()
+    }
+}
+
+impl Engine {
+    /// Whether a claim is this engine's to decide on, and wants a decision now.
+    fn is_open(&self, node: &TenantNode, now: Timestamp) -> bool {
+        if self.hold_of(node).is_none() {
+            return false;
+        }
+        let host = self.fleet.host_of(node);
+        let step = node::step(View { node, host: host.as_deref() }, &self.limits, now);
+        let vmetal_model::Metadata { uid, generation, .. } = &node.metadata;
+        step.effect == Some(Effect::Decide)
+            && self.questions.due(uid, *generation, now, self.limits.decide_again).is_none()
     }
 }
 

@@ -33,7 +33,7 @@ impl Engine {
         let Some(hold) = self.ownership.hold(&key) else { return Ok(()) };
         let Some(image) = self.fleet.image(name) else { return Ok(()) };
         if image.is_deleted() {
-            return self.remove(hold, &*image, &[], self.now()).await;
+            return self.remove_unused(hold, &*image, &[]).await.map(|_| ());
         }
         let current = image.status.observed_generation == image.metadata.generation;
         match image.status.phase {

@@ -22,7 +22,7 @@ impl Engine {
         let Some(hold) = self.ownership.hold(&ObjectKey::new(Kind::NodeType, name)) else { return Ok(()) };
         let Some(node_type) = self.fleet.node_type(name) else { return Ok(()) };
         if node_type.is_deleted() {
-            return self.remove(hold, &*node_type, &[], self.now()).await;
+            return self.remove_unused(hold, &*node_type, &[]).await.map(|_| ());
         }
         let hosts = self.fleet.hosts();
         let selector = &node_type.spec.selector;
@@ -66,8 +66,10 @@ impl Engine {
         let Some(cluster) = self.fleet.cluster(name) else { return Ok(()) };
         if cluster.is_deleted() {
             let uid = &cluster.metadata.uid;
-            self.tenants.forget(uid);
-            return self.remove(hold, &*cluster, &[secrets::kubeconfig(uid)], self.now()).await;
+            if self.remove_unused(hold, &*cluster, &[secrets::kubeconfig(uid)]).await? {
+                self.tenants.forget(uid);
+            }
+            return Ok(());
         }
         let due = self.tenants.due(&cluster.metadata.uid, cluster.metadata.generation, self.now(), CLUSTER_CHECK);
         if let Some(due) = due {

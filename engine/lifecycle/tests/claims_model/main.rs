@@ -1,0 +1,81 @@
+//! An exhaustive search over the claim protocol.
+//!
+//! The functions are the real ones: `claim::units`, `claim::reserve`, `node::step`, `node::outcome`, `host::step`,
+//! `host::outcome`. Around them is a model of what they run in: a store whose transactions are guarded by revisions, and
+//! engines that decide on what they see of it. Whatever may happen next, the search tries, in every order, until no new state
+//! comes up.
+//!
+//! Engines keep nothing but what they last saw, so there is no telling them apart, and a crash, a restart, a lost answer, an
+//! engine that is behind and a transaction that is late or comes twice are all the same: a transaction that was decided on
+//! an older state and is still under way. Two are under way at a time, each decided at another moment; each may be
+//! committed, refused or lost, at any later one.
+//!
+//! What is left out: time (deadlines do not pass); what happens inside one phase of a host, which is one step here; an
+//! engine that has newer news of one object than of another. The seeded simulation covers these.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod explore;
+mod model;
+
+use explore::explore;
+use model::{Mutation, Setting};
+
+/// One claim against a group of two, on two hosts.
+const GROUP: Setting =
+    Setting { singles: 1, group: 2, hosts: 2, failures: 0, host_deletions: 0, under_way: 2, mutation: Mutation::None };
+/// Two claims and a spare host; a host may fail while it is installed, and its claim moves.
+const MOVES: Setting =
+    Setting { singles: 2, group: 0, hosts: 2, failures: 1, host_deletions: 0, under_way: 2, mutation: Mutation::None };
+/// A claim and two hosts, of which each may fail.
+const TRIES: Setting =
+    Setting { singles: 1, group: 0, hosts: 2, failures: 2, host_deletions: 0, under_way: 2, mutation: Mutation::None };
+/// Two claims on two hosts, of which one is deleted some time.
+const DELETION: Setting =
+    Setting { singles: 2, group: 0, hosts: 2, failures: 0, host_deletions: 1, under_way: 2, mutation: Mutation::None };
+
+fn holds(name: &str, setting: Setting) {
+    let found = explore(setting);
+    println!("{name}: {} states, {} moves", found.states, found.moves);
+    if let Some(counterexample) = found.counterexample {
+        panic!("{name}: {counterexample}");
+    }
+    assert!(found.states > 1000, "{name}: the search explored {} states: it is not looking", found.states);
+}
+
+#[test]
+fn a_group_and_a_claim_on_two_hosts() {
+    holds("group", GROUP);
+}
+
+#[test]
+fn claims_move_from_hosts_that_fail() {
+    holds("moves", MOVES);
+}
+
+#[test]
+fn a_claim_goes_through_its_hosts() {
+    holds("tries", TRIES);
+}
+
+#[test]
+fn hosts_are_deleted_while_claims_come() {
+    holds("deletion", DELETION);
+}
+
+/// A checker that finds nothing proves nothing: each guard that is taken away must show.
+#[test]
+fn each_guard_that_is_taken_away_shows() {
+    for (mutation, setting, expected) in [
+        (Mutation::HostUnguarded, DELETION, "does not hold it"),
+        (Mutation::ClaimUnguarded, DELETION, "which names"),
+        (Mutation::RemovalUnguarded, DELETION, "which is gone"),
+        (Mutation::DeletionUnguarded, DELETION, "being deleted"),
+        (Mutation::GroupPiecemeal, GROUP, "group"),
+        (Mutation::LeavesWithoutRelease, MOVES, "which names"),
+    ] {
+        let found = explore(Setting { mutation, ..setting });
+        let counterexample = found.counterexample.unwrap_or_else(|| panic!("{mutation:?} was not found"));
+        println!("{mutation:?}, after {} states: {counterexample}\n", found.states);
+        assert!(counterexample.contains(expected), "{mutation:?}: {counterexample}");
+    }
+}

@@ -1,0 +1,190 @@
+//! Claims through the real engine: who gets a host when there are not enough, groups, and deletions in the middle.
+//!
+//! Hosts are declared as available and stay so: no BMC is called. What is tried is the way from the API over the rounds of
+//! decisions to the store, in memory and in SQLite, with one engine and with two over one store.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use vmetal_api::Backend;
+use vmetal_model::{Cause, GroupSpec, Kind, TenantNode, TenantNodePhase, TenantNodeSpec};
+use vmetal_store::{AnyStore, SqliteOptions, StoreClock};
+use world::World;
+
+/// Every store that a single machine has, each with a name for messages.
+fn stores(directory: &std::path::Path) -> Vec<(&'static str, AnyStore)> {
+    let sqlite = AnyStore::open(directory.join("store.db"), SqliteOptions::default()).unwrap();
+    vec![("memory", AnyStore::memory(StoreClock::system())), ("sqlite", sqlite)]
+}
+
+fn spec() -> TenantNodeSpec {
+    TenantNodeSpec { cluster: "c".into(), ..Default::default() }
+}
+
+fn member(group: &str, size: u32, same: Option<&str>) -> TenantNodeSpec {
+    let group = GroupSpec { name: group.into(), size, same: same.map(Into::into) };
+    TenantNodeSpec { group: Some(group), ..spec() }
+}
+
+/// What must be so whatever happens: a host and a claim name each other, or neither the other.
+fn consistent(world: &World) -> Vec<TenantNode> {
+    let nodes = world.nodes();
+    let placed: Vec<TenantNode> = nodes.into_iter().filter(|node| node.status.host.is_some()).collect();
+    let mut hosts = BTreeSet::new();
+    for node in &placed {
+        let name = node.status.host.as_ref().unwrap();
+        assert!(hosts.insert(name.clone()), "host {name} is promised twice");
+        let host = world.host(name).unwrap_or_else(|| panic!("{} is on the removed host {name}", node.name()));
+        let claim = host.status.claim.as_ref().unwrap_or_else(|| panic!("{name} does not know {}", node.name()));
+        assert_eq!((&claim.node, &claim.uid), (&node.metadata.name, &node.metadata.uid));
+    }
+    let claimed = world.hosts().into_iter().filter(|host| host.status.claim.is_some()).count();
+    assert_eq!(claimed, placed.len(), "a claim on a host that no tenant node knows of");
+    placed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_1000_claims_that_come_at_once_exactly_100_get_the_100_hosts_and_the_rest_are_told_why() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, store) in stores(directory.path()) {
+        let world = World::start(store, 2).await;
+        world.hosts_of(100, |_| "r1".into()).await;
+        let applies = (0..1000).map(|n| {
+            let backend = world.backend(n % 2);
+            async move { world::apply(&backend, &format!("n{n:03}"), &spec()).await.unwrap() }
+        });
+        futures::future::join_all(applies).await;
+        let told = |node: &TenantNode| node.status.host.is_some() || node.status.decision.is_some();
+        world.until("every claim to be decided on", |world| world.nodes().iter().all(told)).await;
+        let full = "no node type fits; t: 0 of 100 hosts free: 100 claimed";
+        let reason = |node: &TenantNode| node.status.decision.as_ref().unwrap().reason.clone();
+        world
+            .until("the last reason", |world| {
+                world.nodes().iter().filter(|n| n.status.host.is_none()).all(|node| reason(node) == full)
+            })
+            .await;
+        assert_eq!(consistent(&world).len(), 100, "on {name}");
+        for node in world.nodes().iter().filter(|node| node.status.host.is_none()) {
+            assert_eq!((node.status.phase, reason(node).as_str()), (TenantNodePhase::Pending, full), "on {name}");
+            assert_eq!(node.status.failure.as_ref().unwrap().cause, Cause::NoCandidate);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_oldest_claims_win_and_the_same_claims_always_do() {
+    let seed: u64 = std::env::var("VMETAL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
+    println!("seed {seed} (VMETAL_SEED)");
+    let directory = tempfile::tempdir().unwrap();
+    let mut winners: Vec<BTreeMap<String, String>> = Vec::new();
+    for (_, store) in stores(directory.path()) {
+        let mut world = World::prepare(store).await;
+        world.hosts_of(20, |_| "r1".into()).await;
+        // Declared in no order, each with the age that its number says.
+        for n in world::shuffled(200, seed) {
+            world.declare(&format!("n{n:03}"), i64::try_from(n / 2).unwrap(), spec()).await;
+        }
+        world.run();
+        let told = |node: &TenantNode| node.status.host.is_some() || node.status.decision.is_some();
+        world.until("every claim to be decided on", |world| world.nodes().iter().all(told)).await;
+        let placed = consistent(&world);
+        winners.push(placed.into_iter().map(|n| (n.metadata.name, n.status.host.unwrap())).collect());
+    }
+    let oldest: Vec<String> = (0..20).map(|n| format!("n{n:03}")).collect();
+    assert_eq!(winners[0].keys().cloned().collect::<Vec<_>>(), oldest);
+    assert_eq!(winners[0], winners[1], "the same claims, and each on the same host");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn groups_get_all_their_hosts_or_none_however_many_want_them() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, store) in stores(directory.path()) {
+        let world = World::start(store, 2).await;
+        world.hosts_of(10, |n| format!("r{}", n / 5)).await;
+        // Ten groups of 3 want 30 of 10 hosts; three fit.
+        let applies = (0..30).map(|n| {
+            let backend = world.backend(n % 2);
+            async move {
+                let spec = member(&format!("g{}", n % 10), 3, None);
+                world::apply(&backend, &format!("n{n:02}"), &spec).await.unwrap()
+            }
+        });
+        futures::future::join_all(applies).await;
+        world.until("nine to be placed", |world| world.placed() == 9).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut groups: BTreeMap<String, usize> = BTreeMap::new();
+        for node in consistent(&world) {
+            *groups.entry(node.spec.group.unwrap().name).or_default() += 1;
+        }
+        assert_eq!(groups.values().copied().collect::<Vec<_>>(), [3, 3, 3], "on {name}: {groups:?}");
+        let waiting = world.nodes().into_iter().find(|node| node.status.host.is_none()).unwrap();
+        let why = waiting.status.decision.unwrap().reason;
+        assert!(why.starts_with("1 of the 3 hosts that group g") && why.contains("can be had"), "{why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_waits_to_be_whole_and_goes_where_it_can_be_together() {
+    let world = World::start(AnyStore::memory(StoreClock::system()), 1).await;
+    // Racks with 1, 3 and 2 hosts.
+    let racks = ["a", "b", "b", "b", "c", "c"];
+    world.hosts_of(6, |n| racks[n].into()).await;
+    let backend = world.backend(0);
+    world::apply(&backend, "one", &member("pair", 2, Some("rack"))).await.unwrap();
+    world.until("the first to wait", |world| world.node("one").unwrap().status.wait.is_some()).await;
+    let wait = world.node("one").unwrap().status.wait.unwrap();
+    assert_eq!(wait.reason, "group pair to be whole");
+    assert_eq!(wait.unblocks, "1 of the 2 members of group pair are declared (one); 1 more to come");
+    assert_eq!(world.node("one").unwrap().status.failure, None);
+    world::apply(&backend, "two", &member("pair", 2, Some("rack"))).await.unwrap();
+    world.until("both to be placed", |world| world.placed() == 2).await;
+    assert_eq!(world.racks(&["one", "two"]), ["c", "c"], "the rack that just suffices");
+    for n in 0..4 {
+        world::apply(&backend, &format!("big{n}"), &member("big", 4, Some("rack"))).await.unwrap();
+    }
+    let reason = |world: &World| world.node("big0").unwrap().status.decision.map(|decision| decision.reason);
+    world.until("the big group to be told", |world| reason(world).is_some()).await;
+    let why = reason(&world).unwrap();
+    assert!(why.starts_with("3 of the 4 hosts that group big waits for can be had in one rack; tenant node"), "{why}");
+    assert_eq!(consistent(&world).len(), 2, "nothing is held for a group that cannot be placed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_deleted_while_claims_come_leaves_no_claim_on_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, store) in stores(directory.path()) {
+        for round in 0..8 {
+            let world = World::start(store.clone(), 2).await;
+            let tag = format!("x{round}");
+            world.hosts_of(6, |_| tag.clone()).await;
+            let (one, two) = (world.backend(0), world.backend(1));
+            let claims = (0..6).map(|n| {
+                let backend = one.clone();
+                let name = format!("{tag}-{n}");
+                // Refused once the cluster or the type goes: that is one of the two good ends.
+                async move { world::apply(&backend, &name, &spec()).await.is_ok() }
+            });
+            let deletes = async {
+                tokio::time::sleep(Duration::from_millis(round * 3)).await;
+                let host = two.delete(&world::caller(), Kind::Host, "h000", None).await.is_ok();
+                let node_type = two.delete(&world::caller(), Kind::NodeType, "t", None).await.is_ok();
+                let cluster = two.delete(&world::caller(), Kind::TenantCluster, "c", None).await.is_ok();
+                (host, node_type, cluster)
+            };
+            let (made, deleted) = tokio::join!(futures::future::join_all(claims), deletes);
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            for node in consistent(&world) {
+                let by = node.status.decision.as_ref().unwrap().node_type.clone().unwrap();
+                assert!(world.has(Kind::NodeType, &by), "{name}: {} was placed by a type that is gone", node.name());
+            }
+            for node in world.nodes() {
+                assert!(world.has(Kind::TenantCluster, "c"), "{name}: {} is for a cluster that is gone", node.name());
+            }
+            println!("{name} {round}: {made:?}, host, type, cluster deleted: {deleted:?}");
+            world.clear().await;
+        }
+    }
+}

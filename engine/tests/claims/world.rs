@@ -1,0 +1,200 @@
+//! One or two engines over one store, with hosts that are available for good.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use vmetal_api::{AnyObject, Apply, Backend, BackendError, Caller};
+use vmetal_bmc::{AddressGuard, Gateways};
+use vmetal_lifecycle::Limits;
+use vmetal_model::{
+    Host, HostPhase, HostStatus, Inventory, Kind, NodeType, TenantCluster, TenantNode, TenantNodeSpec,
+    TenantNodeStatus, Timestamp,
+};
+use vmetal_policy::PolicyEngine;
+use vmetal_runtime::{SystemClock, SystemEntropy};
+use vmetal_store::{AnyStore, Selector, Store};
+use vmetald::Engine;
+use vmetald::backend::ApiBackend;
+use vmetald::engine::Parts;
+use vmetald::fleet::Fleet;
+use vmetald::ledger::{Batch, Ledger, new_metadata, new_object};
+use vmetald::tenants::{OverNetwork, Tenants};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const CONFIG: &str =
+    "[network]\nrange_start = \"172.22.0.10\"\nrange_end = \"172.22.255.250\"\nurl = \"http://172.22.0.1:8080\"\n";
+
+pub(crate) struct World {
+    engines: Vec<Arc<Engine>>,
+    tasks: JoinSet<()>,
+}
+
+pub(crate) fn caller() -> Caller {
+    Caller { token: "test".into() }
+}
+
+pub(crate) async fn apply(backend: &ApiBackend, name: &str, spec: &TenantNodeSpec) -> Result<AnyObject, BackendError> {
+    let apply = Apply::from_json(Kind::TenantNode, name, serde_json::to_value(spec).unwrap());
+    backend.apply(&caller(), apply).await
+}
+
+/// The numbers below `n` in an order that depends on nothing but the seed.
+pub(crate) fn shuffled(n: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    let mut state = seed;
+    for i in (1..n).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        order.swap(i, usize::try_from(state >> 33).unwrap() % (i + 1));
+    }
+    order
+}
+
+async fn engine(store: AnyStore) -> Arc<Engine> {
+    let fleet = Arc::new(Fleet::default());
+    let ledger = Ledger::open(store, Arc::clone(&fleet)).await.unwrap();
+    let guard = AddressGuard::parse(["10.0.0.0/8"]).unwrap();
+    Engine::new(Parts {
+        config: toml::from_str(CONFIG).unwrap(),
+        gateways: Gateways::new(vmetal_bmc::Config::new(guard)),
+        tenants: Tenants::new(Arc::new(OverNetwork)),
+        policies: PolicyEngine::new(vmetal_policy::Config::native()).unwrap(),
+        fleet,
+        ledger,
+        limits: Limits::default(),
+        clock: Arc::new(SystemClock::new()),
+        entropy: Arc::new(SystemEntropy),
+    })
+}
+
+impl World {
+    /// An engine that does nothing yet, with a cluster and a node type.
+    pub(crate) async fn prepare(store: AnyStore) -> Self {
+        let engines = vec![engine(store).await];
+        let world = World { engines, tasks: JoinSet::new() };
+        let now = Timestamp::UNIX_EPOCH;
+        let mut batch = Batch::new();
+        let cluster: TenantCluster =
+            new_object(new_metadata("c", [1; 16], now), Default::default(), Default::default());
+        batch.create(cluster);
+        let spec = vmetal_model::NodeTypeSpec {
+            selector: BTreeMap::from([("class".into(), "t".into())]),
+            ..Default::default()
+        };
+        let node_type: NodeType = new_object(new_metadata("t", [2; 16], now), spec, Default::default());
+        batch.create(node_type);
+        world.engines[0].ledger.commit(batch).await.unwrap();
+        world
+    }
+
+    /// Running engines over one store.
+    pub(crate) async fn start(store: AnyStore, engines: usize) -> Self {
+        let mut world = World::prepare(store.clone()).await;
+        while world.engines.len() < engines {
+            world.engines.push(engine(store.clone()).await);
+        }
+        world.run();
+        world
+    }
+
+    pub(crate) fn run(&mut self) {
+        for engine in &self.engines {
+            self.tasks.spawn(Arc::clone(engine).reconcile_forever());
+            self.tasks.spawn(Arc::clone(engine).follow_forever());
+        }
+    }
+
+    pub(crate) async fn hosts_of(&self, n: usize, rack: impl Fn(usize) -> String) {
+        let mut batch = Batch::new();
+        for i in 0..n {
+            let spec = serde_json::json!({
+                "bmc": { "address": format!("redfish://10.0.{}.{}", i / 250, i % 250 + 1), "username": "u" },
+                "boot_mac": format!("52:54:00:00:{:02x}:{:02x}", i / 256, i % 256),
+            });
+            let now = Timestamp::UNIX_EPOCH;
+            let mut entropy = [3; 16];
+            entropy[..8].copy_from_slice(&u64::try_from(i).unwrap().to_le_bytes());
+            let mut metadata = new_metadata(&format!("h{i:03}"), entropy, now);
+            metadata.labels = BTreeMap::from([("class".into(), "t".into()), ("rack".into(), rack(i))]);
+            let mut status = HostStatus::new(now);
+            status.phase = HostPhase::Available;
+            status.stage = vmetal_model::Stage::Idle;
+            status.inventory = Some(Inventory::default());
+            let host: Host = new_object(metadata, serde_json::from_value(spec).unwrap(), status);
+            batch.create(host);
+        }
+        self.engines[0].ledger.commit(batch).await.unwrap();
+        self.until("the hosts to be known", |world| world.engines.iter().all(|engine| engine.fleet.hosts().len() == n))
+            .await;
+    }
+
+    /// A claim of a given age, in seconds since 1970.
+    pub(crate) async fn declare(&self, name: &str, created: i64, spec: TenantNodeSpec) {
+        let created = Timestamp::from_second(created).unwrap();
+        let entropy: [u8; 16] = std::array::from_fn(|i| name.as_bytes().get(i).copied().unwrap_or(0));
+        let node: TenantNode = new_object(new_metadata(name, entropy, created), spec, TenantNodeStatus::new(created));
+        let mut batch = Batch::new();
+        batch.create(node);
+        self.engines[0].ledger.commit(batch).await.unwrap();
+    }
+
+    pub(crate) fn backend(&self, engine: usize) -> Arc<ApiBackend> {
+        Arc::new(ApiBackend(Arc::clone(&self.engines[engine % self.engines.len()])))
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "waits for a running engine")]
+    pub(crate) async fn until(&self, what: &str, done: impl Fn(&World) -> bool) {
+        let start = std::time::Instant::now();
+        while !done(self) {
+            let said: Vec<_> = self.nodes().iter().take(3).map(|node| node.status.clone()).collect();
+            assert!(start.elapsed() < PATIENCE, "waited in vain for {what}; the first claims: {said:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<TenantNode> {
+        self.engines[0].fleet.nodes().iter().map(|node| (**node).clone()).collect()
+    }
+
+    pub(crate) fn node(&self, name: &str) -> Option<TenantNode> {
+        self.engines[0].fleet.node(name).map(|node| (*node).clone())
+    }
+
+    pub(crate) fn hosts(&self) -> Vec<Host> {
+        self.engines[0].fleet.hosts().iter().map(|host| (**host).clone()).collect()
+    }
+
+    pub(crate) fn host(&self, name: &str) -> Option<Host> {
+        self.engines[0].fleet.host(name).map(|host| (*host).clone())
+    }
+
+    pub(crate) fn has(&self, kind: Kind, name: &str) -> bool {
+        self.engines[0].fleet.entry(kind, name).is_some()
+    }
+
+    pub(crate) fn placed(&self) -> usize {
+        self.nodes().iter().filter(|node| node.status.host.is_some()).count()
+    }
+
+    pub(crate) fn racks(&self, nodes: &[&str]) -> Vec<String> {
+        let rack = |name: &&str| {
+            let host = self.node(name)?.status.host?;
+            self.host(&host)?.metadata.labels.get("rack").cloned()
+        };
+        nodes.iter().map(|name| rack(name).unwrap_or_default()).collect()
+    }
+
+    /// Ends the engines and empties the store.
+    pub(crate) async fn clear(mut self) {
+        self.tasks.shutdown().await;
+        let store = self.engines[0].ledger.store();
+        let mut txn = vmetal_store::Txn::new();
+        for kind in Kind::ALL {
+            for stored in store.list_all(&Selector::Kind(kind.as_str().into())).await.unwrap().items {
+                txn = txn.delete(stored.key);
+            }
+        }
+        store.commit(txn).await.unwrap();
+    }
+}
