@@ -1,7 +1,7 @@
 //! Claims through the real engine: who gets a host when there are not enough, groups, and deletions in the middle.
 //!
 //! Hosts are declared as available and stay so: no BMC is called. What is tried is the way from the API over the rounds of
-//! decisions to the store, in memory and in SQLite, with one engine and with two over one store.
+//! decisions to the store, in memory and in SQLite.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod world;
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vmetal_api::Backend;
-use vmetal_model::{Cause, GroupSpec, Kind, TenantNode, TenantNodePhase, TenantNodeSpec};
+use vmetal_model::{GroupSpec, Kind, TenantNode, TenantNodeSpec};
 use vmetal_store::{AnyStore, SqliteOptions, StoreClock};
 use world::World;
 
@@ -47,41 +47,13 @@ fn consistent(world: &World) -> Vec<TenantNode> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_1000_claims_that_come_at_once_exactly_100_get_the_100_hosts_and_the_rest_are_told_why() {
-    let directory = tempfile::tempdir().unwrap();
-    for (name, store) in stores(directory.path()) {
-        let world = World::start(store, 2).await;
-        world.hosts_of(100, |_| "r1".into()).await;
-        let applies = (0..1000).map(|n| {
-            let backend = world.backend(n % 2);
-            async move { world::apply(&backend, &format!("n{n:03}"), &spec()).await.unwrap() }
-        });
-        futures::future::join_all(applies).await;
-        let told = |node: &TenantNode| node.status.host.is_some() || node.status.decision.is_some();
-        world.until("every claim to be decided on", |world| world.nodes().iter().all(told)).await;
-        let full = "no node type fits; t: 0 of 100 hosts free: 100 claimed";
-        let reason = |node: &TenantNode| node.status.decision.as_ref().unwrap().reason.clone();
-        world
-            .until("the last reason", |world| {
-                world.nodes().iter().filter(|n| n.status.host.is_none()).all(|node| reason(node) == full)
-            })
-            .await;
-        assert_eq!(consistent(&world).len(), 100, "on {name}");
-        for node in world.nodes().iter().filter(|node| node.status.host.is_none()) {
-            assert_eq!((node.status.phase, reason(node).as_str()), (TenantNodePhase::Pending, full), "on {name}");
-            assert_eq!(node.status.failure.as_ref().unwrap().cause, Cause::NoCandidate);
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_oldest_claims_win_and_the_same_claims_always_do() {
     let seed: u64 = std::env::var("VMETAL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
     println!("seed {seed} (VMETAL_SEED)");
     let directory = tempfile::tempdir().unwrap();
     let mut winners: Vec<BTreeMap<String, String>> = Vec::new();
     for (_, store) in stores(directory.path()) {
-        let mut world = World::prepare(store).await;
+        let mut world = World::prepare(store, 1).await;
         world.hosts_of(20, |_| "r1".into()).await;
         // Declared in no order, each with the age that its number says.
         for n in world::shuffled(200, seed) {
@@ -102,7 +74,7 @@ async fn the_oldest_claims_win_and_the_same_claims_always_do() {
 async fn groups_get_all_their_hosts_or_none_however_many_want_them() {
     let directory = tempfile::tempdir().unwrap();
     for (name, store) in stores(directory.path()) {
-        let world = World::start(store, 2).await;
+        let world = World::start(store, 1).await;
         world.hosts_of(10, |n| format!("r{}", n / 5)).await;
         // Ten groups of 3 want 30 of 10 hosts; three fit.
         let applies = (0..30).map(|n| {
@@ -157,7 +129,7 @@ async fn what_is_deleted_while_claims_come_leaves_no_claim_on_nothing() {
     let directory = tempfile::tempdir().unwrap();
     for (name, store) in stores(directory.path()) {
         for round in 0..8 {
-            let world = World::start(store.clone(), 2).await;
+            let world = World::start(store.clone(), 1).await;
             let tag = format!("x{round}");
             world.hosts_of(6, |_| tag.clone()).await;
             let (one, two) = (world.backend(0), world.backend(1));

@@ -13,13 +13,14 @@ use vmetal_model::{
     TenantNodeStatus, Timestamp,
 };
 use vmetal_policy::PolicyEngine;
-use vmetal_runtime::{SystemClock, SystemEntropy};
+use vmetal_runtime::{Clock, SystemClock, SystemEntropy};
 use vmetal_store::{AnyStore, Selector, Store};
 use vmetald::Engine;
 use vmetald::backend::ApiBackend;
 use vmetald::engine::Parts;
 use vmetald::fleet::Fleet;
 use vmetald::ledger::{Batch, Ledger, new_metadata, new_object};
+use vmetald::ownership::{Author, Ownership, Shared, Terms};
 use vmetald::tenants::{OverNetwork, Tenants};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -51,8 +52,19 @@ pub(crate) fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     order
 }
 
-async fn engine(store: AnyStore) -> Arc<Engine> {
+async fn engine(store: AnyStore, id: usize, engines: usize) -> Arc<Engine> {
     let fleet = Arc::new(Fleet::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let terms = match engines {
+        1 => Terms::Alone,
+        _ => Terms::Shared(Shared {
+            id: format!("engine-{id}"),
+            lease: Duration::from_secs(20),
+            longest_call: Duration::from_millis(10),
+            margin: Duration::from_millis(10),
+        }),
+    };
+    let ownership = Ownership::open(&store, terms, Arc::clone(&clock)).await.unwrap();
     let ledger = Ledger::open(store, Arc::clone(&fleet)).await.unwrap();
     let guard = AddressGuard::parse(["10.0.0.0/8"]).unwrap();
     Engine::new(Parts {
@@ -63,18 +75,22 @@ async fn engine(store: AnyStore) -> Arc<Engine> {
         fleet,
         ledger,
         limits: Limits::default(),
-        clock: Arc::new(SystemClock::new()),
+        ownership,
+        clock,
         entropy: Arc::new(SystemEntropy),
     })
 }
 
 impl World {
     /// An engine that does nothing yet, with a cluster and a node type.
-    pub(crate) async fn prepare(store: AnyStore) -> Self {
-        let engines = vec![engine(store).await];
+    pub(crate) async fn prepare(store: AnyStore, count: usize) -> Self {
+        let mut engines = Vec::new();
+        for id in 0..count {
+            engines.push(engine(store.clone(), id, count).await);
+        }
         let world = World { engines, tasks: JoinSet::new() };
         let now = Timestamp::UNIX_EPOCH;
-        let mut batch = Batch::new();
+        let mut batch = Batch::by(Author::Outside);
         let cluster: TenantCluster =
             new_object(new_metadata("c", [1; 16], now), Default::default(), Default::default());
         batch.create(cluster);
@@ -90,10 +106,7 @@ impl World {
 
     /// Running engines over one store.
     pub(crate) async fn start(store: AnyStore, engines: usize) -> Self {
-        let mut world = World::prepare(store.clone()).await;
-        while world.engines.len() < engines {
-            world.engines.push(engine(store.clone()).await);
-        }
+        let mut world = World::prepare(store, engines).await;
         world.run();
         world
     }
@@ -106,7 +119,7 @@ impl World {
     }
 
     pub(crate) async fn hosts_of(&self, n: usize, rack: impl Fn(usize) -> String) {
-        let mut batch = Batch::new();
+        let mut batch = Batch::by(Author::Outside);
         for i in 0..n {
             let spec = serde_json::json!({
                 "bmc": { "address": format!("redfish://10.0.{}.{}", i / 250, i % 250 + 1), "username": "u" },
@@ -134,7 +147,7 @@ impl World {
         let created = Timestamp::from_second(created).unwrap();
         let entropy: [u8; 16] = std::array::from_fn(|i| name.as_bytes().get(i).copied().unwrap_or(0));
         let node: TenantNode = new_object(new_metadata(name, entropy, created), spec, TenantNodeStatus::new(created));
-        let mut batch = Batch::new();
+        let mut batch = Batch::by(Author::Outside);
         batch.create(node);
         self.engines[0].ledger.commit(batch).await.unwrap();
     }

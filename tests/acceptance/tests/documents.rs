@@ -73,3 +73,33 @@ fn the_readers_of_blocks_and_links_read() {
     assert_eq!(blocks(text, "terraform"), ["y\n\nz\n"]);
     assert_eq!(links(text), ["b.md"]);
 }
+
+/// Words in backquotes, in order.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_test_that_a_guarantee_names_is_there() {
+    let page = read("docs/guarantees.md");
+    let mut seen = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| guarantee")) {
+        let checked = row.trim_end_matches('|').rsplit(" | ").next().unwrap();
+        let mut source: Option<(&str, String)> = None;
+        let mut named = 0;
+        for word in quoted(checked) {
+            if word.contains('/') {
+                source = Some((word, read(word)));
+                continue;
+            }
+            let (path, text) = source.as_ref().unwrap_or_else(|| panic!("{word} comes before its file in: {row}"));
+            let at = text.find(&format!("fn {word}(")).unwrap_or_else(|| panic!("{path} has no test {word}"));
+            let before = text[..at].rsplit("\n\n").next().unwrap();
+            assert!(before.contains("test"), "{path}: {word} is not marked as a test");
+            named += 1;
+        }
+        assert!(named > 0, "no test is named in: {row}");
+        seen += named;
+    }
+    assert!(seen > 30, "the page was not read: {seen} tests found");
+}

@@ -43,7 +43,7 @@ pub(crate) fn explore(setting: Setting) -> Found {
         assert!(states.len() < MOST, "more than {MOST} states: bound {setting:?}");
         next += 1;
     }
-    let stuck = stuck(&world, &states, &moves);
+    let stuck = setting.hosts_move.then(|| stuck(&world, &states, &moves)).flatten();
     let counterexample = stuck.map(|state| {
         let at = world.show(&states[state as usize]);
         trace(&mut world, &states, &came, state, &format!("from here the hosts cannot all come back to the pool: {at}"))

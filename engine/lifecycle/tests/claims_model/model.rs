@@ -25,6 +25,9 @@ pub(crate) struct Setting {
     pub(crate) host_deletions: u8,
     /// How many transactions may be under way at the same time.
     pub(crate) under_way: usize,
+    /// Whether hosts do what their claims want. Where they do not, only the claims' side is explored, and hosts do not come
+    /// back.
+    pub(crate) hosts_move: bool,
     pub(crate) mutation: Mutation,
 }
 
@@ -36,14 +39,10 @@ pub(crate) enum Mutation {
     HostUnguarded,
     /// Reservations do not guard the claim.
     ClaimUnguarded,
-    /// A claim is removed whatever became of it.
-    RemovalUnguarded,
     /// A host is deleted whatever became of it.
     DeletionUnguarded,
     /// Members of a group are reserved one by one.
     GroupPiecemeal,
-    /// A claim that moves does not give its host back.
-    LeavesWithoutRelease,
 }
 
 /// An object at a revision. Value 0 is none.
@@ -211,8 +210,7 @@ impl World {
             match self.node_turn(view[key].value, host_value) {
                 NodeTurn::Rest { decide } => asks[key] = decide,
                 NodeTurn::Remove => {
-                    let guarded = self.setting.mutation != Mutation::RemovalUnguarded;
-                    send(vec![write(&view, key, 0, guarded)], state.clone());
+                    send(vec![write(&view, key, 0, true)], state.clone());
                 }
                 NodeTurn::Write { node, host: changed } => {
                     let mut txn = vec![write(&view, key, node, true)];
@@ -231,7 +229,8 @@ impl World {
             let Some(host) = self.values.get_host(view[key].value) else { continue };
             let (installing, free) = (host.status.phase == HostPhase::Provisioning, host.status.claim.is_none());
             let deleted = host.is_deleted();
-            if let Some(value) = self.host_turn(view[key].value, false) {
+            let moves = self.setting.hosts_move;
+            if moves && let Some(value) = self.host_turn(view[key].value, false) {
                 send(vec![write(&view, key, value, true)], state.clone());
             }
             if installing
@@ -277,12 +276,7 @@ impl World {
         let node = self.values.get_node(node_value).unwrap().clone();
         let host = self.values.get_host(host_value).cloned();
         let view = View { node: &node, host: host.as_ref() };
-        let mut decision = node::step(view, &self.limits, now());
-        if self.setting.mutation == Mutation::LeavesWithoutRelease && node.status.recourse == Some(Recourse::Leaving) {
-            decision.status = objects::left(&node.status);
-            decision.claim = None;
-            decision.effect = None;
-        }
+        let decision = node::step(view, &self.limits, now());
         let same = decision.status == node.status && decision.claim.is_none();
         let turn = match (decision.fate, decision.effect) {
             (Fate::Remove, _) => NodeTurn::Remove,

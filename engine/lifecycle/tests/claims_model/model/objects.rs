@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
-use vmetal_lifecycle::Limits;
 use vmetal_lifecycle::host::{self, Effected as HostEffected, Fate, Setback};
 use vmetal_lifecycle::node::{DrainPass, Effect, Effected, Sight};
+use vmetal_lifecycle::{Limits, grant};
 use vmetal_model::agent::{BootPurpose, EraseLevel};
 use vmetal_model::host::BootAttempt;
+use vmetal_model::inventory::Disk;
 use vmetal_model::{
-    Cause, Decision as Choice, EraseRecord, Failure, GroupSpec, Host, HostPhase, HostStatus, Metadata, OperationKind,
-    PowerState, Stage, TenantNode, TenantNodePhase, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
+    BmcFacts, Cause, Decision as Choice, EraseRecord, Failure, GroupSpec, Host, HostPhase, HostStatus, Inventory,
+    Metadata, OperationKind, PowerState, Stage, TenantNode, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
 };
 
 /// A claim or a host.
@@ -112,6 +113,7 @@ pub(crate) fn host(name: &str) -> Host {
     status.phase = HostPhase::Available;
     status.stage = Stage::Idle;
     status.power = PowerState::Off;
+    status.inventory = Some(inventory());
     let host = vmetal_model::Object { metadata: metadata(name), spec: serde_json::from_value(spec).unwrap(), status };
     one_phase_further(&host, &Limits::default(), false).unwrap()
 }
@@ -146,15 +148,6 @@ pub(crate) fn succeeded(effect: Effect, node: &TenantNode) -> Effected {
     }
 }
 
-/// The status of a claim that moves and forgets its host.
-pub(crate) fn left(status: &TenantNodeStatus) -> TenantNodeStatus {
-    let mut left = TenantNodeStatus::new(now());
-    left.phase = TenantNodePhase::Pending;
-    left.tried = status.tried.clone();
-    left.observed_generation = status.observed_generation;
-    left
-}
-
 /// The host after everything that happens without waiting for its claim, up to the next phase; `None` when it is removed.
 /// Effects succeed, or the first one fails for good.
 pub(crate) fn one_phase_further(host: &Host, limits: &Limits, mut fails: bool) -> Option<Host> {
@@ -167,7 +160,7 @@ pub(crate) fn one_phase_further(host: &Host, limits: &Limits, mut fails: bool) -
         }
         let still = decision.status == host.status && decision.effect.is_none();
         host.status = decision.status;
-        if let Some(kind) = decision.effect {
+        if let Some(kind) = decision.effect.map(|effect| effect.kind()) {
             let id = host.status.operation.as_ref().unwrap().id;
             let result = if fails { Err(Setback::from(broken())) } else { Ok(brought(kind, &host)) };
             fails = false;
@@ -199,7 +192,7 @@ fn broken() -> Failure {
 fn brought(kind: OperationKind, host: &Host) -> HostEffected {
     match kind {
         OperationKind::AllocateAddress => HostEffected::Address(std::net::Ipv4Addr::LOCALHOST),
-        OperationKind::ProbeBmc => unreachable!("hosts begin in the pool"),
+        OperationKind::ProbeBmc => HostEffected::Bmc(BmcFacts { power: PowerState::Off, ..BmcFacts::default() }),
         OperationKind::ReadPower if matches!(host.status.stage, Stage::Agent | Stage::Work) => {
             HostEffected::Power(PowerState::On)
         }
@@ -224,9 +217,18 @@ fn brought(kind: OperationKind, host: &Host) -> HostEffected {
     }
 }
 
+/// A server with a disk.
+fn inventory() -> Inventory {
+    Inventory {
+        disks: vec![Disk { name: "sda".into(), serial: Some("s".into()), ..Disk::default() }],
+        ..Inventory::default()
+    }
+}
+
 /// The installer and the installed system do what they are there for.
 fn world_moves(host: &mut Host) -> bool {
-    let claim_uid = host.status.claim.as_ref().map(|claim| claim.uid.clone());
+    let ended = host.status.unerased.as_ref().map(|ended| ended.uid.clone());
+    let claim_uid = host.status.claim.as_ref().map(|claim| claim.uid.clone()).or(ended);
     let (stage, phase) = (host.status.stage, host.status.phase);
     let Some(boot) = &mut host.status.boot else { return false };
     let fact = match stage {
@@ -238,9 +240,12 @@ fn world_moves(host: &mut Host) -> bool {
     if fact.replace(now()).is_some() {
         return false;
     }
+    if let (Stage::Work, HostPhase::Inspecting) = (stage, phase) {
+        host.status.inventory = Some(inventory());
+    }
     if let (Stage::Work, HostPhase::Deprovisioning, Some(claim_uid)) = (stage, phase, claim_uid) {
         let record = EraseRecord { claim_uid, level: EraseLevel::Discard, disks: vec![], at: now() };
-        host::return_to_pool(&mut host.status, record);
+        grant::settle(&mut host.status, record);
     }
     true
 }
