@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::error::WatchError;
 use crate::key::Selector;
@@ -57,6 +57,9 @@ pub(crate) struct Feed {
     ring: Mutex<Ring>,
     /// Wakes watchers; `None` once the store is closed.
     bell: watch::Sender<Option<Revision>>,
+    /// Rung with the bell, and waited for in its stead: it wakes in the order of waiting, where a watch channel draws the order
+    /// by chance, and a simulation must be able to repeat itself.
+    rung: Notify,
     limits: RingLimits,
 }
 
@@ -94,7 +97,7 @@ impl Feed {
     /// A feed for a store whose newest commit is `head` and whose history reaches back to `compacted`.
     pub(crate) fn new(head: Revision, compacted: Revision, limits: RingLimits) -> Self {
         let ring = Ring { commits: VecDeque::new(), bytes: 0, head, compacted };
-        Self { ring: Mutex::new(ring), bell: watch::Sender::new(Some(head)), limits }
+        Self { ring: Mutex::new(ring), bell: watch::Sender::new(Some(head)), rung: Notify::new(), limits }
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -134,6 +137,7 @@ impl Feed {
         let head = ring.head;
         drop(ring);
         self.bell.send_if_modified(|at| at.is_some_and(|old| old < head) && at.replace(head).is_some());
+        self.rung.notify_waiters();
     }
 
     /// Ends streams that still want what is at or before `compacted`.
@@ -145,6 +149,7 @@ impl Feed {
         }
         drop(ring);
         self.bell.send_modify(|_| {});
+        self.rung.notify_waiters();
     }
 
     /// The newest commit that was published.
@@ -163,11 +168,13 @@ impl Feed {
         drop(ring);
         self.compact(compacted);
         self.bell.send_modify(|at| *at = at.map(|at| at.max(compacted)));
+        self.rung.notify_waiters();
     }
 
     /// Ends all streams.
     pub(crate) fn close(&self) {
         self.bell.send_replace(None);
+        self.rung.notify_waiters();
     }
 
     fn after(&self, cursor: Revision) -> Next {
@@ -266,6 +273,9 @@ impl Watcher {
                 self.told = Some(committed.revision);
                 return Some(Ok(Change::Committed(committed)));
             }
+            // Before the look: what is rung meanwhile counts.
+            let feed = Arc::clone(&self.feed);
+            let rung = feed.rung.notified();
             if self.bell.borrow_and_update().is_none() {
                 return Some(Err(WatchError::Closed));
             }
@@ -290,9 +300,7 @@ impl Watcher {
                         self.told = Some(self.cursor);
                         return Some(Ok(Change::Progress(self.cursor)));
                     }
-                    if self.bell.changed().await.is_err() {
-                        return Some(Err(WatchError::Closed));
-                    }
+                    rung.await;
                 }
             }
         }
