@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use jiff::SignedDuration;
 use serde::Deserialize;
 use vmetal_lifecycle::Limits;
+use vmetal_lifecycle::storm::StormLimits;
 use vmetal_policy::{Binding, OnFailure, Source};
 use vmetal_store::PostgresUrl;
+
+use crate::lanes::Widths;
 
 /// The configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -33,6 +36,12 @@ pub struct Config {
     /// How long things may take. The defaults suit real servers.
     #[serde(default)]
     pub deadlines: Deadlines,
+    /// How much of each kind of work goes on at the same time.
+    #[serde(default)]
+    pub lanes: Widths,
+    /// When so many hosts fail at once that nothing destructive is begun any more.
+    #[serde(default)]
+    pub storm: StormConfig,
     /// How several engines share one store.
     #[serde(default)]
     pub engines: Engines,
@@ -133,6 +142,30 @@ impl Default for Bmc {
 
 fn default_bmc_timeout() -> SignedDuration {
     SignedDuration::from_secs(30)
+}
+
+/// When so many hosts fail at once that nothing is switched off, erased or installed. An absent value keeps its default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StormConfig {
+    /// At least this share of all hosts, in percent. Default 20; more than 100 switches it off.
+    pub percent: Option<u8>,
+    /// At least so many hosts. Default 10.
+    pub at_least: Option<usize>,
+    /// Within this time. Default 10 min.
+    pub window: Option<SignedDuration>,
+}
+
+impl StormConfig {
+    /// As the lifecycle has it.
+    pub fn limits(&self) -> StormLimits {
+        let usual = StormLimits::default();
+        StormLimits {
+            percent: self.percent.unwrap_or(usual.percent),
+            at_least: self.at_least.unwrap_or(usual.at_least),
+            window: self.window.unwrap_or(usual.window),
+        }
+    }
 }
 
 /// How several engines share one store. The same for all of them.
@@ -401,6 +434,10 @@ impl Config {
         if self.store.url.is_none() && self.store.password_file.is_some() {
             let message = "there is no store.url that it could belong to".to_owned();
             return Err(ConfigError::Value { key: "store.password_file", message });
+        }
+        if let Some(key) = self.lanes.closed() {
+            let message = "nothing would ever go through a lane of width 0; expected at least 1".to_owned();
+            return Err(ConfigError::Value { key, message });
         }
         match self.deadlines.shortest() {
             Some(shortest) if shortest < SignedDuration::from_secs(1) => {

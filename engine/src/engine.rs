@@ -9,22 +9,24 @@ use std::time::Duration;
 
 use vmetal_bmc::Gateways;
 use vmetal_lifecycle::Limits;
+use vmetal_lifecycle::storm::{self, Storm};
 use vmetal_model::{Failure, Host, HostStatus, Kind, Timestamp};
 use vmetal_policy::PolicyEngine;
-use vmetal_runtime::{Clock, Entropy, Lane, Scheduler};
+use vmetal_runtime::{Clock, Entropy, Monotonic, Scheduler};
 use vmetal_store::CommitError;
 
 use crate::boots::Boots;
 use crate::claims::Desk;
 use crate::config::Config;
 use crate::fleet::Fleet;
+use crate::lanes::{Lanes, Widths};
 use crate::ledger::{Batch, Ledger, Record};
 use crate::ownership::{Author, Grip, Hold, Membership, Ownership, Refusal};
 use crate::questions::Questions;
 use crate::tenants::Tenants;
 
-/// How many calls to BMCs are made at the same time where the configuration does not say.
-const BMC_CALLS: usize = 512;
+/// How often it is looked whether too many hosts fail at once.
+const STORM_LOOK: Duration = Duration::from_secs(1);
 
 /// Names one object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,8 +76,10 @@ pub struct Engine {
     pub desk: Desk,
     /// Which claims were told that there is nothing for them, and what they were told that of.
     pub questions: Questions,
-    /// Calls to BMCs at the same time: each holds a connection, and ten thousand hosts may be declared in one apply.
-    pub bmc_calls: Lane,
+    /// How much goes on at the same time.
+    pub lanes: Lanes,
+    /// Whether too many hosts fail at once, and when that was last looked at.
+    storm: Mutex<Option<(Monotonic, Option<Storm>)>>,
     /// Objects with an effect under way in this process.
     under_way: Mutex<HashMap<ObjectKey, Course>>,
     /// Set when no new effect may begin.
@@ -120,8 +124,10 @@ impl Engine {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { config, fleet, ledger, gateways, tenants, policies, limits, ownership, clock, entropy } = parts;
         let scheduler = Scheduler::new(Arc::clone(&clock));
+        // `bmc.calls`, where it is given, is the width of the lane.
+        let bmc = config.bmc.calls.unwrap_or(config.lanes.bmc).max(1);
+        let lanes = Lanes::new(&Widths { bmc, ..config.lanes.clone() });
         let membership = Membership::new(&ownership, ledger.store());
-        let bmc_calls = Lane::new("bmc", config.bmc.calls.unwrap_or(BMC_CALLS).max(1));
         Arc::new(Engine {
             config,
             fleet,
@@ -138,7 +144,8 @@ impl Engine {
             boots: Arc::default(),
             desk: Desk::default(),
             questions: Questions::default(),
-            bmc_calls,
+            lanes,
+            storm: Mutex::default(),
             under_way: Mutex::default(),
             stopping: AtomicBool::new(false),
         })
@@ -226,6 +233,28 @@ impl Engine {
     pub fn limits_since(&self, hold: Hold) -> Limits {
         let since = self.ownership.since(hold).unwrap_or(self.limits.listening_since);
         Limits { listening_since: self.limits.listening_since.max(since), ..self.limits.clone() }
+    }
+
+    /// Whether too many hosts fail at once. Looked at anew each second.
+    pub fn storm(&self) -> Option<Storm> {
+        let now = self.clock.monotonic();
+        let mut known = self.storm.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, storm)) = &*known
+            && now.duration_since(*at) < STORM_LOOK
+        {
+            return storm.clone();
+        }
+        let hosts = self.fleet.hosts();
+        let storm = storm::judge(hosts.iter().map(|host| &**host), &self.config.storm.limits(), self.now());
+        let before = known.replace((now, storm.clone())).and_then(|(_, before)| before);
+        match (&before, &storm) {
+            (None, Some(storm)) => {
+                tracing::error!(since = %storm.since, until = %storm.until, "{}; it goes on when {}", storm.reason(), storm.remedy());
+            }
+            (Some(_), None) => tracing::warn!("few enough hosts fail again: switching, erasing and installing go on"),
+            _ => {}
+        }
+        storm
     }
 
     /// Notes that an effect may not be started now, and looks again soon: by then the lease is renewed, or the object is

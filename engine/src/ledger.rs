@@ -15,6 +15,7 @@ use vmetal_store::{
     Write,
 };
 
+use crate::boundary::{Boundary, reached};
 use crate::fleet::{Entry, Fleet, Update};
 use crate::ownership::{Author, Hold};
 
@@ -253,6 +254,8 @@ impl Ledger {
     /// Commits, durably, and brings the fleet up to date.
     pub async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
         let Batch { txn, updates, told } = batch;
+        let what = txn.writes.first().map(|write| write.key().to_string()).unwrap_or_default();
+        reached(Boundary::BeforeCommit, &what);
         let revision = match self.store.commit(txn).await {
             Ok(revision) => revision.0,
             Err(CommitError::Conflict { key, found }) => {
@@ -261,6 +264,7 @@ impl Ledger {
             }
             Err(error) => return Err(error),
         };
+        reached(Boundary::AfterCommit, &what);
         // Not before: a batch that lost against another is decided anew, and the log would tell of what never was.
         for Event { kind, name, reason, message, .. } in told {
             tracing::info!(%kind, %name, reason, "{message}");

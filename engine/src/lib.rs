@@ -10,12 +10,14 @@
 pub mod agent;
 pub mod backend;
 pub mod boots;
+pub mod boundary;
 pub mod claims;
 pub mod config;
 pub mod engine;
 mod files;
 pub mod fleet;
 pub mod housekeeping;
+pub mod lanes;
 pub mod ledger;
 pub mod netboot;
 pub mod ownership;

@@ -26,6 +26,7 @@ pub mod ladder;
 pub mod limits;
 pub mod node;
 pub mod note;
+pub mod storm;
 pub mod transitions;
 
 pub use limits::Limits;

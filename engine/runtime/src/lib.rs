@@ -7,27 +7,19 @@
 //! * [`Clock`] and [`Entropy`]: time and chance as arguments. With [`VirtualClock`] and [`SeededEntropy`] a run of the
 //!   whole engine can be repeated from its seed, and an hour of waiting takes no time.
 //! * [`Scheduler`]: which key is to be looked at next. No key runs twice at once, no wake is lost.
-//! * [`Lane`] and [`Permits`]: at most so many boots, images, joins at a time; exact, first come first served, visible.
-//! * [`Backoff`] and [`Breaker`]: how long to leave something alone that fails. Both are plain data.
+//! * [`Lane`]: at most so many boots, images, joins at a time; exact, first come first served, visible.
 //! * [`plan`]: which shards an engine takes, gives up and waits for, where several share the work.
-//! * [`Tasks`]: effects in flight. They are never dropped half-way; a panic in one is a value for its owner.
 //!
 //! Nothing here talks to the outside, and nothing here knows a host from a node.
 
-mod backoff;
-mod breaker;
 mod clock;
 mod entropy;
 mod permits;
 mod scheduler;
 mod sharing;
-mod tasks;
 
-pub use backoff::{Backoff, BackoffPolicy};
-pub use breaker::{Breaker, BreakerPolicy, BreakerState, Verdict};
 pub use clock::{Clock, ManualClock, Monotonic, SystemClock, VirtualClock};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
-pub use permits::{Lane, LaneCounts, Permit, Permits};
+pub use permits::{Lane, LaneCounts, Permit};
 pub use scheduler::{Lease, Scheduler, SchedulerStats};
 pub use sharing::{Plan, ShardNumber, plan, shard_of, shares};
-pub use tasks::{Drained, Finished, TaskError, Tasks};

@@ -3,7 +3,6 @@
 //! Every kind of load that can hurt something shared (a boot server, an image link, a breaker panel, an API server) has
 //! a lane of its own, so that one cannot starve the other, and its width is exact: a permit lives as long as the work.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -90,27 +89,6 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// All lanes by name, for whoever configures or shows them.
-#[derive(Clone, Debug, Default)]
-pub struct Permits(BTreeMap<&'static str, Lane>);
-
-impl Permits {
-    /// Lanes with their widths.
-    pub fn new(lanes: impl IntoIterator<Item = (&'static str, usize)>) -> Self {
-        Self(lanes.into_iter().map(|(name, width)| (name, Lane::new(name, width))).collect())
-    }
-
-    /// The lane of this name.
-    pub fn lane(&self, name: &str) -> Option<&Lane> {
-        self.0.get(name)
-    }
-
-    /// How full they are, by name.
-    pub fn counts(&self) -> impl Iterator<Item = LaneCounts> + '_ {
-        self.0.values().map(Lane::counts)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -120,12 +98,10 @@ mod tests {
 
     #[tokio::test]
     async fn places_are_given_in_the_order_of_asking() {
-        let permits = Permits::new([("boot", 1), ("image", 2)]);
-        let lane = permits.lane("boot").unwrap();
-        assert!(permits.lane("bout").is_none());
+        let (lane, other) = (Lane::new("boot", 1), Lane::new("image", 2));
         let first = lane.try_acquire().unwrap();
         assert!(lane.try_acquire().is_none());
-        assert!(permits.lane("image").unwrap().try_acquire().is_some(), "lanes do not share");
+        assert!(other.try_acquire().is_some(), "lanes do not share");
 
         let waiting = tokio::spawn({
             let lane = lane.clone();

@@ -6,18 +6,26 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
 use vmetal_bmc::{BmcError, BmcTarget, Fence, Gateway};
+use vmetal_lifecycle::Note;
 use vmetal_lifecycle::grant::Effect;
 use vmetal_lifecycle::host::{self, Effected, Fate, Setback, operator};
+use vmetal_lifecycle::storm::{self, Storm};
 use vmetal_model::agent::BootPurpose;
 use vmetal_model::host::BootAttempt;
-use vmetal_model::{Cause, Failure, Host, HostPhase, HostStatus, Kind, OperationKind, OperationState, Timestamp};
+use vmetal_model::{Cause, Failure, Host, HostPhase, HostStatus, Kind, OperationKind, OperationState, Timestamp, Wait};
 use vmetal_store::CommitError;
 
+use crate::boundary::{Boundary, reached};
 use crate::engine::{Engine, ObjectKey};
 use crate::fleet::AddressPromise;
 use crate::ledger::{Batch, INDEX_ADDRESS};
-use crate::ownership::{Author, Grip};
+use crate::ownership::{Author, Grip, Hold};
 use crate::secrets;
+
+/// How often a host that is held back by a storm is looked at.
+const STORM_PAUSE: SignedDuration = SignedDuration::from_secs(10);
+/// How the wait of such a host begins.
+const STORM_WAIT: &str = "the end of a storm of failures";
 
 /// What an effect brought, with what must be kept beside the host.
 struct Brought {
@@ -77,6 +85,12 @@ impl Engine {
         if let Some(next) = decision.next {
             self.wake_at(key.clone(), next);
         }
+        if let Some(kind) = decision.effect.map(Effect::kind).filter(|kind| storm::is_destructive(&host, *kind))
+            && let Some(storm) = self.storm()
+        {
+            self.wake_in(key, STORM_PAUSE);
+            return self.hold_back(hold, &host, kind, &storm).await;
+        }
         // Before the intent is committed: an intent that nobody may act on would have to be looked after.
         let grip =
             match decision.effect.map(Effect::kind).map(|kind| self.ownership.grip(hold).map(|grip| (kind, grip))) {
@@ -100,8 +114,7 @@ impl Engine {
         if let (Some((kind, grip)), Some(host)) = (grip, self.fleet.host(name)) {
             let engine = Arc::clone(self);
             self.run(key, grip, |grip| async move {
-                let local = matches!(kind, OperationKind::AllocateAddress | OperationKind::OpenBoot);
-                let _turn = if local { None } else { Some(engine.bmc_calls.acquire().await) };
+                let _turn = engine.lanes.operation(kind).await;
                 // What waited for its turn until the engine was stopped is looked at again at the next start.
                 if !engine.is_stopping() {
                     engine.perform(&grip, host, kind).await;
@@ -111,12 +124,37 @@ impl Engine {
         Ok(())
     }
 
+    /// Says on the host that something destructive is not begun, and why.
+    async fn hold_back(&self, hold: Hold, host: &Host, kind: OperationKind, storm: &Storm) -> Result<(), CommitError> {
+        let told = host.status.wait.as_ref().is_some_and(|wait| wait.reason.starts_with(STORM_WAIT));
+        if told {
+            return Ok(());
+        }
+        let now = self.now();
+        let reason = format!("{STORM_WAIT}: {}", storm.reason());
+        let mut batch = Batch::by(Author::Owner(hold));
+        batch.notes(
+            host,
+            now,
+            [Note::warning("held_back", format!("{} is not begun: {}", kind.describe(), storm.reason()))],
+        );
+        let mut changed = host.clone();
+        let deadline = None;
+        changed.status.wait =
+            Some(Wait { reason, unblocks: storm.remedy(), since: storm.since, next_check: None, deadline });
+        batch.replace(changed);
+        self.ledger.commit(batch).await.map(|_| ())
+    }
+
     /// Performs one effect and records its outcome, however long the store takes to accept it.
     async fn perform(&self, grip: &Arc<Grip>, host: Arc<Host>, kind: OperationKind) {
         let Some(id) = host.status.operation.as_ref().map(|op| op.id) else { return };
         let mut taken: Vec<Ipv4Addr> = Vec::new();
         loop {
-            let (result, token, _promise) = match self.act(grip, &host, kind, &taken).await {
+            reached(Boundary::BeforeEffect, &kind.describe());
+            let acted = self.act(grip, &host, kind, &taken).await;
+            reached(Boundary::AfterEffect, &kind.describe());
+            let (result, token, _promise) = match acted {
                 Ok(Brought { effected, boot_token, promise }) => (Ok(effected), boot_token, promise),
                 Err(setback) => (Err(setback), None, None),
             };

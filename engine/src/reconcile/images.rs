@@ -89,7 +89,10 @@ impl Engine {
     async fn import(self: Arc<Self>, hold: Hold, image: Arc<Image>) {
         let started = self.now();
         let generation = image.metadata.generation;
-        let (status, note) = match self.fetch_and_import(&image).await {
+        let turn = self.lanes.import().await;
+        let imported = self.fetch_and_import(&image).await;
+        drop(turn);
+        let (status, note) = match imported {
             Ok(imported) => {
                 let seconds = self.now().duration_since(started).as_secs_f64();
                 let message = format!(

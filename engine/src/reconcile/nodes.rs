@@ -7,6 +7,7 @@ use vmetal_lifecycle::node::{self, Effect, Effected, View};
 use vmetal_model::{Failure, Host, Kind, Metadata, TenantNode};
 use vmetal_store::CommitError;
 
+use crate::boundary::{Boundary, reached};
 use crate::claims::PAUSE;
 use crate::engine::{Engine, ObjectKey};
 use crate::ledger::Batch;
@@ -91,7 +92,11 @@ impl Engine {
             return self.decide(name).await;
         }
         let Some(current) = self.fleet.node(name) else { return };
+        let turn = self.lanes.effect(effect).await;
+        reached(Boundary::BeforeEffect, &format_args!("{effect:?}"));
         let result = self.act_for_node(grip, &current, effect).await;
+        reached(Boundary::AfterEffect, &format_args!("{effect:?}"));
+        drop(turn);
         self.take_outcome(hold, name, effect, result).await;
     }
 

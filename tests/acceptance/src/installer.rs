@@ -14,22 +14,23 @@
 //! next step on.
 
 mod kubelet;
+mod line;
 mod machine;
 mod power;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use tokio::sync::oneshot;
-use vmetal_api::netboot::NetbootClient;
 use vmetal_model::agent::{AgentFailure, BootPurpose};
 use vmetal_model::inventory::Disk;
 use vmetal_model::{Cause, MacAddr, RootDeviceHints};
 
+use self::line::Line;
 use crate::stack::Place;
 
 /// What a server does, from power-on to joining.
@@ -205,16 +206,33 @@ impl Installers {
     /// # Errors
     /// When the lab's description cannot be read.
     pub fn start(place: &Place, behaviours: BTreeMap<String, Behaviour>) -> Result<Self> {
-        let path = place.directory.join("lab").join("lab.json");
+        let socket = place.state().join("netboot.sock");
+        Self::start_on(&place.directory.join("lab"), &place.kubeconfig(), behaviours, |_| vec![socket.clone()])
+    }
+
+    /// Starts the software of every host of a lab that `sockets` knows a way to an engine for: the sockets of one or more
+    /// engines, of which it uses the next whenever one does not answer.
+    ///
+    /// # Errors
+    /// When the lab's description cannot be read.
+    pub fn start_on(
+        lab_state: &Path,
+        kubeconfig: &Path,
+        behaviours: BTreeMap<String, Behaviour>,
+        sockets: impl Fn(&str) -> Vec<PathBuf>,
+    ) -> Result<Self> {
+        let path = lab_state.join("lab.json");
         let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let lab: Lab = serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
         let log = Log(Arc::new(Mutex::new(Shared { behaviours, ..Shared::default() })));
         let (stop, stopped) = oneshot::channel::<()>();
-        let (socket, kubeconfig, shared) = (place.state().join("netboot.sock"), place.kubeconfig(), log.clone());
+        let (kubeconfig, shared) = (kubeconfig.to_owned(), log.clone());
+        let hosts = lab.hosts.into_iter().map(|facts| (sockets(&facts.name), facts));
+        let hosts: Vec<_> = hosts.filter(|(sockets, _)| !sockets.is_empty()).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("installers".to_owned()).spawn(move || {
             runtime.block_on(async move {
-                let all = run(&socket, &kubeconfig, lab.hosts, shared);
+                let all = run(&kubeconfig, hosts, shared);
                 tokio::select! {
                     () = all => {}
                     // Either it is told to stop or its owner is gone.
@@ -274,10 +292,9 @@ impl Drop for Installers {
     }
 }
 
-async fn run(socket: &Path, kubeconfig: &Path, hosts: Vec<Facts>, log: Log) {
-    let client = NetbootClient::connect(socket);
-    let machines = hosts.into_iter().map(|facts| {
-        let parts = machine::Parts { facts, client: client.clone(), log: log.clone() };
+async fn run(kubeconfig: &Path, hosts: Vec<(Vec<PathBuf>, Facts)>, log: Log) {
+    let machines = hosts.into_iter().map(|(sockets, facts)| {
+        let parts = machine::Parts { facts, line: Line::new(&sockets), log: log.clone() };
         machine::Machine::new(parts, kubeconfig).live()
     });
     futures::future::join_all(machines).await;

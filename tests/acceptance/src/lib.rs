@@ -5,9 +5,11 @@
 
 pub mod artifacts;
 pub mod cluster;
+pub mod disk;
 pub mod installer;
 pub mod journal;
 pub mod process;
+pub mod site;
 pub mod stack;
 pub mod terraform;
 pub mod watch;
@@ -15,5 +17,6 @@ pub mod watch;
 pub use artifacts::Artifacts;
 pub use installer::{Behaviour, Deed, Installers};
 pub use process::Process;
+pub use site::{EngineProcess, Site};
 pub use stack::{Options, Place, Software, Stack};
 pub use terraform::Terraform;

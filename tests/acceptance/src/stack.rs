@@ -275,7 +275,7 @@ impl Stack {
     }
 }
 
-fn start_cluster(artifacts: &Artifacts, directory: &Path, port: u16) -> Result<Process> {
+pub(crate) fn start_cluster(artifacts: &Artifacts, directory: &Path, port: u16) -> Result<Process> {
     let state = directory.join("cluster");
     let arguments = [
         "--dir".to_owned(),

@@ -4,17 +4,17 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::StreamExt;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::sleep;
-use vmetal_api::netboot::{AgentReply, AgentRequest, NetbootClient};
+use vmetal_api::netboot::{AgentReply, AgentRequest};
 use vmetal_model::agent::{
     Action, BootPurpose, ErasedDisk, Hello, InstallOrder, Installed, Order, Progress, Report, ReportBody, Seed,
 };
-use vmetal_model::boot::{BootNews, BootTarget};
+use vmetal_model::boot::BootTarget;
 use vmetal_model::inventory::{Cpu, Firmware, Identity, Inventory, Nic};
 
+use super::line::Line;
 use super::power::{First, Journal, Power};
 use super::{Behaviour, Deed, Facts, Installation, Log, NetworkBoot, System, kubelet};
 
@@ -30,7 +30,7 @@ const HOLD_SECONDS: u64 = 5;
 /// What a server is made of.
 pub(super) struct Parts {
     pub(super) facts: Facts,
-    pub(super) client: NetbootClient,
+    pub(super) line: Line,
     pub(super) log: Log,
 }
 
@@ -111,8 +111,7 @@ impl Machine {
     }
 
     async fn target(&self) -> Option<BootTarget> {
-        let mut tables = self.parts.client.watch_boot().await.ok()?;
-        let BootNews::Whole(table) = tables.next().await?.ok()? else { return None };
+        let table = self.parts.line.table().await?;
         let mac = self.parts.facts.mac;
         let entry = table.entries.into_iter().find(|entry| entry.macs.contains(&mac))?;
         Some(entry.target)
@@ -225,9 +224,9 @@ impl Machine {
             body,
         };
         loop {
-            match self.parts.client.agent(request.clone()).await {
-                Ok(reply) if reply.status != 503 => return reply,
-                _ => sleep(AGAIN).await,
+            match self.parts.line.agent(request.clone()).await {
+                Some(reply) => return reply,
+                None => sleep(AGAIN).await,
             }
         }
     }

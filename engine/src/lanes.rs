@@ -1,0 +1,181 @@
+//! How much of each kind of work goes on at the same time in this engine: exact, first come first served.
+
+use serde::Deserialize;
+use vmetal_lifecycle::node::Effect;
+use vmetal_model::OperationKind;
+use vmetal_runtime::{Lane, LaneCounts};
+
+/// The widths of the lanes. Each engine has its own; with several, the fleet sees their sum.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Widths {
+    /// Calls to BMCs at the same time. Each holds a connection; below the 1,024 open files that a process may have by
+    /// default. Default 512.
+    pub bmc: usize,
+    /// Of those, servers being switched on or off: what a power feed must stand. Default 256.
+    pub power: usize,
+    /// Of those, BMCs being restarted, as for firmware: each is away for minutes. Default 16.
+    pub firmware: usize,
+    /// Images being fetched and imported. Default 2.
+    pub image: usize,
+    /// Calls to tenants' API servers. Default 64.
+    pub join: usize,
+}
+
+impl Default for Widths {
+    fn default() -> Self {
+        Widths { bmc: 512, power: 256, firmware: 16, image: 2, join: 64 }
+    }
+}
+
+impl Widths {
+    /// The key of a lane that is closed: nothing would ever go through it.
+    pub fn closed(&self) -> Option<&'static str> {
+        let Widths { bmc, power, firmware, image, join } = self;
+        let all = [
+            ("lanes.bmc", bmc),
+            ("lanes.power", power),
+            ("lanes.firmware", firmware),
+            ("lanes.image", image),
+            ("lanes.join", join),
+        ];
+        all.into_iter().find(|(_, width)| **width == 0).map(|(key, _)| key)
+    }
+}
+
+/// The lanes.
+#[derive(Debug, Clone)]
+pub struct Lanes {
+    bmc: Lane,
+    power: Lane,
+    firmware: Lane,
+    image: Lane,
+    join: Lane,
+}
+
+/// Places in every lane that some work needs; given back when dropped.
+#[must_use = "dropping it gives the places back"]
+pub struct Turn {
+    _places: [Option<vmetal_runtime::Permit>; 2],
+}
+
+impl Lanes {
+    /// Lanes of these widths.
+    pub fn new(widths: &Widths) -> Self {
+        Lanes {
+            bmc: Lane::new("bmc", widths.bmc),
+            power: Lane::new("power", widths.power),
+            firmware: Lane::new("firmware", widths.firmware),
+            image: Lane::new("image", widths.image),
+            join: Lane::new("join", widths.join),
+        }
+    }
+
+    /// Waits for what an operation on a host needs. The narrow lane first: whoever waits for it takes no place from those who
+    /// could go on, which is why a wider lane never slows anything down.
+    pub async fn operation(&self, kind: OperationKind) -> Turn {
+        let (narrow, wide) = match kind {
+            OperationKind::AllocateAddress | OperationKind::OpenBoot => (None, None),
+            OperationKind::ProbeBmc | OperationKind::ReadPower | OperationKind::SetNetworkBoot => {
+                (None, Some(&self.bmc))
+            }
+            OperationKind::PowerOn | OperationKind::PowerOff => (Some(&self.power), Some(&self.bmc)),
+            OperationKind::ResetBmc => (Some(&self.firmware), Some(&self.bmc)),
+        };
+        Turn { _places: [place(narrow).await, place(wide).await] }
+    }
+
+    /// Waits for what an effect for a claim needs.
+    pub async fn effect(&self, effect: Effect) -> Turn {
+        let lane = match effect {
+            Effect::Decide => None,
+            _ => Some(&self.join),
+        };
+        Turn { _places: [place(lane).await, None] }
+    }
+
+    /// Waits for what an import needs.
+    pub async fn import(&self) -> Turn {
+        Turn { _places: [place(Some(&self.image)).await, None] }
+    }
+
+    /// How full they are.
+    pub fn counts(&self) -> [LaneCounts; 5] {
+        [&self.bmc, &self.power, &self.firmware, &self.image, &self.join].map(Lane::counts)
+    }
+}
+
+async fn place(lane: Option<&Lane>) -> Option<vmetal_runtime::Permit> {
+    match lane {
+        Some(lane) => Some(lane.acquire().await),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// Virtual time that a fleet's work takes: each host reads, switches, reads; a slow BMC takes fifty times as long.
+    async fn work(widths: &Widths) -> Duration {
+        let (lanes, start) = (Lanes::new(widths), Instant::now());
+        let mut hosts = JoinSet::new();
+        for number in 0..400_u32 {
+            let lanes = lanes.clone();
+            hosts.spawn(async move {
+                let slow = if number % 20 == 0 { 50 } else { 1 };
+                for (kind, takes) in
+                    [(OperationKind::ProbeBmc, 20), (OperationKind::PowerOn, 100), (OperationKind::ReadPower, 10)]
+                {
+                    let turn = lanes.operation(kind).await;
+                    sleep(Duration::from_millis(takes * slow)).await;
+                    drop(turn);
+                }
+            });
+        }
+        hosts.join_all().await;
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn raising_any_knob_never_lowers_throughput() {
+        let narrow = Widths { bmc: 4, power: 2, ..Widths::default() };
+        let mut before = work(&narrow).await;
+        for power in [4, 8, 16, 64, 256] {
+            let now = work(&Widths { power, ..narrow.clone() }).await;
+            assert!(now.as_secs_f64() <= before.as_secs_f64() * 1.1, "power {power}: {now:?} after {before:?}");
+            before = before.min(now);
+        }
+        for power in [2, 64] {
+            let mut before = work(&Widths { bmc: 2, power, ..Widths::default() }).await;
+            for bmc in [4, 8, 16, 64, 512] {
+                let now = work(&Widths { bmc, power, ..Widths::default() }).await;
+                assert!(now.as_secs_f64() <= before.as_secs_f64() * 1.1, "bmc {bmc}: {now:?} after {before:?}");
+                before = before.min(now);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lanes_are_exact_and_those_who_wait_for_power_hold_no_connection() {
+        let lanes = Lanes::new(&Widths { bmc: 4, power: 1, ..Widths::default() });
+        let first = lanes.operation(OperationKind::PowerOff).await;
+        let waiting = tokio::spawn({
+            let lanes = lanes.clone();
+            async move { lanes.operation(OperationKind::PowerOn).await }
+        });
+        sleep(Duration::from_millis(1)).await;
+        let counts = lanes.counts();
+        assert_eq!((counts[0].in_use, counts[1].in_use, counts[1].waiting), (1, 1, 1));
+        drop(first);
+        let _second = waiting.await.unwrap();
+        assert_eq!(Widths { image: 0, ..Widths::default() }.closed(), Some("lanes.image"));
+        assert_eq!(Widths::default().closed(), None);
+    }
+}
