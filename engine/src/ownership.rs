@@ -218,8 +218,14 @@ impl Ownership {
 
     /// Takes note of a commit that was refused because the shard changed hands.
     pub fn heed(&self, error: &CommitError) {
-        if let CommitError::Fenced { shard, found } = error {
-            self.table.superseded(*shard, *found);
+        if let CommitError::Fenced { shard, found } = error
+            && self.table.superseded(*shard, *found)
+        {
+            tracing::error!(
+                %shard,
+                "fenced: another engine has taken this shard, because this one did not renew its lease in time; nothing that \
+                 was decided here about its objects counts any more"
+            );
         }
     }
 

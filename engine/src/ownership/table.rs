@@ -128,13 +128,15 @@ impl Table {
         }
     }
 
-    /// The store says that a shard is at another epoch: it is somebody else's.
-    pub(super) fn superseded(&self, shard: Shard, found: Option<Epoch>) {
+    /// The store says that a shard is at another epoch: it is somebody else's. True when that is news.
+    pub(super) fn superseded(&self, shard: Shard, found: Option<Epoch>) -> bool {
         let mut tenures = self.lock();
-        if tenures.get(&shard).is_some_and(|tenure| found != Some(tenure.epoch)) {
+        let lost = tenures.get(&shard).is_some_and(|tenure| found != Some(tenure.epoch));
+        if lost {
             tenures.remove(&shard);
             self.bell.notify_one();
         }
+        lost
     }
 
     /// Forgets a shard that was released or lost.
