@@ -29,18 +29,20 @@ pub(crate) struct Loaded<S: Seat> {
     pre: InstancePre<Guest>,
     common: PolicyIndices,
     seat: S::Indices,
+    /// The cases that it brings.
+    pub(crate) cases: Option<String>,
 }
 
 impl<S: Seat> Loaded<S> {
     /// Scans, compiles and links; runs nothing of the policy yet.
     pub(crate) fn new(sandbox: Arc<Sandbox>, policy: &str, bytes: &[u8], sha256: &str) -> Result<Self, LoadError> {
-        scan::scan(policy, bytes, S::INTERFACE)?;
+        let cases = scan::scan(policy, bytes, S::INTERFACE)?;
         let compile = |error: wasmtime::Error| LoadError::Compile { policy: policy.to_owned(), source: error.into() };
         let component = sandbox.compiled(sha256, bytes).map_err(compile)?;
         let pre = sandbox.linker.instantiate_pre(&component).map_err(compile)?;
         let common = PolicyIndices::new(&pre).map_err(compile)?;
         let seat = S::indices(&pre).map_err(compile)?;
-        Ok(Loaded { sandbox, pre, common, seat })
+        Ok(Loaded { sandbox, pre, common, seat, cases })
     }
 
     pub(crate) fn describe(&self) -> Result<sdk::Info, RunError> {

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::cases::{Case, SECTION};
 use crate::component::sha256;
 use crate::error::Cause;
 
@@ -52,6 +53,15 @@ pub enum BuildError {
         #[source]
         source: std::io::Error,
     },
+    /// A file of cases is not what is expected.
+    #[error("{} is no list of cases", path.display())]
+    Cases {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Cause,
+    },
     /// The module is no policy.
     #[error("{package} cannot be made a component; does it call export_cost_policy! or export_placement_policy!?")]
     Encode {
@@ -91,7 +101,8 @@ pub fn build(directory: &Path, package: &str, out: &Path) -> Result<Built, Build
     let module = compile(directory, package)?;
     let bytes = std::fs::read(&module).map_err(|source| BuildError::File { path: module, source })?;
     let encode_error = |source| BuildError::Encode { package: package.to_owned(), source };
-    let component = encode(&bytes).map_err(encode_error)?;
+    let mut component = encode(&bytes).map_err(encode_error)?;
+    embed_cases(&mut component, &read_cases(&directory_of(directory, package)?.join("cases"))?);
     let path = out.join(format!("{package}.wasm"));
     // Written beside and renamed, so that an engine never reads half a file.
     let partial = out.join(format!(".{package}.wasm.{}", std::process::id()));
@@ -99,6 +110,75 @@ pub fn build(directory: &Path, package: &str, out: &Path) -> Result<Built, Build
     std::fs::write(&partial, &component).map_err(|source| BuildError::File { path: partial.clone(), source })?;
     std::fs::rename(&partial, &path).map_err(|source| BuildError::File { path: path.clone(), source })?;
     Ok(Built { path, sha256: sha256(&component), size: component.len() })
+}
+
+/// Puts cases into a component: it is tried with them before it is seated.
+fn embed_cases(component: &mut Vec<u8>, cases: &[Case]) {
+    // Plain data; writing it into memory cannot fail.
+    let content = serde_json::to_vec(cases).unwrap_or_default();
+    let mut section = Vec::new();
+    leb128(&mut section, SECTION.len());
+    section.extend_from_slice(SECTION.as_bytes());
+    section.extend_from_slice(&content);
+    // Identifier 0: a custom section (WebAssembly core specification, 5.5.3; the component format takes it over).
+    component.push(0);
+    leb128(component, section.len());
+    component.extend_from_slice(&section);
+}
+
+/// An unsigned number in the variable-length form of the WebAssembly binary format.
+fn leb128(out: &mut Vec<u8>, mut number: usize) {
+    loop {
+        // Seven bits fit into a byte.
+        let low = (number & 0x7f) as u8;
+        number >>= 7;
+        if number == 0 {
+            return out.push(low);
+        }
+        out.push(low | 0x80);
+    }
+}
+
+/// The cases in the YAML files of a directory, by file name; none when there is no such directory.
+///
+/// # Errors
+/// A file that cannot be read or is no list of cases.
+pub fn read_cases(directory: &Path) -> Result<Vec<Case>, BuildError> {
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::File { path, source }
+    };
+    if !directory.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = std::fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let mut paths: Vec<PathBuf> = entries.map_err(file(directory))?.into_iter().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    paths.sort();
+    let mut cases = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).map_err(file(&path))?;
+        let read: Vec<Case> = serde_yaml_ng::from_str(&text)
+            .map_err(|source| BuildError::Cases { path: path.clone(), source: source.into() })?;
+        cases.extend(read);
+    }
+    Ok(cases)
+}
+
+/// Where a package of the workspace or directory is, as cargo knows it.
+fn directory_of(directory: &Path, package: &str) -> Result<PathBuf, BuildError> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut command = Command::new(&cargo);
+    command.current_dir(directory).args(["metadata", "--no-deps", "--format-version", "1"]).stdin(Stdio::null());
+    let output = command.output().map_err(|source| BuildError::Cargo { cargo, source })?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
+    let found =
+        packages.iter().find(|found| found["name"] == package).and_then(|found| found["manifest_path"].as_str());
+    found.and_then(|manifest| Path::new(manifest).parent()).map(Path::to_owned).ok_or_else(|| BuildError::Compile {
+        package: package.to_owned(),
+        output: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
 }
 
 fn compile(directory: &Path, package: &str) -> Result<PathBuf, BuildError> {

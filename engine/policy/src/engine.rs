@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vmetal_policy_sdk as sdk;
 
 use crate::candidates::{self, Rows};
+use crate::cases;
 use crate::check::Expected;
 use crate::columns::View;
 use crate::component::sandbox::{Limits, Sandbox};
@@ -38,7 +39,7 @@ pub struct Config {
 /// The policy that prices node types unless another is configured.
 pub const DEFAULT_COST: &str = "cost-vcluster";
 /// The policy that chooses hosts unless another is configured.
-pub const DEFAULT_PLACEMENT: &str = "place-first-fit";
+pub const DEFAULT_PLACEMENT: &str = "place-balanced";
 
 impl Config {
     /// The default policies as compiled into this program.
@@ -65,8 +66,8 @@ impl Config {
 /// Calls compute and do no I/O. They take milliseconds, at worst [`Limits::deadline`] twice: async callers put them on
 /// a thread for blocking work.
 pub struct PolicyEngine {
-    cost: Slot<CostSeat>,
-    placement: Slot<PlacementSeat>,
+    pub(crate) cost: Slot<CostSeat>,
+    pub(crate) placement: Slot<PlacementSeat>,
     workshop: Workshop,
     hosts_kept: usize,
 }
@@ -104,8 +105,8 @@ impl PolicyEngine {
     /// The first policy that cannot be loaded.
     pub fn new(config: Config) -> Result<Self, LoadError> {
         let workshop = Workshop { limits: config.limits, cache: config.cache, sandbox: Mutex::new(None) };
-        let cost = Slot::new(&config.cost, workshop.loader())?;
-        let placement = Slot::new(&config.placement, workshop.loader())?;
+        let cost = Slot::new(&config.cost, workshop.loader(), cases::smoke_cost)?;
+        let placement = Slot::new(&config.placement, workshop.loader(), cases::smoke_placement)?;
         Ok(PolicyEngine { cost, placement, workshop, hosts_kept: config.hosts_kept })
     }
 
@@ -114,7 +115,7 @@ impl PolicyEngine {
     /// # Errors
     /// When the new policy cannot be loaded; the old one then stays.
     pub fn install_cost(&self, binding: &Binding) -> Result<Identity, LoadError> {
-        self.cost.install(binding, self.workshop.loader(), |_| Ok(()))
+        self.cost.install(binding, self.workshop.loader(), cases::smoke_cost)
     }
 
     /// Exchanges the placement policy. Decisions under way end with the old one, which is kept for
@@ -123,7 +124,7 @@ impl PolicyEngine {
     /// # Errors
     /// When the new policy cannot be loaded; the old one then stays.
     pub fn install_placement(&self, binding: &Binding) -> Result<Identity, LoadError> {
-        self.placement.install(binding, self.workshop.loader(), |_| Ok(()))
+        self.placement.install(binding, self.workshop.loader(), cases::smoke_placement)
     }
 
     /// Goes back to the cost policy before the present one, at once; a second call goes forward again. None when there
@@ -148,29 +149,7 @@ impl PolicyEngine {
     /// # Errors
     /// When the policy fails and its binding says so. That no offer fits is not an error but a decision.
     pub fn choose_type(&self, wanted: &Wanted, offers: &[Offer], now: u64) -> Result<TypeDecision, PolicyError> {
-        let rejections: Vec<_> = offers.iter().map(|offer| feasibility::node_type(wanted, offer)).collect();
-        let input = snapshot::offers(wanted, offers, &rejections, now)?;
-        let names: Vec<&str> = offers.iter().map(|offer| offer.name.as_str()).collect();
-        let name = |row: u32| names.get(row as usize).map_or_else(|| format!("row {row}"), |name| (*name).to_owned());
-        let why = |row: u32| rejections.get(row as usize).and_then(|found| found.first()).map(Rejection::to_string);
-        let decided = ask(&self.cost, &input, |choice, info| {
-            let why = |row| why(row).unwrap_or_default();
-            Expected { gate: &input.table.gate, wanted: 1, info, name, why }.choice(choice)
-        })?;
-        let answer = &decided.answered.answer;
-        let costs: Vec<Cost> = answer.prices.iter().copied().map(Cost::from_micro).collect();
-        let chosen = answer.pick.map(|row| row as usize);
-        let rows = Rows { symbols: &input.symbols, info: &decided.holder.info, verdicts: &answer.verdicts };
-        let candidate = |row: usize| {
-            let found = &rejections[row];
-            let cost = costs.get(row).copied();
-            Candidate { cost, ..rows.candidate(row, names[row], found, chosen == Some(row)) }
-        };
-        let candidates: Vec<Candidate> = (0..offers.len()).map(candidate).collect();
-        let summary = candidates::summarise_types(&candidates, chosen);
-        let names = chosen.map(|row| names[row].to_owned()).into_iter().collect();
-        let record = decided.record(&input, names, candidates, summary);
-        Ok(TypeDecision { chosen, costs, record })
+        choose_type(&self.cost.holder(), wanted, offers, now)
     }
 
     /// Chooses hosts of a node type for a claim. `now` is in seconds since 1970-01-01 UTC.
@@ -190,27 +169,7 @@ impl PolicyEngine {
         except: Except<'_>,
         now: u64,
     ) -> Result<PlaceDecision, PolicyError> {
-        snapshot::rows(fleet.len())?;
-        let input = snapshot::hosts(wanted, offer, fleet, gates.codes.clone(), except, now);
-        let name = |row: u32| match fleet.table.cells.name.get(row as usize) {
-            Some(name) => fleet.table.symbols.text(*name).to_owned(),
-            None => format!("row {row}"),
-        };
-        let why = |row: u32| {
-            let found = gates::rejections(offer, fleet, row as usize, except);
-            found.first().map(Rejection::to_string).unwrap_or_default()
-        };
-        let decided = ask(&self.placement, &input, |decision, info| {
-            Expected { gate: &gates.codes, wanted: wanted.count, info, name, why }.decision(decision)
-        })?;
-        let answer = &decided.answered.answer;
-        let rows = Rows { symbols: &input.symbols, info: &decided.holder.info, verdicts: &answer.verdicts };
-        let fleet = candidates::Fleet { offer, fleet, gates, except };
-        let candidates = fleet.candidates(&rows, &answer.picks, self.hosts_kept);
-        let chosen: Vec<String> = answer.picks.iter().map(|row| name(*row)).collect();
-        let summary = fleet.summary(&rows, wanted.count, &chosen);
-        let record = decided.record(&input, chosen.clone(), candidates, summary);
-        Ok(PlaceDecision { chosen, record })
+        place(&self.placement.holder(), wanted, offer, fleet, gates, except, now, self.hosts_kept)
     }
 
     pub(crate) fn hosts_kept(&self) -> usize {
@@ -225,7 +184,7 @@ impl PolicyEngine {
         Ok(self.choose_type(&Wanted::nothing(), offers, now)?.costs)
     }
 
-    /// The named parts that an offer's price is the sum of.
+    /// The named parts that an offer's price is the sum of, in millionths of a cost unit; a discount is negative.
     ///
     /// # Errors
     /// When the policy fails.
@@ -235,11 +194,11 @@ impl PolicyEngine {
         offers: &[Offer],
         index: usize,
         now: u64,
-    ) -> Result<Vec<(String, Cost)>, PolicyError> {
+    ) -> Result<Vec<(String, i64)>, PolicyError> {
         let rejections: Vec<_> = offers.iter().map(|offer| feasibility::node_type(wanted, offer)).collect();
         let input = snapshot::offers(wanted, offers, &rejections, now)?;
         let parts = explain(&self.cost, &input, index)?;
-        Ok(parts.into_iter().map(|part| (part.label, Cost::from_micro(part.amount))).collect())
+        Ok(parts.into_iter().map(|part| (part.label, part.amount)).collect())
     }
 
     /// The named parts that a host's score is the sum of; none when there is no such host.
@@ -262,15 +221,81 @@ impl PolicyEngine {
     }
 }
 
+/// A decision of one cost policy.
+pub(crate) fn choose_type(
+    holder: &Arc<Holder<CostSeat>>,
+    wanted: &Wanted,
+    offers: &[Offer],
+    now: u64,
+) -> Result<TypeDecision, PolicyError> {
+    let rejections: Vec<_> = offers.iter().map(|offer| feasibility::node_type(wanted, offer)).collect();
+    let input = snapshot::offers(wanted, offers, &rejections, now)?;
+    let names: Vec<&str> = offers.iter().map(|offer| offer.name.as_str()).collect();
+    let name = |row: u32| names.get(row as usize).map_or_else(|| format!("row {row}"), |name| (*name).to_owned());
+    let why = |row: u32| rejections.get(row as usize).and_then(|found| found.first()).map(Rejection::to_string);
+    let decided = ask(holder, &input, |choice, info| {
+        let why = |row| why(row).unwrap_or_default();
+        Expected { gate: &input.table.gate, wanted: 1, info, name, why }.choice(choice)
+    })?;
+    let answer = &decided.answered.answer;
+    let costs: Vec<Cost> = answer.prices.iter().copied().map(Cost::from_micro).collect();
+    let chosen = answer.pick.map(|row| row as usize);
+    let rows = Rows { symbols: &input.symbols, info: &decided.holder.info, verdicts: &answer.verdicts };
+    let candidate = |row: usize| {
+        let found = &rejections[row];
+        let cost = costs.get(row).copied();
+        Candidate { cost, ..rows.candidate(row, names[row], found, chosen == Some(row)) }
+    };
+    let candidates: Vec<Candidate> = (0..offers.len()).map(candidate).collect();
+    let summary = candidates::summarise_types(&candidates, chosen);
+    let names = chosen.map(|row| names[row].to_owned()).into_iter().collect();
+    let record = decided.record(&input, names, candidates, summary);
+    Ok(TypeDecision { chosen, costs, record })
+}
+
+/// A decision of one placement policy.
+#[expect(clippy::too_many_arguments, reason = "a decision's inputs, which nothing else has in common")]
+pub(crate) fn place(
+    holder: &Arc<Holder<PlacementSeat>>,
+    wanted: &Wanted,
+    offer: &Offer,
+    fleet: &View,
+    gates: &Gates,
+    except: Except<'_>,
+    now: u64,
+    keep: usize,
+) -> Result<PlaceDecision, PolicyError> {
+    snapshot::rows(fleet.len())?;
+    let input = snapshot::hosts(wanted, offer, fleet, gates.codes.clone(), except, now);
+    let name = |row: u32| match fleet.table.cells.name.get(row as usize) {
+        Some(name) => fleet.table.symbols.text(*name).to_owned(),
+        None => format!("row {row}"),
+    };
+    let why = |row: u32| {
+        let found = gates::rejections(offer, fleet, row as usize, except);
+        found.first().map(Rejection::to_string).unwrap_or_default()
+    };
+    let decided = ask(holder, &input, |decision, info| {
+        Expected { gate: &gates.codes, wanted: wanted.count, info, name, why }.decision(decision)
+    })?;
+    let answer = &decided.answered.answer;
+    let rows = Rows { symbols: &input.symbols, info: &decided.holder.info, verdicts: &answer.verdicts };
+    let fleet = candidates::Fleet { offer, fleet, gates, except };
+    let candidates = fleet.candidates(&rows, &answer.picks, keep);
+    let chosen: Vec<String> = answer.picks.iter().map(|row| name(*row)).collect();
+    let summary = fleet.summary(&rows, wanted.count, &chosen);
+    let record = decided.record(&input, chosen.clone(), candidates, summary);
+    Ok(PlaceDecision { chosen, record })
+}
+
 /// Asks the holder of a seat, or its native twin when it fails and the binding allows it.
 fn ask<S: Seat>(
-    slot: &Slot<S>,
+    holder: &Arc<Holder<S>>,
     input: &Snapshot<S::Table<'_>>,
     check: impl Fn(&S::Answer, &sdk::Info) -> Result<(), OutputError>,
 ) -> Result<Decided<S>, PolicyError> {
-    let holder = slot.holder();
     let fault = match holder.ask(input, &check) {
-        Ok(answered) => return Ok(Decided { holder, answered, stood_in_for: None }),
+        Ok(answered) => return Ok(Decided { holder: Arc::clone(holder), answered, stood_in_for: None }),
         Err(fault) => fault,
     };
     let failed = |fault: Fault| PolicyError::Failed { kind: S::KIND, policy: holder.identity.to_string(), fault };

@@ -139,6 +139,16 @@ pub enum LoadError {
         /// The number.
         code: u32,
     },
+    /// It fails a case that it brings itself.
+    #[error("policy {policy} fails its own case {case:?}: {detail}")]
+    Smoke {
+        /// The policy.
+        policy: String,
+        /// The case.
+        case: String,
+        /// How.
+        detail: String,
+    },
     /// It refuses its settings.
     #[error("policy {policy} refuses its settings: {}", messages.join("; "))]
     Settings {

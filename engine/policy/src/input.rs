@@ -74,15 +74,37 @@ pub struct Offer {
     pub total: u32,
     /// Those of them that could be taken now.
     pub free: u32,
+    /// Those of the free ones that are on already.
+    #[serde(default)]
+    pub standby: u32,
     /// Why the others cannot, for people; empty when all can.
     pub taken: String,
 }
 
+/// A property of a node type that says what one of its hosts draws, in watts.
+pub(crate) const WATTS: &str = "cost.vmetal.dev/watts";
+
 impl Offer {
+    /// A node type that asks nothing of its hosts.
+    pub(crate) fn empty(name: &str) -> Self {
+        Offer {
+            name: name.to_owned(),
+            deleted: false,
+            selector: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            resources: Resources::new(),
+            explicit_cost: None,
+            total: 0,
+            free: 0,
+            standby: 0,
+            taken: String::new(),
+        }
+    }
+
     /// A node type with its capacity in a fleet.
     pub fn from_model(node_type: &NodeType, fleet: &View) -> Self {
         let mut offer = Offer::without_capacity(node_type);
-        Gates::of(&offer, fleet).fill_in(&mut offer, &Bars::none());
+        Gates::of(&offer, fleet).fill_in(&mut offer, fleet, &Bars::none());
         offer
     }
 
@@ -100,6 +122,7 @@ impl Offer {
             explicit_cost: spec.cost,
             total: 0,
             free: 0,
+            standby: 0,
             taken: String::new(),
         }
     }

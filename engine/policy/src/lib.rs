@@ -17,6 +17,7 @@
 //! Nothing here knows the store, the clock or the network: inputs are arguments, and so is the time.
 
 mod candidates;
+pub mod cases;
 mod check;
 pub mod columns;
 mod component;
@@ -43,4 +44,5 @@ pub use error::{Cause, Fault, LoadError, OutputError, PolicyError, RunError};
 pub use input::{Hardware, HostRow, Offer, Wanted};
 pub use outcome::Outcome;
 pub use round::{Bars, Round};
+pub use seat::shipped;
 pub use slot::{Binding, Identity, OnFailure, Source};

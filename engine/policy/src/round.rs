@@ -97,7 +97,7 @@ impl Round {
         let gated = |node_type: &model::NodeType| {
             let mut offer = Offer::without_capacity(node_type);
             let gates = Gates::of(&offer, &fleet);
-            gates.fill_in(&mut offer, &Bars::none());
+            gates.fill_in(&mut offer, &fleet, &Bars::none());
             (offer, gates)
         };
         let (offers, gates) = node_types.iter().map(|one| gated(one.borrow())).unzip();
@@ -143,7 +143,8 @@ impl Round {
 
     fn recount(&mut self) {
         self.unplaced.clear();
-        self.offers.iter_mut().zip(&self.gates).for_each(|(offer, gates)| gates.fill_in(offer, &Bars::none()));
+        let fleet = &self.fleet;
+        self.offers.iter_mut().zip(&self.gates).for_each(|(offer, gates)| gates.fill_in(offer, fleet, &Bars::none()));
     }
 
     /// Chooses node type and host for a tenant node. Nothing is taken by it.
@@ -201,7 +202,7 @@ impl Round {
     fn narrowed(&self, bars: &Bars) -> (Vec<Offer>, Vec<Gates>) {
         let narrowed = |(offer, gates): (&Offer, &Gates)| {
             let (mut offer, gates) = (offer.clone(), gates.barred(&self.fleet, bars));
-            gates.fill_in(&mut offer, bars);
+            gates.fill_in(&mut offer, &self.fleet, bars);
             (offer, gates)
         };
         self.offers.iter().zip(&self.gates).map(narrowed).unzip()

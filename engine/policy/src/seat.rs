@@ -93,7 +93,10 @@ impl Seat for CostSeat {
 
     const KIND: sdk::Kind = sdk::Kind::Cost;
     const INTERFACE: &'static str = "cost";
-    const SHIPPED: &'static [Native<Self>] = &[cost_policy::<cost_vcluster::CostVcluster>("cost-vcluster")];
+    const SHIPPED: &'static [Native<Self>] = &[
+        cost_policy::<cost_vcluster::CostVcluster>("cost-vcluster"),
+        cost_policy::<cost_effective::CostEffective>("cost-effective"),
+    ];
 
     fn rows(table: &sdk::Offers) -> u32 {
         table.n
@@ -137,7 +140,13 @@ impl Seat for PlacementSeat {
 
     const KIND: sdk::Kind = sdk::Kind::Placement;
     const INTERFACE: &'static str = "placement";
-    const SHIPPED: &'static [Native<Self>] = &[placement_policy::<place_first_fit::PlaceFirstFit>("place-first-fit")];
+    const SHIPPED: &'static [Native<Self>] = &[
+        placement_policy::<place_balanced::PlaceBalanced>("place-balanced"),
+        placement_policy::<place_first_fit::PlaceFirstFit>("place-first-fit"),
+        placement_policy::<place_gang_topology::PlaceGangTopology>("place-gang-topology"),
+        placement_policy::<place_spread::PlaceSpread>("place-spread"),
+        placement_policy::<place_quarantine::PlaceQuarantine>("place-quarantine"),
+    ];
 
     fn rows(table: &sdk::Hosts<'_>) -> u32 {
         table.n
@@ -170,5 +179,13 @@ impl Seat for PlacementSeat {
         let exports = indices.load(&mut *store, instance)?;
         let from = exports.vmetal_policy_placement().call_place(store, ctx, claim, table)?;
         Ok(sdk::Decision { picks: from.picks, verdicts: bindings::verdicts(from.verdicts) })
+    }
+}
+
+/// The shipped policies of a kind, by name; the first is the default.
+pub fn shipped(kind: sdk::Kind) -> Vec<&'static str> {
+    match kind {
+        sdk::Kind::Cost => CostSeat::SHIPPED.iter().map(|native| native.name).collect(),
+        sdk::Kind::Placement => PlacementSeat::SHIPPED.iter().map(|native| native.name).collect(),
     }
 }

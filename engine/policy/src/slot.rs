@@ -107,7 +107,7 @@ impl std::fmt::Display for Identity {
 /// How a policy is run.
 enum Runner<S: Seat> {
     Native(&'static Native<S>),
-    Component(Loaded<S>),
+    Component(Arc<Loaded<S>>),
 }
 
 /// A policy that is ready to decide.
@@ -222,11 +222,42 @@ impl<S: Seat> Holder<S> {
             info,
             settings: binding.settings.clone(),
             symbols,
-            runner: Runner::Component(component),
+            runner: Runner::Component(Arc::new(component)),
             twin,
             breaker: Mutex::default(),
             notes: limits.notes,
         })
+    }
+
+    /// The same policy with other settings and nobody behind it.
+    pub(crate) fn with_settings(&self, settings: &str) -> Result<Self, LoadError> {
+        let policy = || self.identity.to_string();
+        let (runner, symbols) = match &self.runner {
+            Runner::Native(native) => (Runner::Native(native), (native.settings)(settings)),
+            Runner::Component(component) => {
+                let symbols = component.validate_settings(settings);
+                let probe = |source| LoadError::Probe { policy: policy(), call: "validate-settings", source };
+                (Runner::Component(Arc::clone(component)), symbols.map_err(probe)?)
+            }
+        };
+        Ok(Holder {
+            identity: self.identity.clone(),
+            info: self.info.clone(),
+            settings: settings.to_owned(),
+            symbols: symbols.map_err(|messages| LoadError::Settings { policy: policy(), messages })?,
+            runner,
+            twin: None,
+            breaker: Mutex::default(),
+            notes: self.notes,
+        })
+    }
+
+    /// The cases that the component brings, as JSON.
+    pub(crate) fn embedded_cases(&self) -> Option<&str> {
+        match &self.runner {
+            Runner::Native(_) => None,
+            Runner::Component(component) => component.cases.as_deref(),
+        }
     }
 
     /// Asks the policy; the answer has still to be checked.
@@ -325,8 +356,10 @@ impl<S: Seat> Slot<S> {
     pub(crate) fn new(
         binding: &Binding,
         loader: Loader<'_, impl FnOnce() -> Result<Arc<Sandbox>, LoadError>>,
+        trial: impl FnOnce(&Holder<S>) -> Result<(), LoadError>,
     ) -> Result<Self, LoadError> {
         let holder = Holder::load(binding, loader, 1)?;
+        trial(&holder)?;
         Ok(Slot { current: ArcSwap::from_pointee(holder), previous: Mutex::new(None), generation: AtomicU64::new(1) })
     }
 

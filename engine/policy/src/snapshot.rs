@@ -97,6 +97,7 @@ pub(crate) fn offers(
         resource_at: vec![0],
         ..sdk::Offers::default()
     };
+    let (mut watts, mut standby): (Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new());
     for offer in offers {
         table.name.push(symbols.sym(&offer.name));
         table.cpu_milli.push(input::cpu_milli(&offer.resources));
@@ -105,12 +106,16 @@ pub(crate) fn offers(
         table.explicit_cost.push(i64::try_from(explicit).unwrap_or(i64::MAX));
         table.total.push(offer.total);
         table.free.push(offer.free);
+        watts.push(offer.labels.get(input::WATTS).and_then(|watts| watts.parse().ok()).unwrap_or(0));
+        standby.push(u64::from(offer.standby));
         for (name, amount) in input::others(&offer.resources) {
             table.resource_name.push(symbols.sym(name));
             table.resource_milli.push(input::milli(amount));
         }
         table.resource_at.push(rows(table.resource_name.len())?);
     }
+    let extra = [(sdk::column::offer::WATTS, watts), (sdk::column::offer::STANDBY, standby)];
+    table.extra = extra.map(|(number, cells)| sdk::Column { number, cells: cells.into() }).into();
     let digest = digest(&("offers", wanted, offers, now));
     Ok(Snapshot { symbols, claim, table, now, seed: seed(wanted), digest })
 }

@@ -18,6 +18,6 @@
 
 mod policy;
 
-pub use policy::{CostVcluster, MICRO, price, unused};
+pub use policy::CostVcluster;
 
 vmetal_policy_sdk::export_cost_policy!(CostVcluster);

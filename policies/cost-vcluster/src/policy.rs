@@ -1,19 +1,9 @@
 //! The policy itself; the same code is the native twin and the component.
 
+use vmetal_policy_sdk::pricing::{FREE_OF_CHARGE, capped, parts, price, unused};
 use vmetal_policy_sdk::{
-    Choice, Claim, Context, CostPolicy, Factor, Info, Kind, Log, OfferRef, Offers, Policy, Sym, Verdict, no_settings,
+    Choice, Claim, Context, CostPolicy, Factor, Info, Kind, Log, OfferRef, Offers, Policy, Verdict, no_settings,
 };
-
-/// Millionths in one cost unit.
-pub const MICRO: i128 = 1_000_000;
-
-const CPU: i128 = 10;
-const MEMORY_GIB: i128 = 2;
-const OTHER: i128 = 10_000;
-const GIB: i128 = 1 << 30;
-
-/// Resources that every server has and that cost nothing.
-const FREE_OF_CHARGE: [&str; 2] = ["pods", "ephemeral-storage"];
 
 /// See the crate's description.
 pub struct CostVcluster;
@@ -65,52 +55,12 @@ impl CostPolicy for CostVcluster {
     }
 }
 
-/// The three terms of the formula, in millionths.
-fn parts(offer: OfferRef<'_>, free_of_charge: &[Sym]) -> [(&'static str, i128); 3] {
-    let cpu = i128::from(offer.cpu_milli()) * CPU * MICRO / 1000;
-    let memory = (i128::from(offer.memory_bytes()) * MEMORY_GIB * MICRO + GIB - 1) / GIB;
-    let others: i128 = charged(offer, free_of_charge).map(|(_, milli)| i128::from(milli)).sum();
-    [("cpu x 10", cpu), ("memory GiB x 2", memory), ("other resources x 10000", others * OTHER * MICRO / 1000)]
-}
-
-fn charged<'a>(offer: OfferRef<'a>, free_of_charge: &'a [Sym]) -> impl Iterator<Item = (Sym, u64)> + 'a {
-    offer.resources().filter(|(name, _)| !free_of_charge.contains(name))
-}
-
-fn capped(micro: i128) -> i64 {
-    i64::try_from(micro).unwrap_or(i64::MAX)
-}
-
-/// The price of an offer in millionths of a cost unit. `free_of_charge` holds the symbols of `pods` and
-/// `ephemeral-storage`. A price beyond `i64` is `i64::MAX`.
-pub fn price(offer: OfferRef<'_>, free_of_charge: &[Sym]) -> i64 {
-    if offer.explicit_cost() > 0 {
-        return offer.explicit_cost();
-    }
-    capped(parts(offer, free_of_charge).iter().map(|(_, micro)| micro).sum())
-}
-
-/// How much of the offer the claim leaves unused: the shares of its resources, in millionths, added up.
-pub fn unused(offer: OfferRef<'_>, claim: &Claim) -> u64 {
-    let asked =
-        |name: Sym| claim.resources.iter().filter(|asked| asked.resource == name).map(|asked| asked.milli).sum();
-    share(offer.cpu_milli(), claim.cpu_milli)
-        .saturating_add(share(offer.memory_bytes(), claim.memory_bytes))
-        .saturating_add(offer.resources().map(|(name, milli)| share(milli, asked(name))).fold(0, u64::saturating_add))
-}
-
-/// The unused share of one resource, in millionths, rounded down; 0 for a resource that the offer does not have.
-fn share(offered: u64, asked: u64) -> u64 {
-    let left = u128::from(offered.saturating_sub(asked)) * 1_000_000;
-    left.checked_div(u128::from(offered)).map_or(0, |share| u64::try_from(share).unwrap_or(u64::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use proptest::prelude::*;
-    use vmetal_policy_sdk::{Level, Quantity, gate};
+    use vmetal_policy_sdk::{Level, Quantity, Sym, gate};
 
     const PODS: Sym = 1;
     const EPHEMERAL: Sym = 2;

@@ -1,4 +1,4 @@
-//! The numbered columns of hosts that came after the boundary was frozen. Numbers are never reused.
+//! The numbered columns that came after the boundary was frozen. Numbers are never reused.
 
 /// Whether the host runs; see [`power`].
 pub const POWER: u16 = 1;
@@ -32,4 +32,12 @@ pub mod erase {
     pub const DISCARD: u64 = 2;
     /// Every block was overwritten, and samples were read back.
     pub const OVERWRITE: u64 = 3;
+}
+
+/// Columns of node types.
+pub mod offer {
+    /// What a host of the type draws, in watts; 0 where it is not known. From the property `cost.vmetal.dev/watts`.
+    pub const WATTS: u16 = 1;
+    /// Free hosts of the type that are on already.
+    pub const STANDBY: u16 = 2;
 }

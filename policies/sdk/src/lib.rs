@@ -37,12 +37,16 @@
 
 pub mod column;
 pub mod gate;
+pub mod pricing;
+pub mod settings;
+mod tally;
 pub mod types;
 mod view;
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 pub mod wasm;
 
+pub use tally::Tally;
 pub use types::{
     Arg, Choice, Claim, Column, Context, Decision, Factor, Hosts, Info, Kind, Level, Offers, Operator, Quantity,
     Reason, Requirement, Sym, Verdict,

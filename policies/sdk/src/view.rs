@@ -157,6 +157,16 @@ impl<'a> OfferRef<'a> {
         free: u32;
     }
 
+    /// What a host of the type draws, in watts, or 0 where it is not known.
+    pub fn watts(self) -> u64 {
+        self.extra(crate::column::offer::WATTS).unwrap_or(0)
+    }
+
+    /// Free hosts of the type that are on already.
+    pub fn standby(self) -> u64 {
+        self.extra(crate::column::offer::STANDBY).unwrap_or(0)
+    }
+
     /// Other resources as (name, thousandths).
     pub fn resources(self) -> impl Iterator<Item = (Sym, u64)> + 'a {
         let names = part(&self.table.resource_at, &self.table.resource_name, self.row);

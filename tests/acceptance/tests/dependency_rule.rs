@@ -25,8 +25,26 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("vmetal-tenant", &["vmetal-model"]),
     ("vmetal-policy-sdk", &[]),
     ("cost-vcluster", &["vmetal-policy-sdk"]),
+    ("cost-effective", &["vmetal-policy-sdk"]),
     ("place-first-fit", &["vmetal-policy-sdk"]),
-    ("vmetal-policy", &["vmetal-model", "vmetal-policy-sdk", "cost-vcluster", "place-first-fit"]),
+    ("place-balanced", &["vmetal-policy-sdk"]),
+    ("place-gang-topology", &["vmetal-policy-sdk"]),
+    ("place-spread", &["vmetal-policy-sdk"]),
+    ("place-quarantine", &["vmetal-policy-sdk"]),
+    (
+        "vmetal-policy",
+        &[
+            "vmetal-model",
+            "vmetal-policy-sdk",
+            "cost-vcluster",
+            "cost-effective",
+            "place-first-fit",
+            "place-balanced",
+            "place-gang-topology",
+            "place-spread",
+            "place-quarantine",
+        ],
+    ),
     ("vmetal-api", &["vmetal-model"]),
     ("vmetal-netboot", &["vmetal-model", "vmetal-api"]),
     // The store is checked, backed up and restored by `vmetal store` where no engine runs to be asked.
@@ -86,7 +104,18 @@ const NEVER: &[(&str, &str, &str)] = &[
 ];
 
 /// Crates that only compute. Nothing that talks to the outside, waits, or draws chance may be below them, however deep.
-const PURE: &[&str] = &["vmetal-model", "vmetal-lifecycle", "vmetal-policy-sdk", "cost-vcluster", "place-first-fit"];
+const PURE: &[&str] = &[
+    "vmetal-model",
+    "vmetal-lifecycle",
+    "vmetal-policy-sdk",
+    "cost-vcluster",
+    "cost-effective",
+    "place-first-fit",
+    "place-balanced",
+    "place-gang-topology",
+    "place-spread",
+    "place-quarantine",
+];
 
 /// Crates that do what the pure ones must not.
 const IMPURE: &[&str] = &[

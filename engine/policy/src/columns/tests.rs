@@ -74,7 +74,7 @@ prop_compose! {
         let resources = amounts.iter().map(|(name, n)| (name.clone(), vmetal_model::Quantity::units(amount(name, *n)))).collect();
         Offer {
             name: "t".to_owned(), deleted: false, selector: selector.clone(), labels: selector, resources,
-            explicit_cost: None, total: 0, free: 0, taken: String::new(),
+            explicit_cost: None, total: 0, free: 0, standby: 0, taken: String::new(),
         }
     }
 }

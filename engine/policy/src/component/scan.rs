@@ -12,12 +12,13 @@ const PACKAGE: &str = "vmetal:policy/";
 /// Checks that the bytes are a whole component that imports nothing but the boundary and exports `interface` (for
 /// example `cost`) in a known version.
 ///
-/// Only the outermost component's imports and exports count: inner modules are linked among themselves.
-pub(crate) fn scan(policy: &str, bytes: &[u8], interface: &str) -> Result<(), LoadError> {
+/// Gives the cases that it brings. Only the outermost component's imports and exports count: inner modules are linked among themselves.
+pub(crate) fn scan(policy: &str, bytes: &[u8], interface: &str) -> Result<Option<String>, LoadError> {
     let policy = || policy.to_owned();
     let malformed =
         |error: wasmparser::BinaryReaderError| LoadError::Malformed { policy: policy(), detail: error.to_string() };
     let (mut imports, mut exports) = (Vec::new(), Vec::new());
+    let mut cases = None;
     let mut depth = 0u32;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(malformed)? {
@@ -35,6 +36,9 @@ pub(crate) fn scan(policy: &str, bytes: &[u8], interface: &str) -> Result<(), Lo
                 for export in section {
                     exports.push(export.map_err(malformed)?.name.name.to_owned());
                 }
+            }
+            Payload::CustomSection(section) if depth == 0 && section.name() == crate::cases::SECTION => {
+                cases = Some(String::from_utf8_lossy(section.data()).into_owned());
             }
             _ => {}
         }
@@ -62,7 +66,7 @@ pub(crate) fn scan(policy: &str, bytes: &[u8], interface: &str) -> Result<(), Lo
             return Err(LoadError::MissingExport { policy: policy(), wanted });
         }
     }
-    Ok(())
+    Ok(cases)
 }
 
 enum Problem {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use vmetal_model::HostPhase;
 use vmetal_model::quantity::{CPU, MEMORY};
+use vmetal_policy_sdk::column::power;
 use vmetal_policy_sdk::{Sym, gate};
 
 use super::{Rejection, count_topics, tolerance};
@@ -127,13 +128,16 @@ impl Gates {
     }
 
     /// Fills in an offer's capacity.
-    pub(crate) fn fill_in(&self, offer: &mut Offer, bars: &Bars) {
+    pub(crate) fn fill_in(&self, offer: &mut Offer, fleet: &View, bars: &Bars) {
         let count = |of: &dyn Fn(u32) -> bool| {
             let rows: usize = self.tally.iter().filter(|((code, _), _)| of(*code)).map(|(_, count)| count).sum();
             u32::try_from(rows).unwrap_or(u32::MAX)
         };
         offer.total = count(&|code| code != gate::SELECTOR);
         offer.free = count(&|code| code == gate::OPEN);
+        let on = &fleet.table.cells.power;
+        let standby = self.codes.iter().zip(on).filter(|(code, on)| **code == gate::OPEN && **on == power::ON).count();
+        offer.standby = u32::try_from(standby).unwrap_or(u32::MAX);
         offer.taken = count_topics(self.topics(offer, bars, Some(gate::SELECTOR)));
     }
 }

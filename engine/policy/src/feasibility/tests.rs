@@ -19,6 +19,7 @@ fn offer(name: &str, selector: &[(&str, &str)], amounts: &[(&str, &str)]) -> Off
         explicit_cost: None,
         total: 3,
         free: 1,
+        standby: 0,
         taken: String::new(),
     }
 }
@@ -149,7 +150,7 @@ fn capacity_counts_hosts_of_the_selector_and_says_why_the_rest_are_taken() {
         row("e", &[], HostPhase::Available),
     ];
     let fleet = crate::View::from_rows(&hosts, &[]);
-    gates::Gates::of(&offer, &fleet).fill_in(&mut offer, &crate::Bars::none());
+    gates::Gates::of(&offer, &fleet).fill_in(&mut offer, &fleet, &crate::Bars::none());
     assert_eq!((offer.total, offer.free, offer.taken.as_str()), (4, 1, "2 not available, 1 claimed"));
 }
 

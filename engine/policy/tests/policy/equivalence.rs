@@ -4,16 +4,17 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
+use proptest::test_runner::{Config as Run, RngSeed, TestError, TestRunner};
 use vmetal_model::agent::EraseLevel;
 use vmetal_model::bmc::PowerState;
 use vmetal_model::{HostPhase, Operator, Quantity, Requirement, Resources};
-use vmetal_policy::{Hardware, HostRow, Offer, Record, Wanted};
+use vmetal_policy::{Binding, Config, Hardware, HostRow, Offer, OnFailure, PolicyEngine, Record, Wanted, shipped};
+use vmetal_policy_sdk::Kind;
 
 use crate::support;
 
-/// Inputs compared in each run; another seed each time, `VMETAL_TEST_SEED` repeats a run.
-const CASES: u32 = 3000;
+/// Inputs compared for each policy, some 10,000 in all; another seed each time, `VMETAL_TEST_SEED` repeats a run.
+const CASES: u32 = 1200;
 
 /// Runs the test on random inputs. It says of each whether something was chosen: a run in which that hardly happens
 /// would prove nothing, and fails.
@@ -22,7 +23,7 @@ fn check<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Resul
     let random = || RandomState::new().build_hasher().finish();
     let seed = std::env::var("VMETAL_TEST_SEED").map_or_else(|_| random(), |seed| seed.parse().unwrap());
     println!("VMETAL_TEST_SEED={seed}");
-    let config = Config { cases, rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
+    let config = Run { cases, rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Run::default() };
     let chosen = std::cell::Cell::new(0);
     let counted = |input: S::Value| {
         chosen.set(chosen.get() + u32::from(test(input)?));
@@ -85,9 +86,9 @@ prop_compose! {
         labels in labels(),
         resources in amounts(),
         explicit_cost in prop::option::of(0u64..3),
-        free in 0u32..5,
+        (free, standby) in (0u32..5, 0u32..3),
     ) -> Offer {
-        Offer { name, deleted: false, selector, labels, resources, explicit_cost, total: 5, free, taken: String::new() }
+        Offer { name, deleted: false, selector, labels, resources, explicit_cost, total: 5, free, standby, taken: String::new() }
     }
 }
 
@@ -139,54 +140,112 @@ fn outcome(record: &Record) -> impl PartialEq + std::fmt::Debug + use<> {
     (record.chosen.clone(), record.candidates.clone(), record.summary.clone(), digest, record.stood_in_for.clone())
 }
 
-#[test]
-fn cost_component_equals_native_twin() {
-    let (native, wasm) = (support::native(), support::wasm());
-    check(CASES, &(wanted(), distinct(offer(), |row| &row.name, 12)), |(wanted, offers)| {
-        let [ours, theirs] = [wasm, &native].map(|engine| engine.choose_type(&wanted, &offers, 7).unwrap());
-        prop_assert!(ours.record.fuel.is_some() && theirs.record.fuel.is_none());
-        prop_assert_eq!(outcome(&ours.record), outcome(&theirs.record));
-        prop_assert_eq!((ours.chosen, &ours.costs), (theirs.chosen, &theirs.costs));
-        for (index, cost) in ours.costs.iter().enumerate() {
-            let parts = native.explain_price(&wanted, &offers, index, 7).unwrap();
-            prop_assert_eq!(parts.iter().map(|(_, part)| part.micro()).sum::<i64>(), cost.micro());
-            if index == 0 {
-                prop_assert_eq!(wasm.explain_price(&wanted, &offers, index, 7).unwrap(), parts);
-            }
-        }
-        Ok(ours.chosen.is_some())
-    });
+/// The shipped policies with the settings under which they are compared.
+const COST: [(&str, &str); 2] = [("cost-vcluster", ""), ("cost-effective", r#"{"ceiling":300000,"energy":7}"#)];
+const PLACEMENT: [(&str, &str); 7] = [
+    ("place-balanced", ""),
+    ("place-first-fit", ""),
+    ("place-gang-topology", r#"{"level":"b","prefer":true}"#),
+    ("place-gang-topology", r#"{"level":"b","segment":1}"#),
+    ("place-spread", r#"{"level":"b","max_skew":1}"#),
+    ("place-spread", r#"{"level":"a","exclusive":true}"#),
+    ("place-quarantine", r#"{"min_erase":"discard","rest_hours":1,"max_attestation_hours":1}"#),
+];
+
+/// Component and native twin of a policy, failing closed so that no twin can hide a failure.
+fn both(kind: Kind, (name, settings): (&str, &str)) -> [PolicyEngine; 2] {
+    let component = Binding::file(support::components().join(format!("{name}.wasm")));
+    [component, Binding::native(name)].map(|binding| {
+        let binding = Binding { settings: settings.to_owned(), on_failure: OnFailure::Closed, ..binding };
+        let config = Config { hosts_kept: usize::MAX, ..Config::native() };
+        PolicyEngine::new(match kind {
+            Kind::Cost => Config { cost: binding, ..config },
+            Kind::Placement => Config { placement: binding, ..config },
+        })
+        .unwrap()
+    })
 }
 
 #[test]
-fn placement_component_equals_native_twin() {
-    let (native, wasm) = (support::native(), support::wasm());
-    check(CASES, &(wanted(), offer(), distinct(host(), |row| &row.name, 40)), |(wanted, offer, hosts)| {
-        let [ours, theirs] =
-            [wasm, &native].map(|engine| engine.place(&wanted, &offer, &support::fleet(&hosts), 7).unwrap());
-        prop_assert!(ours.record.fuel.is_some() && theirs.record.fuel.is_none());
-        prop_assert_eq!(outcome(&ours.record), outcome(&theirs.record));
-        Ok(!ours.chosen.is_empty())
-    });
+fn every_shipped_policy_is_compared() {
+    let names = |compared: &[(&'static str, &str)]| {
+        compared.iter().map(|(name, _)| *name).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(names(&COST), shipped(Kind::Cost).into_iter().collect());
+    assert_eq!(names(&PLACEMENT), shipped(Kind::Placement).into_iter().collect());
+}
+
+#[test]
+fn cost_components_equal_their_native_twins() {
+    for policy in COST {
+        let [wasm, native] = both(Kind::Cost, policy);
+        check(CASES, &(wanted(), distinct(offer(), |row| &row.name, 12)), |(wanted, offers)| {
+            let [ours, theirs] = [&wasm, &native].map(|engine| engine.choose_type(&wanted, &offers, 7).unwrap());
+            prop_assert!(ours.record.fuel.is_some() && theirs.record.fuel.is_none());
+            prop_assert_eq!(outcome(&ours.record), outcome(&theirs.record));
+            prop_assert_eq!((ours.chosen, &ours.costs), (theirs.chosen, &theirs.costs));
+            for (index, cost) in ours.costs.iter().enumerate() {
+                let parts = native.explain_price(&wanted, &offers, index, 7).unwrap();
+                prop_assert_eq!(parts.iter().map(|(_, part)| *part).sum::<i64>(), cost.micro(), "{}", policy.0);
+                if index == 0 {
+                    prop_assert_eq!(wasm.explain_price(&wanted, &offers, index, 7).unwrap(), parts);
+                }
+            }
+            Ok(ours.chosen.is_some())
+        });
+    }
+}
+
+/// A time at which rests and attestations of the random hosts make a difference.
+const NOW: u64 = 3650;
+
+#[test]
+fn placement_components_equal_their_native_twins() {
+    for policy in PLACEMENT {
+        let [wasm, native] = both(Kind::Placement, policy);
+        let inputs = (wanted(), offer(), distinct(host(), |row| &row.name, 40));
+        check(CASES, &inputs, |(wanted, offer, hosts)| {
+            let fleet = support::fleet(&hosts);
+            let [ours, theirs] = [&wasm, &native].map(|engine| engine.place(&wanted, &offer, &fleet, NOW).unwrap());
+            prop_assert!(ours.record.fuel.is_some() && theirs.record.fuel.is_none());
+            prop_assert_eq!(outcome(&ours.record), outcome(&theirs.record), "{}", policy.0);
+            if let Some(row) = theirs.record.candidates.first() {
+                let parts = native.explain_score(&wanted, &offer, &fleet, &row.name, NOW).unwrap();
+                prop_assert_eq!(parts.iter().map(|(_, part)| part).sum::<i64>(), row.score, "{}", policy.0);
+                prop_assert_eq!(wasm.explain_score(&wanted, &offer, &fleet, &row.name, NOW).unwrap(), parts);
+            }
+            Ok(!ours.chosen.is_empty() || policy.0 == "place-quarantine")
+        });
+    }
 }
 
 #[test]
 fn the_order_of_rows_changes_no_choice() {
-    let native = support::native();
-    let rows = (wanted(), distinct(offer(), |row| &row.name, 12), distinct(host(), |row| &row.name, 40));
-    let shuffled = rows.prop_flat_map(|(wanted, offers, hosts)| {
+    let rows = || (wanted(), distinct(offer(), |row| &row.name, 12), distinct(host(), |row| &row.name, 40));
+    let shuffled = rows().prop_flat_map(|(wanted, offers, hosts)| {
         let permuted = (Just(offers.clone()).prop_shuffle(), Just(hosts.clone()).prop_shuffle());
         (Just((wanted, offers, hosts)), permuted)
     });
-    check(CASES / 4, &shuffled, |((wanted, offers, hosts), (other_offers, other_hosts))| {
-        let chosen = |offers: &[Offer]| native.choose_type(&wanted, offers, 7).unwrap().record.chosen;
-        prop_assert_eq!(chosen(&offers), chosen(&other_offers));
-        if let Some(offer) = offers.first() {
-            let placed = |hosts: &[HostRow]| native.place(&wanted, offer, &support::fleet(hosts), 7).unwrap().record;
-            let (one, two) = (placed(&hosts), placed(&other_hosts));
-            prop_assert_eq!((&one.chosen, &one.summary), (&two.chosen, &two.summary));
-            return Ok(!one.chosen.is_empty());
-        }
-        Ok(false)
-    });
+    for policy in COST {
+        let [_, native] = both(Kind::Cost, policy);
+        check(CASES / 4, &shuffled, |((wanted, offers, _), (other, _))| {
+            let chosen = |offers: &[Offer]| native.choose_type(&wanted, offers, 7).unwrap().record.chosen;
+            prop_assert_eq!(chosen(&offers), chosen(&other));
+            Ok(!chosen(&offers).is_empty())
+        });
+    }
+    for policy in PLACEMENT {
+        let [_, native] = both(Kind::Placement, policy);
+        check(CASES / 4, &shuffled, |((wanted, offers, hosts), (_, other))| {
+            let Some(offer) = offers.first() else { return Ok(false) };
+            let placed = |hosts: &[HostRow]| native.place(&wanted, offer, &support::fleet(hosts), NOW).unwrap().record;
+            let (one, two) = (placed(&hosts), placed(&other));
+            prop_assert_eq!(
+                (&one.chosen, &one.summary, &one.input_digest),
+                (&two.chosen, &two.summary, &two.input_digest)
+            );
+            prop_assert_eq!(&one.candidates, &two.candidates);
+            Ok(!one.chosen.is_empty() || policy.0 == "place-quarantine")
+        });
+    }
 }

@@ -167,3 +167,28 @@ fn an_exchange_under_load_loses_no_decision() {
         deciders.into_iter().for_each(|decider| decider.join().unwrap());
     });
 }
+
+#[test]
+fn a_policy_that_fails_again_and_again_rests_and_is_then_asked_once_more() {
+    let engine = engine(&TRAP, OnFailure::Closed);
+    let decide = |now| engine.choose_type(&wanted(&[]), &[offer("small", &[("cpu", "2")])], now).unwrap_err();
+    let rests = |error: &PolicyError| matches!(error, PolicyError::Failed { fault: Fault::Resting { .. }, .. });
+    let seen: Vec<bool> = [100, 101, 102, 103, 161, 162, 163, 40].into_iter().map(|now| rests(&decide(now))).collect();
+    // Three failures, a pause of a minute, one more try; a clock that was set back ends the pause.
+    assert_eq!(seen, [false, false, false, true, true, false, true, false]);
+    // Another policy in the seat begins with a clean record.
+    engine.install_cost(&GOOD.binding(OnFailure::Closed)).unwrap();
+    assert!(engine.choose_type(&wanted(&[]), &[offer("small", &[])], 164).is_ok());
+}
+
+#[test]
+fn the_policy_before_can_be_seated_again_at_once() {
+    let engine = engine(&GOOD, OnFailure::Closed);
+    assert_eq!(engine.roll_back_cost(), None);
+    engine.install_cost(&TRAP.binding(OnFailure::Closed)).unwrap();
+    assert!(decide(&engine).is_err());
+    assert_eq!(engine.roll_back_cost().map(|identity| identity.generation), Some(1));
+    assert_eq!(decide(&engine).unwrap().record.policy.generation, 1);
+    assert_eq!(engine.roll_back_cost().map(|identity| identity.generation), Some(2));
+    assert!(decide(&engine).is_err());
+}

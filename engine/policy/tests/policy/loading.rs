@@ -154,3 +154,48 @@ fn settings_are_validated_at_load_by_component_and_twin_alike() {
         PolicyEngine::new(Config { cost: binding("{}"), ..Config::native() }).unwrap();
     }
 }
+
+#[test]
+fn a_hundred_megabytes_are_refused_before_they_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("huge.wasm");
+    // A file of holes: it takes no room, and reading it would show.
+    std::fs::File::create(&path).unwrap().set_len(100 << 20).unwrap();
+    match refuse(&Binding::file(&path), Config::native()) {
+        LoadError::TooLarge { size, limit, .. } => assert_eq!((size, limit), (100 << 20, 32 << 20)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn compiled_components_are_kept_and_anything_odd_about_them_means_compiling_again() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("cache");
+    let load = || {
+        let mut config = Config { cache: Some(cache.clone()), ..Config::native() };
+        config.placement = Binding::file(support::components().join("place-first-fit.wasm"));
+        PolicyEngine::new(config).unwrap();
+    };
+    let kept = || std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).next().unwrap();
+    load();
+    let path = kept();
+    let (first, mode) = (std::fs::read(&path).unwrap(), |path| std::fs::metadata(path).unwrap().mode() & 0o777);
+    assert_eq!((mode(&path), mode(&cache)), (0o600, 0o700));
+    // A file that is fine is used and not written again; whatever is odd about one, it is replaced.
+    let age = || std::fs::metadata(&path).unwrap().ino();
+    let before = age();
+    load();
+    assert_eq!(age(), before);
+    let mut damaged = first.clone();
+    damaged[first.len() / 2] ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    load();
+    assert_eq!(std::fs::read(&path).unwrap(), first);
+    std::fs::write(&path, b"short").unwrap();
+    load();
+    assert_eq!(std::fs::read(&path).unwrap(), first);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    load();
+    assert_eq!((mode(&path), std::fs::read(&path).unwrap()), (0o600, first));
+}

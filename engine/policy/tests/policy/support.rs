@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use vmetal_model::bmc::PowerState;
-use vmetal_model::{HostPhase, Resources};
-use vmetal_policy::{Config, Hardware, HostRow, Offer, PolicyEngine, View, Wanted};
+use vmetal_model::Resources;
+use vmetal_policy::{Config, HostRow, Offer, PolicyEngine, View, Wanted};
 
 /// The root of the workspace.
 pub(crate) fn workspace() -> PathBuf {
@@ -19,7 +18,8 @@ pub(crate) fn components() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("policies");
-        for package in ["cost-vcluster", "place-first-fit"] {
+        let all = [vmetal_policy_sdk::Kind::Cost, vmetal_policy_sdk::Kind::Placement].map(vmetal_policy::shipped);
+        for package in all.concat() {
             if let Err(error) = vmetal_policy::componentize::build(&workspace(), package, &out) {
                 panic!("{error}\nrun `make setup`, then `make policies`");
             }
@@ -45,7 +45,7 @@ pub(crate) fn native() -> PolicyEngine {
 
 /// A fleet with two levels of failure domains.
 pub(crate) fn fleet(hosts: &[HostRow]) -> View {
-    View::from_rows(hosts, &["row".to_owned(), "rack".to_owned()])
+    View::from_rows(hosts, &["a".to_owned(), "b".to_owned()])
 }
 
 pub(crate) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -77,24 +77,7 @@ pub(crate) fn offer(name: &str, amounts: &[(&str, &str)]) -> Offer {
         explicit_cost: None,
         total: 1,
         free: 1,
+        standby: 0,
         taken: String::new(),
-    }
-}
-
-pub(crate) fn host(name: &str, labels: &[(&str, &str)]) -> HostRow {
-    HostRow {
-        name: name.to_owned(),
-        deleted: false,
-        held: false,
-        phase: HostPhase::Available,
-        claimed_by: None,
-        labels: map(labels),
-        hardware: Some(Hardware { threads: 64, memory_bytes: 256 << 30, ..Hardware::default() }),
-        last_release: 0,
-        last_tenant: String::new(),
-        provisions: 0,
-        power: PowerState::Off,
-        erased: None,
-        failures: 0,
     }
 }

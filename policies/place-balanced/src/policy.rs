@@ -1,0 +1,109 @@
+//! The policy itself; the same code is the native twin and the component.
+
+use serde::Deserialize;
+use vmetal_policy_sdk::{
+    Claim, Context, Decision, Factor, HostRef, Hosts, Info, Kind, Log, PlacementPolicy, Policy, Sym, Tally, Verdict,
+    column, settings,
+};
+
+/// Points for each term; see the crate's description.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    standby: u32,
+    erase: u32,
+    failure: u32,
+    wear: u32,
+    rest: u32,
+    pack: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { standby: 300, erase: 50, failure: 200, wear: 2, rest: 1, pack: 5 }
+    }
+}
+
+/// Beyond so many, more makes no difference.
+const MOST_WORN: u32 = 100;
+const LONGEST_REST: u64 = 30;
+const LARGEST_BLOCK: u32 = 64;
+const DAY: u64 = 86_400;
+
+/// See the crate's description.
+pub struct PlaceBalanced;
+
+impl Policy for PlaceBalanced {
+    fn describe() -> Info {
+        Info {
+            name: "place-balanced".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kind: Kind::Placement,
+            reasons: Vec::new(),
+        }
+    }
+
+    fn validate_settings(json: &str) -> Result<Vec<String>, Vec<String>> {
+        settings::read::<Settings>(json).map(|_| Vec::new())
+    }
+}
+
+/// The narrowest domain that is known of a host: its rack, say, when its NVLink domain is not.
+fn narrowest(host: HostRef<'_>, levels: usize) -> Sym {
+    (0..levels).rev().map(|level| host.domain(level)).find(|domain| *domain != 0).unwrap_or(0)
+}
+
+/// What scores are made from.
+struct Scale {
+    settings: Settings,
+    levels: usize,
+    /// Free hosts by their narrowest domain.
+    free: Tally,
+    now: u64,
+}
+
+impl Scale {
+    fn new(ctx: &Context, hosts: &Hosts) -> Self {
+        let levels = hosts.levels.len();
+        let free = Tally::of(hosts, |host| narrowest(host, levels), |host| host.is_open());
+        Scale { settings: settings::accepted(&ctx.settings), levels, free, now: ctx.now }
+    }
+
+    fn terms(&self, host: HostRef<'_>) -> [(&'static str, i64); 6] {
+        let Settings { standby, erase, failure, wear, rest, pack } = &self.settings;
+        let points =
+            |weight: &u32, count: u64| i64::from(*weight) * i64::try_from(count).unwrap_or(i64::from(u32::MAX));
+        let on = u64::from(host.power() == column::power::ON);
+        let rested = match host.last_release() {
+            0 if host.provisions() == 0 => LONGEST_REST,
+            0 => 0,
+            at => (self.now.saturating_sub(at) / DAY).min(LONGEST_REST),
+        };
+        let beside = self.free.get(narrowest(host, self.levels)).saturating_sub(1).min(LARGEST_BLOCK);
+        [
+            ("on already", points(standby, on)),
+            ("erase level", points(erase, host.erase_level())),
+            ("failures", -points(failure, host.failures().min(u64::from(MOST_WORN)))),
+            ("times provisioned", -points(wear, u64::from(host.provisions().min(MOST_WORN)))),
+            ("days since release", points(rest, rested)),
+            ("free hosts beside it", -points(pack, u64::from(beside))),
+        ]
+    }
+
+    fn score(&self, host: HostRef<'_>) -> i64 {
+        self.terms(host).iter().map(|(_, points)| points).sum()
+    }
+}
+
+impl PlacementPolicy for PlaceBalanced {
+    fn place(ctx: &Context, claim: &Claim, hosts: &Hosts, _: &mut dyn Log) -> Decision {
+        let scale = Scale::new(ctx, hosts);
+        Decision::best(claim, hosts, hosts.rows().map(|host| Verdict::ranked(host.gate(), scale.score(host))).collect())
+    }
+
+    fn explain(ctx: &Context, _: &Claim, hosts: &Hosts, row: u32) -> Vec<Factor> {
+        let scale = Scale::new(ctx, hosts);
+        let terms = hosts.row(row).map(|host| scale.terms(host));
+        terms.into_iter().flatten().map(|(label, points)| Factor::new(label, points)).collect()
+    }
+}
