@@ -263,7 +263,7 @@ impl Policies {
             },
             (None, Some(path)) if table.sha256.is_some() => Binding::file(path),
             (None, Some(_)) => {
-                return Err(wrong("a file needs its sha256; `vmetal-policy inspect FILE` prints it"));
+                return Err(wrong("a file needs its sha256; `sha256sum FILE` prints it"));
             }
             _ => return Err(wrong("expected either name (a shipped policy) or file and sha256")),
         };

@@ -43,6 +43,9 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::
     prepare(&config.state_dir)?;
     let store = open_store(config.store_place()?).await?;
     let fleet = Arc::new(Fleet::default());
+    if let Some(levels) = &config.policies.levels {
+        fleet.set_levels(levels.clone());
+    }
     let ledger = Ledger::open(store, Arc::clone(&fleet)).await.context("cannot read the store")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
