@@ -140,11 +140,29 @@ async fn open_store(place: StorePlace) -> anyhow::Result<AnyStore> {
     }
 }
 
-/// Makes the state directory, readable by its owner only: it holds credentials.
+/// Makes the state directory, readable by its owner only: it holds credentials. One that others can look into is closed to them.
 fn prepare(directory: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.with_context(|| format!("cannot make the state directory {}", directory.display()))
+    made.with_context(|| format!("cannot make the state directory {}", directory.display()))?;
+    let seen = std::fs::metadata(directory)
+        .with_context(|| format!("cannot look at the state directory {}", directory.display()))?;
+    let mode = seen.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).with_context(|| {
+            format!(
+                "the state directory {} is open to others (mode {mode:04o}) and cannot be closed to them; it holds \
+                 credentials: make it the engine's user's, with mode 0700",
+                directory.display()
+            )
+        })?;
+        tracing::warn!(
+            "the state directory {} was open to others (mode {mode:04o}); it is now closed to them (mode 0700). Others may \
+             have read the credentials in it: see whether tokens and BMC passwords should be changed",
+            directory.display()
+        );
+    }
+    Ok(())
 }
 
 /// How ownership works with this store.
@@ -190,4 +208,29 @@ fn policies(config: &Config) -> anyhow::Result<PolicyEngine> {
         tracing::info!("policy {identity}");
     }
     Ok(engine)
+}
+
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_state_directory_is_closed_to_others_whoever_made_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let fresh = parent.path().join("a/state");
+        prepare(&fresh).unwrap();
+        assert_eq!(mode(&fresh), 0o700);
+        let open = parent.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).unwrap();
+        prepare(&open).unwrap();
+        assert_eq!(mode(&open), 0o700);
+        prepare(&open).unwrap();
+        assert_eq!(mode(&open), 0o700);
+    }
 }

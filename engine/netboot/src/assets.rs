@@ -37,6 +37,9 @@ pub struct Manifest {
     pub kernel_release: String,
     /// Modules in the initramfs, in the order in which the installer loads them.
     pub modules: Vec<String>,
+    /// Drivers the installer would like to have that this kernel does not have at all.
+    #[serde(default)]
+    pub absent: Vec<String>,
     /// By file name.
     pub files: BTreeMap<String, FileEntry>,
 }

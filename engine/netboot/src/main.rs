@@ -197,5 +197,11 @@ fn run_build(arguments: Build) -> anyhow::Result<()> {
     for (name, file) in &manifest.files {
         println!("  {:>8} KiB  {}  {name}", file.size.div_ceil(1024), &file.sha256[..16]);
     }
+    if !manifest.absent.is_empty() {
+        println!(
+            "  this kernel has no {}: servers that need one of these drivers cannot be installed with it",
+            manifest.absent.join(", ")
+        );
+    }
     Ok(())
 }

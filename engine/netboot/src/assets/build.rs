@@ -14,7 +14,7 @@ use super::modules::{self, ModuleError, WANTED};
 use super::{FileEntry, INITRD, KERNEL, LOADERS, MANIFEST, Manifest, read_manifest, sha256};
 
 /// Changes whenever this code would make other bytes of the same inputs.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// Where the kernel comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,8 +147,8 @@ pub fn build(config: &BuildConfig) -> Result<(Manifest, Built), BuildError> {
     std::fs::create_dir_all(&config.out).map_err(io_error(&config.out))?;
     let work = Scratch::new(&config.out)?;
     let unpacked = unpack(&kernel, &work.0)?;
-    let (initrd, modules) = initramfs(&unpacked, &agent)?;
-    let mut files: Vec<(&str, Vec<u8>)> = vec![(KERNEL, read_file(&unpacked.kernel)?), (INITRD, initrd)];
+    let Initramfs { archive, modules, absent } = initramfs(&unpacked, &agent)?;
+    let mut files: Vec<(&str, Vec<u8>)> = vec![(KERNEL, read_file(&unpacked.kernel)?), (INITRD, archive)];
     files.extend(loaders);
     let entry = |contents: &[u8]| FileEntry {
         sha256: sha256(contents),
@@ -158,6 +158,7 @@ pub fn build(config: &BuildConfig) -> Result<(Manifest, Built), BuildError> {
         inputs,
         kernel_release: unpacked.release,
         modules,
+        absent,
         files: files.iter().map(|(name, contents)| ((*name).to_owned(), entry(contents))).collect(),
     };
     let mut text = serde_json::to_vec_pretty(&manifest).map_err(|e| io_error(&config.out)(e.into()))?;
@@ -311,8 +312,16 @@ fn sole_file(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf
     Ok(found.into_iter().next())
 }
 
-/// The compressed initramfs, and its modules in load order.
-fn initramfs(unpacked: &Unpacked, agent: &[u8]) -> Result<(Vec<u8>, Vec<String>), BuildError> {
+struct Initramfs {
+    /// Compressed.
+    archive: Vec<u8>,
+    /// In load order.
+    modules: Vec<String>,
+    /// Wanted, but not in this kernel.
+    absent: Vec<String>,
+}
+
+fn initramfs(unpacked: &Unpacked, agent: &[u8]) -> Result<Initramfs, BuildError> {
     let mut available = BTreeMap::new();
     let mut contents = BTreeMap::new();
     let mut paths = Vec::new();
@@ -328,6 +337,8 @@ fn initramfs(unpacked: &Unpacked, agent: &[u8]) -> Result<(Vec<u8>, Vec<String>)
         contents.insert(name, path);
     }
     let order = modules::load_order(&available, WANTED);
+    let builtin = read_file(&unpacked.modules.join("modules.builtin"))?;
+    let absent = modules::absent(&available, &String::from_utf8_lossy(&builtin), WANTED);
 
     let mut cpio = Cpio::default();
     for directory in ["dev", "proc", "sys", "run", "tmp", "etc"] {
@@ -346,7 +357,7 @@ fn initramfs(unpacked: &Unpacked, agent: &[u8]) -> Result<(Vec<u8>, Vec<String>)
         }
     }
     cpio.file("etc/vmetal/modules", 0o644, list.as_bytes());
-    Ok((compress(&cpio.finish(), &unpacked.config)?, order))
+    Ok(Initramfs { archive: compress(&cpio.finish(), &unpacked.config)?, modules: order, absent })
 }
 
 fn module_files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<(), BuildError> {

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Drivers the installer wants: network, storage, file systems it reads, firmware variables. Those that a kernel does not
-/// have are left out. So are those of Hyper-V: where there is no Hyper-V their bus refuses to load, and they complain about each
+/// have are left out, and [`absent`] tells which. Left out are also those of Hyper-V: where there is no Hyper-V their bus refuses to load, and they complain about each
 /// of its symbols. The order matters only where something is needed that modules do not declare.
 pub const WANTED: &[&str] = &[
     // Looked up by name at run time by others that use CRC32C.
@@ -162,6 +162,19 @@ pub fn load_order(available: &BTreeMap<String, ModuleInfo>, wanted: &[&str]) -> 
     order
 }
 
+/// Which of the wanted a kernel has neither as a module nor built in, in the order of [`WANTED`].
+///
+/// `builtin` is the kernel package's list of the same name: one path per line, as `kernel/drivers/nvme/host/nvme.ko`.
+pub fn absent(available: &BTreeMap<String, ModuleInfo>, builtin: &str, wanted: &[&str]) -> Vec<String> {
+    let file = |line: &str| normal(line.rsplit('/').next().unwrap_or_default().split(".ko").next().unwrap_or_default());
+    let mut names: BTreeSet<String> = builtin.lines().map(file).collect();
+    for (name, info) in available {
+        names.insert(name.clone());
+        names.extend(info.aliases.iter().cloned());
+    }
+    wanted.iter().filter(|name| !names.contains(&normal(name))).map(|name| (*name).to_owned()).collect()
+}
+
 fn visit<'a>(
     name: &str,
     available: &'a BTreeMap<String, ModuleInfo>,
@@ -204,6 +217,15 @@ pub(crate) mod tests {
         ]);
         let order = load_order(&available, &["virtio_net", "bnx2x", "nvme"]);
         assert_eq!(order, ["failover", "net_failover", "virtio_net", "crc32c_generic", "libcrc32c", "bnx2x"]);
+    }
+
+    #[test]
+    fn what_is_neither_a_module_nor_built_in_is_told() {
+        let available =
+            BTreeMap::from([module("crc32c_generic", &[], &[], &["crc32c"]), module("virtio_net", &[], &[], &[])]);
+        let builtin = "kernel/drivers/nvme/host/nvme.ko\nkernel/drivers/virtio/virtio-pci.ko\n";
+        let wanted = ["tg3", "nvme", "virtio_pci", "virtio_net", "crc32c", "e1000e"];
+        assert_eq!(absent(&available, builtin, &wanted), ["tg3", "e1000e"]);
     }
 
     #[test]

@@ -43,6 +43,8 @@ fn package(dir: &Path, release: &str, config: &str) -> Option<PathBuf> {
     let compressed = zstd::encode_all(&module(b"name=net_failover\0depends=\0")[..], 1).unwrap();
     std::fs::write(drivers.join("net_failover.ko.zst"), compressed).unwrap();
     std::fs::write(drivers.join("unwanted.ko"), module(b"name=unwanted\0depends=\0")).unwrap();
+    let builtin = "kernel/drivers/nvme/host/nvme.ko\n";
+    std::fs::write(tree.join(format!("lib/modules/{release}/modules.builtin")), builtin).unwrap();
     let deb = dir.join("kernel.deb");
     let built = Command::new("dpkg-deb").arg("-b").arg("-Znone").arg(&tree).arg(&deb).output();
     match built {
@@ -90,6 +92,9 @@ fn equal_inputs_give_equal_bytes_once_and_a_change_is_noticed() {
         "the order file lists absolute paths"
     );
     assert!(!text.contains("unwanted"));
+
+    let absent = |name: &str| manifest.absent.iter().any(|absent| absent == name);
+    assert!(absent("e1000e") && !absent("virtio_net") && !absent("nvme"), "{:?}", manifest.absent);
 
     // A damaged file is made again, a changed input makes other files.
     std::fs::write(first.out.join(KERNEL), b"damaged").unwrap();
