@@ -29,7 +29,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Start a lab and stay in the foreground until `down`, SIGINT or SIGTERM
+    /// Start a lab and stay in the foreground until `down`, SIGINT or SIGTERM. Prints what it consists of; the BMC passwords are
+    /// told by `tfvars` and are in lab.json of the state directory
     Up {
         /// The lab's configuration
         #[arg(long)]
@@ -186,7 +187,7 @@ fn up(config: &Path, state_dir: &Path) -> anyhow::Result<ExitCode> {
         // Asked for first: a signal during the start must not be lost.
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let lab = Lab::start(config, state_dir).await?;
-        print(&serde_json::to_string_pretty(lab.report())?)?;
+        print(&serde_json::to_string_pretty(&lab.report().told()?)?)?;
         tokio::select! {
             () = lab.stop_asked() => {}
             _ = terminate.recv() => {}

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::LabError;
 use crate::config::{BackendKind, Firmware};
+use crate::journal::redact;
 use crate::qemu::Accel;
 
 /// Name of the report inside the state directory.
@@ -108,6 +109,16 @@ impl Report {
         } else {
             Err(not_running(format!("its process {} is gone", report.pid)))
         }
+    }
+
+    /// For terminals and logs: without the passwords.
+    ///
+    /// # Errors
+    /// Never in practice: every field has a form in JSON.
+    pub fn told(&self) -> Result<Value, serde_json::Error> {
+        let mut told = serde_json::to_value(self)?;
+        redact(&mut told);
+        Ok(told)
     }
 
     /// Variables for `examples/terraform/quickstart`: `servers`, an object per host, and `bmc_passwords` apart from it, so that the

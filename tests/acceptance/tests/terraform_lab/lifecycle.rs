@@ -154,6 +154,7 @@ fn no_secret_anywhere(stack: &Stack, terraform: &Terraform, printed: &str) {
         ("the state before", read(&directory.join("terraform.tfstate.backup"))),
         ("terraform's trace", read(&directory.join("trace-apply.log"))),
         ("the engine's log", read(&place.directory.join("vmetald.log"))),
+        ("the lab's log", read(&place.directory.join("lab.log"))),
         ("what was printed", printed.to_owned()),
     ];
     for (what, text) in &texts {
