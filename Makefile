@@ -8,14 +8,14 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 # What is expensive and does not change with every commit: Kubernetes programs, node image, tools.
 export VMETAL_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmetal
-export PATH := $(VMETAL_CACHE)/tools/bin:$(PATH)
+export PATH := $(VMETAL_CACHE)/tools/bin:$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
 .PHONY: help setup build artifacts policies demo demo-down test test-fast bench lint audit docs
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: ## install what is missing: Debian packages, the wasm and musl targets, cargo-deny
+setup: ## install what is missing: Debian packages, Rust targets, Go, a Terraform client
 	@scripts/setup
 
 build: ## build every program
@@ -27,7 +27,7 @@ artifacts: build ## build everything the demo and the acceptance tests need
 policies: build ## build the policy components only
 	@"$(CARGO_TARGET_DIR)/debug/vmetal-policy-build" "$(CARGO_TARGET_DIR)/artifacts/policies" cost-vcluster cost-effective place-first-fit place-balanced place-gang-topology place-spread place-quarantine
 
-demo: setup artifacts ## from (virtual) bare metal to a Ready node, with the real terraform
+demo: setup artifacts ## from (virtual) bare metal to a Ready node, with the real terraform, or OpenTofu
 	@"$(CARGO_TARGET_DIR)/debug/vmetal-demo" up
 
 demo-down: ## end the demo and remove everything it made

@@ -19,4 +19,4 @@ pub use installer::{Behaviour, Deed, Installers};
 pub use process::Process;
 pub use site::{EngineProcess, Site};
 pub use stack::{Options, Place, Software, Stack};
-pub use terraform::Terraform;
+pub use terraform::{Cli, Product, Terraform};

@@ -1,4 +1,6 @@
-//! The real terraform, with our provider from a file system mirror, as somebody without a registry would install it.
+//! The real Terraform or OpenTofu, with our provider from a file system mirror, as somebody without a registry would install it.
+
+mod cli;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -8,9 +10,12 @@ use anyhow::{Context, Result, bail};
 use crate::artifacts::sources;
 use crate::stack::Place;
 
+pub use cli::{Cli, Product};
+
 /// A working directory with a configuration, initialised.
 #[derive(Debug)]
 pub struct Terraform {
+    cli: Cli,
     directory: PathBuf,
     cli_config: PathBuf,
     temporary: PathBuf,
@@ -48,9 +53,10 @@ impl Terraform {
     }
 
     fn in_directory(place: &Place, directory: PathBuf, variables: &serde_json::Value) -> Result<Self> {
+        let cli = Cli::find()?;
         let mirror = place.directory.join("terraform-mirror");
         let version = env!("CARGO_PKG_VERSION");
-        let slot = mirror.join(format!("registry.terraform.io/vmetal/vmetal/{version}/linux_amd64"));
+        let slot = mirror.join(format!("{}/vmetal/vmetal/{version}/linux_amd64", cli.product.registry()));
         std::fs::create_dir_all(&slot)?;
         let provider = slot.join(format!("terraform-provider-vmetal_v{version}"));
         if !provider.exists() {
@@ -66,6 +72,7 @@ impl Terraform {
         }
         std::fs::write(directory.join("terraform.tfvars.json"), serde_json::to_string_pretty(variables)?)?;
         let terraform = Terraform {
+            cli,
             directory,
             cli_config,
             temporary: place.directory.clone(),
@@ -81,9 +88,14 @@ impl Terraform {
         &self.directory
     }
 
+    /// The program that is used.
+    pub fn cli(&self) -> &Cli {
+        &self.cli
+    }
+
     /// A terraform command, ready to be started.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("terraform");
+        let mut command = Command::new(&self.cli.program);
         command
             .current_dir(&self.directory)
             .env("TF_CLI_CONFIG_FILE", &self.cli_config)
@@ -102,7 +114,7 @@ impl Terraform {
     /// # Errors
     /// When terraform cannot be run.
     pub fn run(&self, arguments: &[&str]) -> Result<Output> {
-        self.command(arguments).output().context("cannot run terraform: is terraform 1.11 or newer on PATH?")
+        self.command(arguments).output().with_context(|| format!("cannot run {}", self.cli))
     }
 
     /// Runs a command that must succeed; returns what it printed.
@@ -113,7 +125,7 @@ impl Terraform {
         let output = self.run(arguments)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
-            bail!("terraform {} failed:\n{text}{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+            bail!("{} {} failed:\n{text}{}", self.cli, arguments.join(" "), String::from_utf8_lossy(&output.stderr));
         }
         Ok(text)
     }
@@ -126,7 +138,7 @@ impl Terraform {
         let output = self.run(arguments)?;
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if output.status.success() {
-            bail!("terraform {} succeeded, but was to fail:\n{text}", arguments.join(" "));
+            bail!("{} {} succeeded, but was to fail:\n{text}", self.cli, arguments.join(" "));
         }
         Ok(text)
     }

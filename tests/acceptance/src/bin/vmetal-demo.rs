@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vmetal_acceptance::{Artifacts, Options, Place, Software, Stack, Terraform, cluster};
+use vmetal_acceptance::{Artifacts, Cli, Options, Place, Software, Stack, Terraform, cluster};
 
 const API_PORT: u16 = 7600;
 const CLUSTER_PORT: u16 = 6443;
@@ -141,7 +141,7 @@ impl Narrator {
 fn up(directory: &Path) -> Result<()> {
     let narrator = Narrator { start: Instant::now() };
     let artifacts = Artifacts::find()?;
-    check_terraform()?;
+    let cli = Cli::find()?;
     down(directory, &mut |text| {
         if text != "nothing is running" {
             narrator.say(&format!("a demo was up: {text}"));
@@ -149,6 +149,7 @@ fn up(directory: &Path) -> Result<()> {
     })?;
     std::fs::create_dir_all(directory)?;
     start_supervisor(directory, narrator)?;
+    narrator.say(&format!("configurations are applied by {cli}"));
 
     let view = View(Place { artifacts: artifacts.clone(), directory: directory.to_owned(), api_port: API_PORT });
     let events = view.follow_events(narrator)?;
@@ -166,28 +167,15 @@ fn up(directory: &Path) -> Result<()> {
     println!("  {bin}/vmetal events host node-small");
     println!("  {bin}/vmetal-lab console --state-dir {0}/lab node-small", directory.display());
     println!(
-        "  cd {} && TF_CLI_CONFIG_FILE={}/terraform.rc terraform plan",
+        "  cd {} && TF_CLI_CONFIG_FILE={}/terraform.rc {} plan",
         directory.join("quickstart").display(),
-        directory.display()
+        directory.display(),
+        cli.program.display()
     );
     println!();
     println!(
         "`terraform destroy` there gives the server back, erased. `make demo-down` ends everything and removes every file."
     );
-    Ok(())
-}
-
-fn check_terraform() -> Result<()> {
-    let output = Command::new("terraform").args(["version", "-json"]).output();
-    let Ok(output) = output else {
-        bail!("terraform is not on PATH; install 1.11 or newer: https://developer.hashicorp.com/terraform/install");
-    };
-    let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let text = version["terraform_version"].as_str().unwrap_or("unknown").to_owned();
-    let mut parts = text.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < (1, 11) {
-        bail!("terraform {text} is on PATH, but write-only passwords need 1.11 or newer");
-    }
     Ok(())
 }
 
