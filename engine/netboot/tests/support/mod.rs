@@ -118,7 +118,8 @@ pub(crate) fn assets(dir: &Path) {
         std::fs::write(dir.join(name), &contents).unwrap();
         files.insert(name.to_owned(), FileEntry { sha256: sha256(&contents), size: contents.len() as u64 });
     }
-    let manifest = Manifest { inputs: "x".into(), kernel_release: "6.1-test".into(), modules: vec![], files };
+    let manifest =
+        Manifest { inputs: "x".into(), kernel_release: "6.1-test".into(), modules: vec![], absent: vec![], files };
     std::fs::write(dir.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
 }
 
