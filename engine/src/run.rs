@@ -210,7 +210,6 @@ fn policies(config: &Config) -> anyhow::Result<PolicyEngine> {
     Ok(engine)
 }
 
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

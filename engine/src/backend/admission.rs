@@ -7,8 +7,8 @@ use vmetal_api::types::{Precondition, Secrets};
 use vmetal_api::{Apply, BackendError};
 use vmetal_lifecycle::host::operator;
 use vmetal_model::{
-    FieldError, Host, Image, Kind, NodeType, Object, OnDelete, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec,
-    Validate, validate,
+    FieldError, Host, Image, Kind, NodeType, Object, OnDelete, TenantCluster, TenantNode, TenantNodePhase,
+    TenantNodeSpec, Validate, validate,
 };
 
 use super::reference;
