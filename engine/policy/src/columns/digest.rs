@@ -61,7 +61,7 @@ impl Tree {
                 slots.iter().for_each(|slot| hash.update(rows[*slot as usize]));
                 hash.finalize().into()
             });
-            root.update(&*hash);
+            root.update(*hash);
         }
         self.root = root.finalize().into();
     }
