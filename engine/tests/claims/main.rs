@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vmetal_api::Backend;
-use vmetal_model::{GroupSpec, Kind, TenantNode, TenantNodeSpec};
+use vmetal_model::{Cause, GroupSpec, Kind, TenantNode, TenantNodePhase, TenantNodeSpec};
 use vmetal_store::{AnyStore, SqliteOptions, StoreClock};
 use world::World;
 
@@ -44,6 +44,34 @@ fn consistent(world: &World) -> Vec<TenantNode> {
     let claimed = world.hosts().into_iter().filter(|host| host.status.claim.is_some()).count();
     assert_eq!(claimed, placed.len(), "a claim on a host that no tenant node knows of");
     placed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_1000_claims_that_come_at_once_exactly_100_get_the_100_hosts_and_the_rest_are_told_why() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, store) in stores(directory.path()) {
+        let world = World::start(store, 1).await;
+        world.hosts_of(100, |_| "r1".into()).await;
+        let applies = (0..1000).map(|n| {
+            let backend = world.backend(n % 2);
+            async move { world::apply(&backend, &format!("n{n:03}"), &spec()).await.unwrap() }
+        });
+        futures::future::join_all(applies).await;
+        let told = |node: &TenantNode| node.status.host.is_some() || node.status.decision.is_some();
+        world.until("every claim to be decided on", |world| world.nodes().iter().all(told)).await;
+        let full = "no node type fits; t: 0 of 100 hosts free: 100 claimed";
+        let reason = |node: &TenantNode| node.status.decision.as_ref().unwrap().reason.clone();
+        world
+            .until("the last reason", |world| {
+                world.nodes().iter().filter(|n| n.status.host.is_none()).all(|node| reason(node) == full)
+            })
+            .await;
+        assert_eq!(consistent(&world).len(), 100, "on {name}");
+        for node in world.nodes().iter().filter(|node| node.status.host.is_none()) {
+            assert_eq!((node.status.phase, reason(node).as_str()), (TenantNodePhase::Pending, full), "on {name}");
+            assert_eq!(node.status.failure.as_ref().unwrap().cause, Cause::NoCandidate);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
