@@ -196,8 +196,7 @@ impl Engine {
     }
 
     async fn join_failed(&self, host: &Host, log: &str) -> Result<AgentReply, Refused> {
-        loop {
-            let Some(node) = self.fleet.holder(host) else { break };
+        while let Some(node) = self.fleet.holder(host) {
             let Some(decision) =
                 node::join_failed(View { node: &node, host: Some(host) }, &self.limits, log, self.now())
             else {

@@ -52,6 +52,7 @@ impl Desk {
 }
 
 /// What a round came to for one claim or group, to be committed as one.
+#[expect(clippy::large_enum_variant, reason = "a round has few, each for a moment")]
 enum Verdict {
     /// All of these, or none.
     Reserve(Vec<Place>),

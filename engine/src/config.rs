@@ -71,6 +71,7 @@ impl std::fmt::Debug for Store {
 
 /// Which store to open.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub enum StorePlace {
     /// One file, one engine.
     Sqlite(PathBuf),
@@ -128,15 +129,11 @@ pub struct Bmc {
     /// has run out. Default 30 s, from 1 s to 2 min.
     #[serde(default = "default_bmc_timeout")]
     pub timeout: SignedDuration,
-    /// How many calls to BMCs are made at the same time. Default: as many as the limit of open files suggests, at most
-    /// 4,096.
-    #[serde(default)]
-    pub calls: Option<usize>,
 }
 
 impl Default for Bmc {
     fn default() -> Self {
-        Bmc { allow: Vec::new(), timeout: default_bmc_timeout(), calls: None }
+        Bmc { allow: Vec::new(), timeout: default_bmc_timeout() }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::boots::Boots;
 use crate::claims::Desk;
 use crate::config::Config;
 use crate::fleet::Fleet;
-use crate::lanes::{Lanes, Widths};
+use crate::lanes::Lanes;
 use crate::ledger::{Batch, Ledger, Record};
 use crate::ownership::{Author, Grip, Hold, Membership, Ownership, Refusal};
 use crate::questions::Questions;
@@ -124,9 +124,7 @@ impl Engine {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { config, fleet, ledger, gateways, tenants, policies, limits, ownership, clock, entropy } = parts;
         let scheduler = Scheduler::new(Arc::clone(&clock));
-        // `bmc.calls`, where it is given, is the width of the lane.
-        let bmc = config.bmc.calls.unwrap_or(config.lanes.bmc).max(1);
-        let lanes = Lanes::new(&Widths { bmc, ..config.lanes.clone() });
+        let lanes = Lanes::new(&config.lanes);
         let membership = Membership::new(&ownership, ledger.store());
         Arc::new(Engine {
             config,

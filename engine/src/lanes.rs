@@ -9,8 +9,9 @@ use vmetal_runtime::{Lane, LaneCounts};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Widths {
-    /// Calls to BMCs at the same time. Each holds a connection; below the 1,024 open files that a process may have by
-    /// default. Default 512.
+    /// Calls to BMCs at the same time. Each holds a connection, so it is at most a quarter of the files that the process may
+    /// have open, whatever is said here. Default 4,096: BMCs that do not answer hold a place until their call times out, and
+    /// the others are not to wait for them.
     pub bmc: usize,
     /// Of those, servers being switched on or off: what a power feed must stand. Default 256.
     pub power: usize,
@@ -24,7 +25,7 @@ pub struct Widths {
 
 impl Default for Widths {
     fn default() -> Self {
-        Widths { bmc: 512, power: 256, firmware: 16, image: 2, join: 64 }
+        Widths { bmc: 4_096, power: 256, firmware: 16, image: 2, join: 64 }
     }
 }
 

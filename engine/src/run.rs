@@ -39,7 +39,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// # Errors
 /// When something it needs is missing or in use: the message says what.
 pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    config.bmc.calls.get_or_insert_with(|| crate::files::bmc_calls(crate::files::raise_limit()));
+    config.lanes.bmc = config.lanes.bmc.min(crate::files::bmc_calls(crate::files::raise_limit()));
     prepare(&config.state_dir)?;
     let store = open_store(config.store_place()?).await?;
     let fleet = Arc::new(Fleet::default());
