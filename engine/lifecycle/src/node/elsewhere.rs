@@ -124,15 +124,17 @@ impl Turn<'_> {
             };
         };
         let state = host.status.claim.as_ref().map(|claim| claim.state);
-        // A host that cannot be switched off any more must not keep its claim: the token is revoked, and a Node that it may
-        // still bring back has another provider id and is never adopted.
-        let off = host.status.stage == Stage::NodeRemoval || host.status.phase == HostPhase::Error;
+        // Not before: the kubelet of a running server makes its Node again, and under this name the next one could not join.
+        let off = host.status.stage == Stage::NodeRemoval;
         match state {
             Some(ClaimState::Erase) => self.free_to_go(),
             Some(ClaimState::Release) if off => self.effect = Some(Effect::DeleteNode),
             Some(ClaimState::Release) => {
-                let reason = format!("host {} to be off", host.name());
-                self.wait(&reason, "the BMC reports it off".to_owned(), None, None);
+                let name = host.name();
+                let unblocks = format!(
+                    "the BMC reports it off; if the server is dead: vmetal host release {name} --force --reason ..."
+                );
+                self.wait(&format!("host {name} to be off"), unblocks, None, None);
             }
             _ => self.claim = Some(ClaimState::Release),
         }

@@ -410,13 +410,18 @@ fn a_failed_claim_leaves_its_host_in_order_and_is_decided_on_again() {
 }
 
 #[test]
-fn a_host_that_cannot_be_switched_off_does_not_keep_the_claim() {
+fn a_claim_that_leaves_waits_for_its_host_to_be_off() {
     let mut world = failed_on_h1();
     world.done(Effect::Decide, another(Some("h2")));
     world.done(Effect::RevokeToken, Effected::Revoked);
     world.step();
     // The host tries to obey, and fails again.
     assert_eq!((world.claim(), world.host.as_ref().unwrap().status.phase), (ClaimState::Release, HostPhase::Error));
+    assert_eq!(world.step().0, None, "its kubelet would make the Node again");
+    let wait = world.node.status.wait.clone().unwrap();
+    assert!(wait.unblocks.contains("--force"), "{wait:?}");
+    let host = world.host.as_mut().unwrap();
+    (host.status.phase, host.status.stage) = (HostPhase::Deprovisioning, Stage::NodeRemoval);
     world.done(Effect::DeleteNode, Effected::Deleted);
     world.step();
     assert_eq!(world.phase(), Phase::Pending);
