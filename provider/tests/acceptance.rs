@@ -41,7 +41,9 @@ impl Bench {
     }
 
     fn config(&self, body: &str) {
-        let head = "terraform {\n  required_providers {\n    vmetal = { source = \"vmetal/vmetal\" }\n  }\n}\n";
+        // With the registry's host: without one, Terraform and OpenTofu each mean their own.
+        let head =
+            format!("terraform {{\n  required_providers {{\n    vmetal = {{ source = \"{ADDRESS}\" }}\n  }}\n}}\n");
         self.tf.config(&format!("{head}{body}")).unwrap();
     }
 

@@ -105,6 +105,17 @@ impl Provider {
     }
 }
 
+/// What applies: the program that `TF_ACC_TERRAFORM_PATH` names (as for HashiCorp's own harness), else `terraform` on the
+/// PATH, else `tofu`, which does the same.
+fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("TF_ACC_TERRAFORM_PATH") {
+        return path.into();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = |name: &&str| std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
+    ["terraform", "tofu"].into_iter().find(there).unwrap_or("terraform").into()
+}
+
 /// What a plan would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Planned {
@@ -172,7 +183,7 @@ impl Terraform {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("terraform");
+        let mut command = Command::new(program());
         // Variables such as TF_LOG or TF_CLI_ARGS of the surrounding shell would change what is tested.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TF_")) {
             command.env_remove(name);
