@@ -9,6 +9,7 @@ use crate::args::{StoreCommand, StorePlace};
 use crate::error::CliError;
 
 /// Which store.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Place {
     File(PathBuf),
     Database(PostgresUrl),
