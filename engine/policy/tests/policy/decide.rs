@@ -153,7 +153,7 @@ fn what_cannot_be_satisfied_says_why_for_each_type_and_host() {
 fn records_survive_json_and_digests_tell_inputs_apart() {
     let (types, hosts) = fleet();
     let decide = |hosts: &[Host]| {
-        support::wasm().decide(&tenant_node(&[("cpu", "1")]), &types, &view(&hosts), Timestamp::UNIX_EPOCH).unwrap()
+        support::wasm().decide(&tenant_node(&[("cpu", "1")]), &types, &view(hosts), Timestamp::UNIX_EPOCH).unwrap()
     };
     let (first, again, fewer) = (decide(&hosts), decide(&hosts), decide(&hosts[1..]));
     assert_eq!(first.decision, again.decision);
