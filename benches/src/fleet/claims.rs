@@ -237,7 +237,7 @@ fn milliseconds(asked: &HashMap<String, Instant>, done: impl Fn(&str) -> Option<
 
 /// Every host is in the pool again and nothing of a claim is left, neither in the engine nor in the clusters.
 async fn all_back(rig: &Rig) -> Result<()> {
-    let hosts = rig.client.list_as::<Host>(&BTreeMap::new()).await?;
+    let hosts = rig.every_host().await?;
     let back = |host: &&Host| host.status.phase == HostPhase::Available && host.status.claim.is_none();
     let count = hosts.iter().filter(back).count();
     ensure!(count == usize::try_from(rig.hosts)?, "{count} of {} hosts are back in the pool", rig.hosts);

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt};
 use tempfile::TempDir;
 use vmetal_api::netboot::{BootFeed, NetbootClient};
-use vmetal_api::{Apply, Client, ClientConfig, Secret, TokenSource};
+use vmetal_api::{Apply, Client, ClientConfig, Secret, TokenSource, WatchItem, WatchQuery};
 use vmetal_model::node_type::NodeTypeSpec;
 use vmetal_model::{Host, HostPhase, Kind, NodeType};
 
@@ -209,7 +209,7 @@ impl Rig {
         let spent = |before: Cost, after: Cost| after.cpu - before.cpu;
         let (bmc_requests, agent_requests) =
             (self.bmc_requests.load(Ordering::Relaxed), self.world.requests.load(Ordering::Relaxed));
-        let hosts = self.client.list_as::<Host>(&BTreeMap::new()).await?;
+        let hosts = self.every_host().await?;
         let available = hosts.iter().filter(|host| host.status.phase == HostPhase::Available).count();
         let result = Registration {
             hosts: self.hosts,
@@ -232,6 +232,20 @@ impl Rig {
             );
         }
         Ok(result)
+    }
+
+    /// Every host as it is now. By a watch, which tells one at a time: a listing is one message, and thirteen thousand hosts
+    /// are larger than a message may be.
+    pub(super) async fn every_host(&self) -> Result<Vec<Host>> {
+        let mut items = self.client.watch(WatchQuery { kind: Some(Kind::Host), name: None }).await?;
+        let mut hosts = Vec::new();
+        while let Some(item) = items.next().await {
+            match item? {
+                WatchItem::Sync(object) => hosts.push(object.typed::<Host>()?),
+                _ => break,
+            }
+        }
+        Ok(hosts)
     }
 
     async fn declare(&self, indexes: std::ops::Range<u32>) -> Result<()> {
