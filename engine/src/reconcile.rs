@@ -303,7 +303,11 @@ impl Seen {
         let before = self.hosts.insert(host.name().to_owned(), now.clone());
         let declared = before.as_ref().map(|(.., generation)| *generation) != Some(host.metadata.generation);
         let free = claim.is_none() && matches!(host.status.phase, HostPhase::Available | HostPhase::Error);
-        let claimant = claim.or_else(|| before.as_ref().and_then(|(_, claim, _)| claim.clone())).map(|(node, _)| node);
+        let claimant = claim
+            .or_else(|| before.as_ref().and_then(|(_, claim, _)| claim.clone()))
+            .map(|(node, _)| node)
+            // What an engine hears of a host first may be that it ended its tenancy.
+            .or_else(|| host.status.unerased.as_ref().map(|ended| ended.node.clone()));
         let changed = before != Some(now);
         PoolNews { claimant, changed, free: declared || changed && free }
     }

@@ -87,6 +87,9 @@ enum NodeTurn {
     },
 }
 
+/// What a round looks at: the values of the objects, and which claims ask.
+type Asked = (Vec<u32>, Vec<bool>);
+
 pub(crate) struct World {
     setting: Setting,
     limits: Limits,
@@ -94,7 +97,7 @@ pub(crate) struct World {
     node_turns: HashMap<(u32, u32), NodeTurn>,
     host_turns: HashMap<(u32, bool), Option<u32>>,
     /// What a round may come to, by the values that it looks at and the claims that ask.
-    rounds: HashMap<(Vec<u32>, Vec<bool>), Vec<Vec<Planned>>>,
+    rounds: HashMap<Asked, Vec<Vec<Planned>>>,
     /// Whether moves are described: millions of them are not.
     telling: bool,
 }
@@ -505,8 +508,8 @@ fn node_wrong(node: &TenantNode, hosts: &[&Host]) -> Option<String> {
     let held = host.status.claim.as_ref().is_some_and(|claim| claim.uid == *uid);
     let lost = host.status.claim.is_none();
     // Somebody may take a host away; then nobody else has it before the claim knows.
-    (!held && !(lost && host.status.lost_by(uid).is_some()))
-        .then(|| format!("{name} does not hold it: {}", host.name()))
+    let known = held || lost && host.status.lost_by(uid).is_some();
+    (!known).then(|| format!("{name} does not hold it: {}", host.name()))
 }
 
 /// Of a group that is whole, all have hosts or none has.
