@@ -303,8 +303,9 @@ impl Start {
                 .violated(&self.name, format!("the disks of claim {} are erased while it holds the host", held.uid));
         }
         // One that has moved on is Ready elsewhere.
-        let here =
-            |node: &Arc<TenantNode>| node.metadata.uid == held.uid && node.status.host.as_ref() == Some(&self.name);
+        let here = |node: &vmetal_model::TenantNode| {
+            node.metadata.uid == held.uid && node.status.host.as_ref() == Some(&self.name)
+        };
         let node = self.world.node(&held.node).filter(here);
         if let Some(node) =
             node.filter(|node| matches!(node.status.phase, TenantNodePhase::Joining | TenantNodePhase::Ready))
