@@ -264,7 +264,8 @@ fn settled(hosts: &[Host], nodes: &[TenantNode]) -> Unsettled {
         let status = &node.status;
         let fine = match status.phase {
             TenantNodePhase::Ready => true,
-            TenantNodePhase::Pending => free == 0 && !node.is_deleted(),
+            // A host that it was given up on is none for it, however free.
+            TenantNodePhase::Pending => free <= status.tried.len() && !node.is_deleted(),
             _ => false,
         };
         if !fine {
