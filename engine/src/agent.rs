@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use vmetal_api::netboot::{AgentReply, AgentRequest};
 use vmetal_lifecycle::host::Change;
-use vmetal_lifecycle::host::agent::{self, Hearing, OrderKind, Refusal};
+use vmetal_lifecycle::host::agent::{self, Claimed, Hearing, OrderKind, Refusal};
 use vmetal_lifecycle::node::{self, View};
-use vmetal_model::agent::{Action, EraseOrder, Hello, InstallOrder, Order, Report, ReportBody};
+use vmetal_model::agent::{Action, EraseOrder, Hello, InstallOrder, Order, Report, ReportBody, Seed};
 use vmetal_model::{Failure, Host};
 use vmetal_store::CommitError;
 
@@ -88,8 +88,13 @@ impl Engine {
                 self.order(&host, &after, wait).await
             }
             ("POST", "/agent/v1/report") => self.report(&host, &body(request)?).await,
+            ("GET", "/agent/v1/claim") => {
+                let wait = parameter(query, "wait").and_then(|text| text.parse().ok()).unwrap_or(0);
+                self.claim_for(&host, wait).await
+            }
             ("POST", "/agent/v1/phone-home") => {
-                let decide = |host: &Host| agent::phone_home(host, &self.limits, self.now());
+                let instance = parameter(query, "instance");
+                let decide = |host: &Host| agent::phone_home(host, &self.limits, instance, self.now());
                 self.change_host(Author::Outside, host.name(), decide, |_, _| {}).await?;
                 Ok(AgentReply { status: 204, body: Vec::new() })
             }
@@ -135,13 +140,7 @@ impl Engine {
         loop {
             // Before the look: what changes meanwhile counts.
             let changed = bell.rung();
-            let current = self.fleet.host(host.name()).filter(|now| now.metadata.uid == host.metadata.uid);
-            let Some(current) = current else { return Err(Refused(403, "the host was removed".to_owned())) };
-            let same_attempt =
-                current.status.boot.as_ref().map(|boot| &boot.id) == host.status.boot.as_ref().map(|b| &b.id);
-            if !same_attempt {
-                return Err(Refused(403, "the boot attempt is over".to_owned()));
-            }
+            let current = self.same_attempt(host)?;
             let (id, kind) = agent::order(&current);
             if id != after {
                 let action = self.action(&current, kind).await?;
@@ -156,27 +155,67 @@ impl Engine {
         }
     }
 
+    /// The host as it is now, if its boot attempt is still the caller's.
+    fn same_attempt(&self, host: &Host) -> Result<Arc<Host>, Refused> {
+        let current = self.fleet.host(host.name()).filter(|now| now.metadata.uid == host.metadata.uid);
+        let Some(current) = current else { return Err(Refused(403, "the host was removed".to_owned())) };
+        let attempt = |host: &Host| host.status.boot.as_ref().map(|boot| boot.id.clone());
+        if attempt(&current) != attempt(host) {
+            return Err(Refused(403, "the boot attempt is over".to_owned()));
+        }
+        Ok(current)
+    }
+
+    /// The first-boot data of the claim that has the host, for the system that waits on standby there; the question is held
+    /// until there is one, for at most `wait` seconds.
+    async fn claim_for(&self, host: &Host, wait: u64) -> Result<AgentReply, Refused> {
+        self.change_host(Author::Outside, host.name(), |host| agent::waits(host, &self.limits, self.now()), |_, _| {})
+            .await?;
+        let until = tokio::time::sleep(Duration::from_secs(wait.min(LONGEST_WAIT)));
+        tokio::pin!(until);
+        let bell = self.fleet.bell(host.name());
+        loop {
+            let changed = bell.rung();
+            let current = self.same_attempt(host)?;
+            if agent::claimed(&current) == Claimed::Yes {
+                let node = self.fleet.holder(&current);
+                let node =
+                    node.ok_or_else(|| Refused(503, "the tenant node that claims the host is gone".to_owned()))?;
+                return json(&self.seed(&node, &current).await?);
+            }
+            tokio::select! {
+                biased;
+                () = &mut until => return Ok(AgentReply { status: 204, body: Vec::new() }),
+                () = changed => {}
+            }
+        }
+    }
+
     async fn action(&self, host: &Host, kind: OrderKind) -> Result<Action, Refused> {
         let expected_serial = host.status.inventory.as_ref().and_then(|inventory| inventory.identity.serial.clone());
         Ok(match kind {
             OrderKind::Wait => Action::Wait,
             OrderKind::Inspect => Action::Inspect,
             OrderKind::Reboot => Action::Reboot,
-            OrderKind::Erase => Action::Erase(EraseOrder { level: host.spec.erase, expected_serial }),
+            OrderKind::Erase => Action::Erase(EraseOrder { level: agent::erase_level(host), expected_serial }),
             OrderKind::Install => {
-                let node = self.fleet.holder(host);
-                let node =
-                    node.ok_or_else(|| Refused(503, "the tenant node that claims the host is gone".to_owned()))?;
-                let image = self.image_for(&node)?;
-                Action::Install(Box::new(InstallOrder {
-                    image_digest: image.status.digest.clone().unwrap_or_default(),
-                    root_device: host.spec.root_device.clone(),
-                    expected_serial,
-                    seed: self.seed(&node, host).await?,
-                    boot_label: "vmetal".to_owned(),
-                }))
+                let (image_digest, seed) = self.installed(host).await?;
+                let root_device = host.spec.root_device.clone();
+                let boot_label = "vmetal".to_owned();
+                Action::Install(Box::new(InstallOrder { image_digest, root_device, expected_serial, seed, boot_label }))
             }
         })
+    }
+
+    /// What is installed on a host: its claim's image with the claim's first-boot data, or what waits for a claim.
+    async fn installed(&self, host: &Host) -> Result<(String, Seed), Refused> {
+        if let Some(standby) = host.status.on_standby() {
+            return Ok((standby.image.clone(), self.standby_seed(standby, host)?));
+        }
+        let node = self.fleet.holder(host);
+        let node = node.ok_or_else(|| Refused(503, "the tenant node that claims the host is gone".to_owned()))?;
+        let image = self.image_for(&node)?;
+        Ok((image.status.digest.clone().unwrap_or_default(), self.seed(&node, host).await?))
     }
 
     async fn report(&self, host: &Host, report: &Report) -> Result<AgentReply, Refused> {

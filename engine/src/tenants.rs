@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use vmetal_bmc::Fence as _;
 use vmetal_lifecycle::node::{DrainPass, Effect, Effected, Sight};
 use vmetal_model::agent::Seed;
-use vmetal_model::{Cause, Failure, Host, Image, ImagePhase, TenantCluster, TenantNode, Timestamp, Uid};
+use vmetal_model::{Cause, Failure, Host, Image, ImagePhase, Standby, TenantCluster, TenantNode, Timestamp, Uid};
 use vmetal_tenant::{
     Callback, DeleteOutcome, DrainMode, DrainOptions, JoinGrant, JoinRequest, NodeExpectation, NodeRegistration,
-    NodeState, TenantClient, TenantError, TokenSecret, UserDataInput, render_meta_data, render_network_config,
-    render_user_data,
+    NodeState, StandbyInput, TenantClient, TenantError, TokenSecret, UserDataInput, render_meta_data,
+    render_network_config, render_standby, render_user_data,
 };
 
 use crate::engine::Engine;
@@ -222,7 +222,7 @@ impl Engine {
     }
 
     async fn prepare(&self, hold: Hold, node: &TenantNode) -> Result<Effected, Failure> {
-        self.image_for(node)?;
+        let image = self.image_for(node)?;
         let Some(host) = self.fleet.host_of(node) else {
             return Err(self.missing("the reserved host is gone".to_owned()));
         };
@@ -231,6 +231,7 @@ impl Engine {
             token_id: grant.token_id,
             node_name: node.name().to_owned(),
             provider_id: provider_id(&host.metadata.uid),
+            image: image.status.digest.clone().unwrap_or_default(),
         })
     }
 
@@ -338,15 +339,12 @@ impl Engine {
         let grant = self.join_grant(node).await?;
         let user_data = self.ledger.secret(&secrets::user_data(&node.metadata.uid)).await.map_err(unreadable)?;
         let user_data = user_data.and_then(|bytes| String::from_utf8(bytes).ok());
-        let token = self.fleet.token(&host.metadata.uid);
-        let token = token.ok_or_else(|| self.missing("the boot token is missing".to_owned()))?;
-        let callback =
-            |path: &str| Callback { url: format!("{}{path}", self.config.network.url), token: token.clone() };
+        let callback = self.callbacks(host)?;
         let expectation = self.expectation(node, &cluster);
         let input = UserDataInput {
             layers: user_data.into_iter().map(|text| ("the tenant node".to_owned(), text)).collect(),
             ssh_authorized_keys: cluster.spec.ssh_authorized_keys.clone(),
-            phone_home: Some(callback("/agent/v1/phone-home")),
+            phone_home: Some(callback(&format!("/agent/v1/phone-home?instance={}", node.metadata.uid))),
             join_failed: Some(callback("/agent/v1/join-failed")),
             registration: Some(NodeRegistration {
                 grant,
@@ -358,17 +356,46 @@ impl Engine {
                 cri_socket: None,
             }),
         };
-        let bad = |error: vmetal_tenant::UserDataError| Failure {
+        let user_data = render_user_data(&input).map_err(|error| self.bad_user_data(&error))?;
+        self.seed_of(host, user_data, &node.metadata.uid, &expectation.name)
+    }
+
+    /// The first-boot data of an installation ahead of any claim: it waits for one. Holds the boot token and nothing else
+    /// that is secret.
+    pub(crate) fn standby_seed(&self, standby: &Standby, host: &Host) -> Result<Seed, Failure> {
+        let callback = self.callbacks(host)?;
+        let user_data = render_standby(&StandbyInput {
+            phone_home: callback(&format!("/agent/v1/phone-home?instance={}", standby.uid)),
+            claim: callback("/agent/v1/claim?wait=25"),
+        });
+        let user_data = user_data.map_err(|error| self.bad_user_data(&error))?;
+        self.seed_of(host, user_data, &standby.uid, host.name())
+    }
+
+    /// How the installed system reaches the engine: with the boot attempt's token.
+    fn callbacks(&self, host: &Host) -> Result<impl Fn(&str) -> Callback, Failure> {
+        let token = self.fleet.token(&host.metadata.uid);
+        let token = token.ok_or_else(|| self.missing("the boot token is missing".to_owned()))?;
+        let url = self.config.network.url.to_string();
+        Ok(move |path: &str| Callback { url: format!("{url}{path}"), token: token.clone() })
+    }
+
+    fn seed_of(&self, host: &Host, user_data: String, instance: &Uid, name: &str) -> Result<Seed, Failure> {
+        let bad = |error: vmetal_tenant::UserDataError| self.bad_user_data(&error);
+        Ok(Seed {
+            user_data,
+            meta_data: render_meta_data(&instance.0, name).map_err(bad)?,
+            network_config: render_network_config(&host.spec.boot_mac.to_string()).map_err(bad)?,
+        })
+    }
+
+    fn bad_user_data(&self, error: &vmetal_tenant::UserDataError) -> Failure {
+        Failure {
             cause: Cause::Image,
             message: format!("the user data cannot be made: {error}"),
             advice: "correct the tenant node's user data".to_owned(),
             at: self.now(),
-        };
-        Ok(Seed {
-            user_data: render_user_data(&input).map_err(bad)?,
-            meta_data: render_meta_data(&node.metadata.uid.0, &expectation.name).map_err(bad)?,
-            network_config: render_network_config(&host.spec.boot_mac.to_string()).map_err(bad)?,
-        })
+        }
     }
 }
 

@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vmetal_model::{
-    Claim, ClaimState, Decision as Choice, GroupSpec, Host, HostPhase, TenantNode, TenantNodePhase as Phase, Timestamp,
+    Claim, ClaimState, Decision as Choice, GroupSpec, Host, HostPhase, StandbyWish, TenantNode,
+    TenantNodePhase as Phase, Timestamp,
 };
 
 use crate::limits::Limits;
@@ -197,7 +198,12 @@ pub fn reserve(seats: Vec<Seat<'_>>, limits: &Limits, now: Timestamp) -> Result<
             uid: node.metadata.uid.clone(),
             state: ClaimState::Reserved,
             since: now,
+            image: None,
         });
+        if host.status.phase == HostPhase::Available {
+            // Ordered, and not begun: the claim comes first.
+            host.status.standby = None;
+        }
         host.status.tenancies.begin(&node.spec.cluster);
         let host_notes = vec![Note::info("claimed", format!("claimed by tenant node {}", node.name()))];
         reserved.push(Reserved { node, node_notes: decision.notes, host, host_notes });
@@ -212,10 +218,17 @@ fn unfit(node: &TenantNode, host: &Host) -> Option<&'static str> {
         (node.status.phase != Phase::Pending || node.status.host.is_some(), "the tenant node has a host"),
         (host.is_deleted(), "the host is being deleted"),
         (host.status.claim.is_some(), "the host is claimed"),
-        (host.status.phase != HostPhase::Available, "the host is not available"),
+        (!host.status.phase.is_claimable(), "the host is not available, nor on standby"),
+        (gives_back(host), "the host is about to leave standby"),
         (node.status.has_tried(&host.metadata.uid), "the host was given up for this tenant node"),
     ];
     rules.into_iter().find_map(|(so, why)| so.then_some(why))
+}
+
+/// On its way from standby to the pool, though the step that begins it is yet to come.
+fn gives_back(host: &Host) -> bool {
+    let standby = host.status.standby.as_ref().filter(|_| host.status.phase == HostPhase::Standby);
+    standby.is_some_and(|standby| standby.wish == StandbyWish::GiveBack)
 }
 
 #[cfg(test)]

@@ -140,25 +140,30 @@ impl Effect {
     }
 }
 
-/// Proof that no tenancy is left on a host that was not erased: the ticket into the pool.
+/// Proof that nothing is left on a host that was not erased: the ticket into the pool.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Vacancy(());
 
 impl Vacancy {
-    /// The proof, if the host has it: no claim, and no tenancy that ended without an erasure. Both only go with an
-    /// [`EraseRecord`], see [`settle`].
+    /// The proof, if the host has it: no claim, no tenancy that ended without an erasure, and no installation ahead of a claim.
+    /// All of them only go with an [`EraseRecord`], see [`settle`].
     pub fn of(status: &HostStatus) -> Option<Self> {
-        (status.claim.is_none() && status.unerased.is_none()).then_some(Vacancy(()))
+        let free = status.claim.is_none() && status.unerased.is_none() && status.standby.is_none();
+        free.then_some(Vacancy(()))
     }
 }
 
 /// Ends the tenancy that the record is about: the proof that its data is gone. A record about another tenancy changes
-/// nothing.
+/// nothing. With a tenancy, the installation that it took over goes as well; one that no tenancy had leaves no record behind:
+/// what the last tenancy's record says of the disks stays what is known.
 pub fn settle(status: &mut HostStatus, record: EraseRecord) {
     let ended = status.claim.take_if(|claim| claim.uid == record.claim_uid).is_some();
     let erased = status.unerased.take_if(|tenancy| tenancy.uid == record.claim_uid).is_some();
     if ended || erased {
+        status.standby = None;
         status.erase = Some(record);
+    } else if status.claim.is_none() && status.unerased.is_none() {
+        status.standby.take_if(|standby| standby.uid == record.claim_uid);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod operator;
 mod provision;
 mod register;
 mod release;
+mod standby;
 mod turn;
 mod wait;
 
@@ -180,6 +181,7 @@ impl Turn<'_> {
             return self.remove();
         }
         self.heed_release();
+        self.heed_give_back();
         if self.heed_maintenance() || self.overdue() || self.paused_by_backoff() {
             return Fate::Keep;
         }
@@ -192,6 +194,7 @@ impl Turn<'_> {
             (_, HostPhase::Available) => self.available(),
             (_, HostPhase::Maintenance) => self.maintenance(),
             (_, HostPhase::Provisioning) => self.provision(),
+            (_, HostPhase::Standby) => self.standby(),
             (_, HostPhase::Provisioned) => self.provisioned(),
             (_, HostPhase::Deprovisioning) => self.deprovision(),
             (_, HostPhase::Quarantined) => self.quarantined(),

@@ -73,6 +73,7 @@ pub fn line(stage: Stage) -> Line {
         Stage::Agent => of(Within(|l| l.call_in), &[PowerDrain]),
         Stage::Work => of(Order, &[PowerDrain]),
         Stage::FirstBoot => of(Within(|l| l.first_boot), &[PowerDrain]),
+        Stage::HandOver => of(Within(|l| l.hand_over), &[PowerDrain]),
         Stage::NodeRemoval => of(TenantNode, &[]),
         Stage::ResetBmc => of(Within(|l| l.bmc), &[PowerDrain]),
         Stage::Drain => of(Within(|l| l.bmc), &[]),

@@ -11,6 +11,7 @@
 //!   what reserving their hosts writes.
 //! * [`transitions`] is the list of all allowed phase changes; a step that would make another one is a bug and is caught by
 //!   the tests. The diagram in `docs/lifecycle.md` is made from it.
+//! * [`standby`] plans which hosts are kept installed ahead of claims.
 //! * [`ladder`] says what each stage and each cause of failure lead to, and [`limits::Limits`] holds every deadline and retry
 //!   count as data.
 //! * [`grant`] is what a step must have to disrupt a server, or to put one into the pool.
@@ -26,6 +27,7 @@ pub mod ladder;
 pub mod limits;
 pub mod node;
 pub mod note;
+pub mod standby;
 pub mod storm;
 pub mod transitions;
 

@@ -19,6 +19,17 @@ pub struct Limits {
     pub install: SignedDuration,
     /// The whole of an erasure: overwriting a large disk takes hours.
     pub erase: SignedDuration,
+    /// The longest silence of a system on standby (it asks for a claim twice a minute).
+    pub standby_silence: SignedDuration,
+    /// How often the power of a host on standby is read.
+    pub standby_check: SignedDuration,
+    /// How long a system must have stood by for its loss not to count as one more failed attempt of the same installation.
+    pub standby_steady: SignedDuration,
+    /// On how many hosts installing ahead of claims may fail, with none of the image's on standby, before no other is tried.
+    pub standby_hosts: usize,
+    /// From the claim's first-boot data being ready to the first word of the system on standby that runs with it. What is not
+    /// taken over by then is installed as if there had been no standby.
+    pub hand_over: SignedDuration,
     /// From the end of the installation to the installed system's first request.
     pub first_boot: SignedDuration,
     /// From the reservation of a host to join token and user data, or since the last thing began that keeps them from being
@@ -73,6 +84,11 @@ impl Default for Limits {
             inspect: SignedDuration::from_mins(15),
             install: SignedDuration::from_hours(2),
             erase: SignedDuration::from_hours(24),
+            standby_silence: SignedDuration::from_mins(5),
+            standby_check: SignedDuration::from_mins(5),
+            standby_steady: SignedDuration::from_hours(24),
+            standby_hosts: 3,
+            hand_over: SignedDuration::from_mins(5),
             first_boot: SignedDuration::from_mins(20),
             seed: SignedDuration::from_mins(30),
             import: SignedDuration::from_hours(6),

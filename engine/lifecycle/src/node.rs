@@ -53,6 +53,8 @@ pub enum Effected {
         node_name: String,
         /// The Node's provider id.
         provider_id: String,
+        /// Digest of the image that the claim runs.
+        image: String,
     },
     /// What the Node looks like.
     Seen(Sight),
@@ -120,6 +122,8 @@ pub struct Decision {
     pub notes: Vec<Note>,
     /// To be set on the host's claim in the same commit.
     pub claim: Option<ClaimState>,
+    /// To be set on it too, with [`ClaimState::Install`]: digest of the image that the claim runs.
+    pub image: Option<String>,
     /// To be performed after the commit.
     pub effect: Option<Effect>,
     /// When to look again if nothing happens before.
@@ -191,6 +195,7 @@ struct Turn<'a> {
     status: TenantNodeStatus,
     notes: Vec<Note>,
     claim: Option<ClaimState>,
+    image: Option<String>,
     effect: Option<Effect>,
     next: Option<Timestamp>,
 }
@@ -198,12 +203,12 @@ struct Turn<'a> {
 impl<'a> Turn<'a> {
     fn new(view: View<'a>, limits: &'a Limits, now: Timestamp) -> Self {
         let status = view.node.status.clone();
-        Turn { view, limits, now, status, notes: Vec::new(), claim: None, effect: None, next: None }
+        Turn { view, limits, now, status, notes: Vec::new(), claim: None, image: None, effect: None, next: None }
     }
 
     fn finish(self, fate: Fate) -> Decision {
-        let Turn { status, notes, claim, effect, next, .. } = self;
-        Decision { status, notes, claim, effect, next, fate }
+        let Turn { status, notes, claim, image, effect, next, .. } = self;
+        Decision { status, notes, claim, image, effect, next, fate }
     }
 
     fn run(&mut self) -> Fate {

@@ -1,9 +1,4 @@
 //! Every allowed change of phase, and why it happens.
-//!
-//! Hot standby is not there yet. Its place is between the pool and a tenancy, without a claim: `available -> standby` when a
-//! class wants installed spares, by the stages of provisioning; `standby -> provisioned` when claimed, which is a move of the
-//! network port and a join; `standby -> deprovisioning` when no spare is wanted any more, erased like any tenancy;
-//! `standby -> registering`, `maintenance`, `quarantined` and `error` as from `available`.
 
 use vmetal_model::HostPhase::{self, *};
 use vmetal_model::TenantNodePhase::{self as N};
@@ -32,22 +27,28 @@ pub const HOST: &[Edge<HostPhase>] = &[
     host(Discovered, Registering, "BMC password applied"),
     host(Registering, Inspecting, "BMC reached and identified"),
     host(Inspecting, Available, "inventory reported, host off"),
-    host(Available, Provisioning, "claimed"),
+    host(Available, Provisioning, "claimed, or wanted on standby"),
     host(Provisioning, Provisioned, "installed system phoned home"),
+    host(Provisioning, Standby, "installed ahead of any claim, and waiting"),
+    host(Standby, Provisioning, "claimed, or lost and installed anew"),
+    host(Standby, Deprovisioning, "not wanted on standby any more"),
     host(Provisioned, Deprovisioning, "claim released"),
-    host(Provisioning, Deprovisioning, "claim released early"),
+    host(Provisioning, Deprovisioning, "claim released early, or not wanted on standby any more"),
     host(Deprovisioning, Available, "erased, host off"),
     host(Available, Registering, "BMC or boot interface changed, or inspection ordered"),
     host(Inspecting, Registering, "BMC or boot interface changed, or inspection ordered"),
+    host(Standby, Registering, "BMC or boot interface changed, or inspection ordered"),
     host(Registering, Error, "BMC refuses or stays away"),
     host(Inspecting, Error, "retries used up"),
     host(Provisioning, Error, "retries used up"),
+    host(Standby, Error, "BMC refuses or stays away"),
     host(Deprovisioning, Error, "retries used up; the claim stays"),
     host(Error, Registering, "declaration changed, or tried again"),
     host(Error, Inspecting, "declaration changed, or tried again"),
     host(Error, Provisioning, "declaration changed, or tried again"),
-    host(Error, Deprovisioning, "claim released, or tried again"),
-    host(Inspecting, Deprovisioning, "a tenancy was not erased"),
+    host(Error, Standby, "tried again"),
+    host(Error, Deprovisioning, "claim released, not wanted on standby any more, or tried again"),
+    host(Inspecting, Deprovisioning, "a tenancy or an installation was not erased"),
     host(Deprovisioning, Registering, "erased after a quarantine"),
     host(Available, Maintenance, "ordered or declared"),
     host(Error, Maintenance, "ordered or declared"),
@@ -57,6 +58,7 @@ pub const HOST: &[Edge<HostPhase>] = &[
     host(Inspecting, Quarantined, "ordered, or another machine than before answers"),
     host(Registering, Quarantined, "ordered, or another machine than before answers"),
     host(Available, Quarantined, "ordered"),
+    host(Standby, Quarantined, "ordered"),
     host(Maintenance, Quarantined, "ordered"),
     host(Provisioned, Quarantined, "claim taken away by force"),
     host(Deprovisioning, Quarantined, "ordered, or claim taken away by force"),
@@ -118,8 +120,12 @@ pub fn page() -> String {
         "# Lifecycle\n\n\
          Made from `engine/lifecycle/src/transitions.rs` by `make docs`; a test fails when it is stale.\n\n\
          ## Host\n\n{}\n\
-         A host enters the pool (`available`) only without a claim and without a tenancy that ended unerased; both go only with\n\
-         an erase record for that very tenancy. A host without a claim can be deleted in any phase; one with a claim cannot.\n\n\
+         A host enters the pool (`available`) only without a claim, without a tenancy that ended unerased and without an\n\
+         installation ahead of a claim; they go only with an erase record for that very tenancy or installation. A host without a\n\
+         claim can be deleted in any phase; one with a claim cannot.\n\n\
+         On `standby` a system of the class's image runs and waits. A claim on the same image takes it over (`hand_over`) without\n\
+         writing or booting anything; where that does not come about in time, and for a claim on another image, the host is\n\
+         installed as if it had been `available`.\n\n\
          `discovered` hosts have no BMC password and are never acted on. In `maintenance` and `quarantined` nothing is done to a\n\
          host but one: after a claim has ended on it without an erasure, a quarantined host is switched off if its BMC still\n\
          answers. A pause is no phase: it stops the host where it is.\n\n\

@@ -9,7 +9,8 @@
 //! | `POST /agent/v1/hello` | [`Hello`] | 200 [`Order`] |
 //! | `GET /agent/v1/order?after=ID&wait=SECONDS` | | 200 [`Order`]; the call is held until there is another order than ID |
 //! | `POST /agent/v1/report` | [`Report`] | 204 |
-//! | `POST /agent/v1/phone-home` | anything | 204; from the installed system |
+//! | `POST /agent/v1/phone-home?instance=ID` | anything | 204; from the installed system, with its instance id |
+//! | `GET /agent/v1/claim?wait=SECONDS` | | 200 [`Seed`] for a system on standby once a claim has its host, else 204; the call is held until there is one |
 //! | `POST /agent/v1/join-failed` | plain text: what went wrong | 204; from the installed system |
 //! | `GET /images/DIGEST/manifest.json`, `GET /images/DIGEST/chunks/CHUNK` | | 200 bytes |
 //!

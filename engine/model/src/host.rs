@@ -110,8 +110,11 @@ pub enum HostPhase {
     Available,
     /// Unclaimed, and kept out of the pool while somebody works on it. Nothing is done to it.
     Maintenance,
-    /// An image is being written for a claim, up to the first boot of the installed system.
+    /// An image is being written, for a claim or ahead of one, up to the first boot of the installed system; or the system
+    /// on standby takes over a claim.
     Provisioning,
+    /// Installed ahead of any claim: a system of its class's image runs and waits for one.
+    Standby,
     /// The installed system booted and phoned home.
     Provisioned,
     /// Taken back from a tenant: power off, erase.
@@ -124,13 +127,14 @@ pub enum HostPhase {
 
 impl HostPhase {
     /// All phases, in the order of a host's life.
-    pub const ALL: [HostPhase; 10] = [
+    pub const ALL: [HostPhase; 11] = [
         HostPhase::Discovered,
         HostPhase::Registering,
         HostPhase::Inspecting,
         HostPhase::Available,
         HostPhase::Maintenance,
         HostPhase::Provisioning,
+        HostPhase::Standby,
         HostPhase::Provisioned,
         HostPhase::Deprovisioning,
         HostPhase::Quarantined,
@@ -146,11 +150,17 @@ impl HostPhase {
             HostPhase::Available => "available",
             HostPhase::Maintenance => "maintenance",
             HostPhase::Provisioning => "provisioning",
+            HostPhase::Standby => "standby",
             HostPhase::Provisioned => "provisioned",
             HostPhase::Deprovisioning => "deprovisioning",
             HostPhase::Quarantined => "quarantined",
             HostPhase::Error => "error",
         }
+    }
+
+    /// True where a claim may take a host that nobody holds.
+    pub fn is_claimable(self) -> bool {
+        matches!(self, HostPhase::Available | HostPhase::Standby)
     }
 }
 
@@ -158,7 +168,7 @@ impl HostPhase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Nothing to do: in the pool, provisioned, held by a person, or in error.
+    /// Nothing to do: in the pool, on standby, provisioned, held by a person, or in error.
     #[default]
     Idle,
     /// Reserve an address on the provisioning network.
@@ -181,6 +191,8 @@ pub enum Stage {
     Work,
     /// Wait for the installed system to phone home.
     FirstBoot,
+    /// Wait for the system on standby to take over the claim's first-boot data and phone home for it.
+    HandOver,
     /// Wait for the Node object to be gone from the tenant's cluster.
     NodeRemoval,
     /// Power off after the installer's work.
@@ -193,7 +205,7 @@ pub enum Stage {
 
 impl Stage {
     /// All stages.
-    pub const ALL: [Stage; 15] = [
+    pub const ALL: [Stage; 16] = [
         Stage::Idle,
         Stage::Address,
         Stage::Probe,
@@ -205,6 +217,7 @@ impl Stage {
         Stage::Agent,
         Stage::Work,
         Stage::FirstBoot,
+        Stage::HandOver,
         Stage::NodeRemoval,
         Stage::OffAgain,
         Stage::ResetBmc,
@@ -225,6 +238,7 @@ impl Stage {
             Stage::Agent => "agent",
             Stage::Work => "work",
             Stage::FirstBoot => "first_boot",
+            Stage::HandOver => "hand_over",
             Stage::NodeRemoval => "node_removal",
             Stage::OffAgain => "off_again",
             Stage::ResetBmc => "reset_bmc",
@@ -268,6 +282,9 @@ pub struct HostStatus {
     /// Who had the host, and how often.
     #[serde(default, skip_serializing_if = "Tenancies::is_none")]
     pub tenancies: Tenancies,
+    /// The installation ahead of any claim: wanted, under way, waiting, or taken over by the claim that holds the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Standby>,
     /// The network boot attempt under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<BootAttempt>,
@@ -389,6 +406,35 @@ pub struct Claim {
     /// When the host was claimed.
     #[schemars(with = "String")]
     pub since: Timestamp,
+    /// Digest of the image that the claim is to run, known once join token and user data are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// An installation ahead of any claim. It belongs to no tenant, and still keeps the host out of the pool until it is erased.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Standby {
+    /// The installation's identity: its erase record carries it, and it is the waiting system's instance id.
+    pub uid: Uid,
+    /// The class that keeps the host on standby.
+    pub node_type: String,
+    /// Digest of the image.
+    pub image: String,
+    /// Whether it is still wanted.
+    pub wish: StandbyWish,
+    /// When it was ordered.
+    #[schemars(with = "String")]
+    pub since: Timestamp,
+}
+
+/// What becomes of an installation ahead of any claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StandbyWish {
+    /// It is made, and waits.
+    Keep,
+    /// It is erased, and the host goes back to the pool.
+    GiveBack,
 }
 
 /// What a claim wants of its host.
@@ -429,7 +475,7 @@ pub struct BootAttempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub work_done: Option<Timestamp>,
-    /// When the installed system phoned home.
+    /// When the installed system phoned home; told anew once it runs for the claim that took it over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub phoned_home: Option<Timestamp>,
@@ -455,6 +501,11 @@ impl HostStatus {
         self.unerased.as_ref().filter(|ended| ended.uid == *claim)
     }
 
+    /// The installation ahead of any claim, while no claim has the host.
+    pub fn on_standby(&self) -> Option<&Standby> {
+        self.standby.as_ref().filter(|_| self.claim.is_none())
+    }
+
     /// The status of a host that was just declared.
     pub fn new(now: Timestamp) -> Self {
         HostStatus {
@@ -469,6 +520,7 @@ impl HostStatus {
             address: None,
             claim: None,
             tenancies: Tenancies::default(),
+            standby: None,
             boot: None,
             progress: None,
             erase: None,

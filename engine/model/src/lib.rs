@@ -32,13 +32,14 @@ pub use bmc::{BmcAddress, BmcAddressError, BmcFacts, BmcSpec, PowerState, TlsTru
 pub use event::{Event, Severity};
 pub use host::{
     BootMode, Breach, Claim, ClaimState, EraseRecord, Host, HostPhase, HostSpec, HostStatus, RootDeviceHints, Stage,
+    Standby, StandbyWish,
 };
 pub use image::{Image, ImagePhase, ImageSpec, ImageStatus};
 pub use inventory::Inventory;
 pub use jiff::Timestamp;
 pub use meta::{Kind, Metadata, Object, Uid};
 pub use net::MacAddr;
-pub use node_type::{Capacity, NodeType, NodeTypeSpec, NodeTypeStatus};
+pub use node_type::{Capacity, NodeType, NodeTypeSpec, NodeTypeStatus, StandbyTrouble};
 pub use operation::{Operation, OperationKind, OperationState};
 pub use quantity::{Quantity, Resources};
 pub use requirement::{Operator, Requirement};

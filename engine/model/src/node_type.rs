@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::Object;
 use crate::quantity::Resources;
+use crate::wait::Failure;
 
 /// A class of hosts: which hosts belong to it, what they offer, what they cost.
 pub type NodeType = Object<NodeTypeSpec, NodeTypeStatus>;
@@ -42,6 +44,19 @@ pub struct NodeTypeStatus {
     /// The generation of the spec that the status speaks of.
     #[serde(default)]
     pub observed_generation: u64,
+}
+
+/// Installing hosts ahead of claims does not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StandbyTrouble {
+    /// How many hosts it has failed on, with none of the image's on standby.
+    pub failed: u32,
+    /// What failed last.
+    pub failure: Failure,
+    /// When another host is tried. Absent when none is before the image or the class changes, or a failed host goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub next: Option<Timestamp>,
 }
 
 /// Hosts of a class.

@@ -26,7 +26,7 @@ pub enum Rejection {
         /// The one that the claim names.
         wanted: String,
     },
-    /// The host is not available.
+    /// The host is neither available nor on standby.
     Phase {
         /// Where it is instead.
         seen: HostPhase,
@@ -75,6 +75,8 @@ pub enum Rejection {
         /// What failed there.
         failure: String,
     },
+    /// It is on standby with another image than the claim's, and others are free.
+    Spare,
     /// The others of the claim's group are elsewhere.
     Elsewhere {
         /// The label that must be the same.
@@ -114,6 +116,7 @@ impl Rejection {
             Rejection::Held => gate::HELD,
             Rejection::NotInspected => gate::NOT_INSPECTED,
             Rejection::Tried { .. } => gate::TRIED,
+            Rejection::Spare => gate::SPARE,
             Rejection::Elsewhere { .. } => gate::ELSEWHERE,
             Rejection::NoCapacity { .. } => gate::NO_CAPACITY,
         }
@@ -133,6 +136,7 @@ impl Rejection {
             Rejection::Held => "held back".to_owned(),
             Rejection::NotInspected => "not inspected".to_owned(),
             Rejection::Tried { .. } => "tried before".to_owned(),
+            Rejection::Spare => "on standby with another image".to_owned(),
             Rejection::Elsewhere { key, .. } => format!("another {key}"),
             Rejection::NoCapacity { .. } => "no free host".to_owned(),
         }
@@ -167,6 +171,7 @@ impl fmt::Display for Rejection {
             Rejection::Held => f.write_str("is held back (`vmetal describe host` says by whom and why)"),
             Rejection::NotInspected => f.write_str("inspection has not reported its hardware yet"),
             Rejection::Tried { failure } => write!(f, "was tried for this claim and given up: {failure}"),
+            Rejection::Spare => f.write_str("is on standby with another image; it is taken when nothing else is free"),
             Rejection::Elsewhere { key, wanted, seen: Some(seen) } => {
                 write!(f, "the group is at {key}={wanted}, the host at {key}={seen}")
             }
@@ -251,7 +256,7 @@ pub fn host(offer: &Offer, host: &HostRow) -> Vec<Rejection> {
     // How far a claimed host is, is its claim's affair; the reason of those who wait must not change with it.
     match &host.claimed_by {
         Some(by) => found.push(Rejection::Claimed { by: by.clone() }),
-        None if host.phase != HostPhase::Available => found.push(Rejection::Phase { seen: host.phase }),
+        None if !host.phase.is_claimable() => found.push(Rejection::Phase { seen: host.phase }),
         None => {}
     }
     if host.held {

@@ -41,6 +41,7 @@ pub use cost::Cost;
 pub use decision::{Candidate, PlaceDecision, Record, TypeDecision};
 pub use engine::{Config, DEFAULT_COST, DEFAULT_PLACEMENT, PolicyEngine};
 pub use error::{Cause, Fault, LoadError, OutputError, PolicyError, RunError};
+pub use feasibility::gates::open_hosts;
 pub use input::{Hardware, HostRow, Offer, Wanted};
 pub use outcome::Outcome;
 pub use round::{Bars, Round};

@@ -5,7 +5,7 @@
 //! which one member finds no host). What a claim may not have besides the rules is its [`Bars`].
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,9 @@ use crate::outcome::{Outcome, shown, unplaced};
 pub struct Bars {
     /// Hosts that were given up for the claim, by name, with what failed there.
     pub tried: BTreeMap<String, String>,
+    /// Hosts that are better left to others: on standby with another image than the claim's.
+    #[serde(default)]
+    pub spare: BTreeSet<String>,
     /// A label and the value that the host must have: that of the others in the claim's group.
     pub domain: Option<(String, String)>,
 }
@@ -33,11 +36,11 @@ pub struct Bars {
 impl Bars {
     /// Nothing is barred.
     pub const fn none() -> Self {
-        Bars { tried: BTreeMap::new(), domain: None }
+        Bars { tried: BTreeMap::new(), spare: BTreeSet::new(), domain: None }
     }
 
     fn is_empty(&self) -> bool {
-        self.tried.is_empty() && self.domain.is_none()
+        self.tried.is_empty() && self.spare.is_empty() && self.domain.is_none()
     }
 
     pub(crate) fn of(&self, host: &HostRow) -> Vec<Rejection> {
@@ -50,7 +53,8 @@ impl Bars {
                 seen: seen.cloned(),
             })
         });
-        tried.into_iter().chain(elsewhere).collect()
+        let spare = self.spare.contains(&host.name).then_some(Rejection::Spare);
+        tried.into_iter().chain(spare).chain(elsewhere).collect()
     }
 }
 
@@ -115,7 +119,7 @@ impl Round {
             let takable = table.cells.holder[slot] == 0
                 && !table.cells.deleted[slot]
                 && !table.cells.held[slot]
-                && table.cells.phase[slot] == model::HostPhase::Available
+                && table.cells.phase[slot].is_claimable()
                 && !self.taken.contains_key(name);
             *free.entry(table.symbols.text(value).to_owned()).or_default() += usize::from(takable);
         }

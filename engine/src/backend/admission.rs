@@ -364,7 +364,8 @@ mod tests {
         let changes = [host("redfish://10.0.0.2", mac), host("redfish://10.0.0.1", "52:54:00:00:00:02")];
         assert!(changes.iter().all(|wanted| same_server(&held, wanted).is_ok()), "a free host may change");
         let (since, uid) = (Timestamp::UNIX_EPOCH, Uid("u".into()));
-        held.status.claim = Some(Claim { node: "worker-1".into(), uid, state: ClaimState::Install, since });
+        held.status.claim =
+            Some(Claim { node: "worker-1".into(), uid, state: ClaimState::Install, since, image: None });
         for (wanted, what) in changes.iter().zip(["BMC address", "boot MAC"]) {
             let refusal = same_server(&held, wanted).unwrap_err().to_string();
             assert!(refusal.contains(what) && refusal.contains("worker-1"), "{refusal}");

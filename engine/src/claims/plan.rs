@@ -1,11 +1,11 @@
 //! What a round decides, claim by claim and group by group, before anything is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vmetal_lifecycle::claim::{Unit, units};
 use vmetal_lifecycle::node::{self, Effect, Effected, View};
-use vmetal_model::{Cause, Decision as Choice, Failure, GroupSpec, Host, TenantNode, Timestamp};
+use vmetal_model::{Cause, Decision as Choice, Failure, GroupSpec, Host, HostPhase, TenantNode, Timestamp};
 use vmetal_policy::{Bars, Outcome, PolicyError, Round};
 
 use super::{Place, Verdict};
@@ -17,6 +17,8 @@ type Claim = Arc<TenantNode>;
 struct Sight<'a> {
     engine: &'a Engine,
     hosts: BTreeMap<String, Arc<Host>>,
+    /// Those that wait on standby.
+    standing_by: Vec<Arc<Host>>,
     round: Round,
     now: Timestamp,
 }
@@ -35,7 +37,8 @@ impl Engine {
         let (hosts, view) = self.fleet.look();
         let now = self.now();
         let round = Round::new(&self.fleet.node_types(), view, now);
-        let mut sight = Sight { engine: self, hosts, round, now };
+        let standing_by = hosts.values().filter(|host| host.status.phase == HostPhase::Standby).cloned().collect();
+        let mut sight = Sight { engine: self, hosts, standing_by, round, now };
         let units = units(&nodes, |node| self.is_open(node, now));
         units.into_iter().flat_map(|unit| sight.unit(unit)).collect()
     }
@@ -52,6 +55,21 @@ impl Engine {
         let vmetal_model::Metadata { uid, generation, .. } = &node.metadata;
         step.effect == Some(Effect::Decide)
             && self.questions.due(uid, *generation, now, self.limits.decide_again).is_none()
+    }
+}
+
+impl Engine {
+    /// Hosts on standby with another image than a claim would install there.
+    fn kept_for_others(&self, node: &TenantNode, hosts: &[Arc<Host>]) -> BTreeSet<String> {
+        let digest = |image: &str| self.fleet.image(image).and_then(|image| image.status.digest.clone());
+        let own = node.spec.image.as_deref().map(digest);
+        let other = |host: &&Arc<Host>| {
+            host.status.on_standby().is_some_and(|standby| {
+                let of_type = || self.fleet.node_type(&standby.node_type)?.spec.image.as_deref().and_then(digest);
+                own.clone().unwrap_or_else(of_type).as_ref() != Some(&standby.image)
+            })
+        };
+        hosts.iter().filter(other).map(|host| host.name().to_owned()).collect()
     }
 }
 
@@ -93,8 +111,7 @@ impl Sight<'_> {
 
     /// A host for a claim, as the round sees it, and how it was chosen.
     fn choose(&mut self, node: &TenantNode, bars: &Bars) -> Result<(Option<Arc<Host>>, Choice), Failure> {
-        let outcome = self.round.decide(&self.engine.policies, node, bars);
-        let Outcome { host, mut decision, .. } = outcome.map_err(|error| self.failure(&error))?;
+        let Outcome { host, mut decision, .. } = self.decide(node, bars).map_err(|error| self.failure(&error))?;
         let host = host.and_then(|name| self.hosts.get(&name).cloned());
         let leaving = self.engine.leaving(node, decision.node_type.as_deref());
         match leaving.filter(|_| host.is_some()) {
@@ -105,6 +122,19 @@ impl Sight<'_> {
             }
             None => Ok((host, decision)),
         }
+    }
+
+    /// What the policies say. A host that is on standby with another image than the claim's would lose what it waits with: it
+    /// is left to others as long as there is another host.
+    fn decide(&mut self, node: &TenantNode, bars: &Bars) -> Result<Outcome, PolicyError> {
+        let spare = self.engine.kept_for_others(node, &self.standing_by);
+        if !spare.is_empty() {
+            let outcome = self.round.decide(&self.engine.policies, node, &Bars { spare, ..bars.clone() })?;
+            if outcome.host.is_some() {
+                return Ok(outcome);
+            }
+        }
+        self.round.decide(&self.engine.policies, node, bars)
     }
 
     fn failure(&self, error: &PolicyError) -> Failure {

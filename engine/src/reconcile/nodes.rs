@@ -78,6 +78,7 @@ impl Engine {
             // Another claim's hold on the host is not ours to change.
             if let Some(claim) = changed.status.claim.as_mut().filter(|claim| claim.uid == current.metadata.uid) {
                 claim.state = state;
+                claim.image = decision.image.or_else(|| claim.image.take());
             }
             if changed.status != host.status {
                 batch.replace(changed);

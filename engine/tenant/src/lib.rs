@@ -29,6 +29,7 @@ mod error;
 mod join;
 mod kubeconfig;
 mod node;
+mod standby;
 mod token;
 mod user_data;
 
@@ -38,6 +39,7 @@ pub use error::TenantError;
 pub use join::{JoinGrant, JoinRequest, TokenRevocation};
 pub use kubeconfig::KubeconfigError;
 pub use node::{CordonOutcome, DeleteOutcome, NodeExpectation, NodeState, split_labels};
+pub use standby::{StandbyInput, render_standby};
 pub use token::TokenSecret;
 pub use user_data::{
     Callback, NodeRegistration, UserDataError, UserDataInput, render_meta_data, render_network_config, render_user_data,

@@ -25,7 +25,7 @@ use crate::join::JoinGrant;
 use crate::node::split_labels;
 
 /// The line that makes a document a cloud-config (cloud-init, "User data formats").
-const HEADER: &str = "#cloud-config";
+pub(crate) const HEADER: &str = "#cloud-config";
 const DIRECTORY: &str = "/run/vmetal";
 const DEFAULT_CRI_SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
@@ -193,7 +193,7 @@ pub fn render_network_config(mac: &str) -> Result<String, UserDataError> {
     write(&json!({ "version": 2, "ethernets": { "provisioning": ethernet } }))
 }
 
-fn write(document: &Value) -> Result<String, UserDataError> {
+pub(crate) fn write(document: &Value) -> Result<String, UserDataError> {
     serde_json::to_string_pretty(document).map(|text| text + "\n").map_err(UserDataError::Write)
 }
 
@@ -259,16 +259,21 @@ fn script(name: &str, content: &str) -> Value {
 
 /// A header file for curl's `-H @file`: arguments are visible to every user of the machine.
 fn authorization_file(name: &str, callback: &Callback) -> Result<Value, UserDataError> {
+    Ok(file(&format!("{name}.header"), "0600", &authorization(callback)?))
+}
+
+/// The line of such a file.
+pub(crate) fn authorization(callback: &Callback) -> Result<String, UserDataError> {
     if !callback.token.bytes().all(|byte| byte.is_ascii_graphic()) {
         // The value itself is a secret.
         let problem = "it holds characters that a header cannot";
         return Err(UserDataError::Unrepresentable { what: "callback token", value: "(secret)".to_owned(), problem });
     }
-    Ok(file(&format!("{name}.header"), "0600", &format!("Authorization: Bearer {}\n", callback.token)))
+    Ok(format!("Authorization: Bearer {}\n", callback.token))
 }
 
 /// A URL in single quotes for the shell.
-fn quoted_url(callback: &Callback) -> Result<String, UserDataError> {
+pub(crate) fn quoted_url(callback: &Callback) -> Result<String, UserDataError> {
     let safe = callback.url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\'');
     if !safe || !(callback.url.starts_with("http://") || callback.url.starts_with("https://")) {
         let problem = "it is not an http or https URL without spaces and quotes";

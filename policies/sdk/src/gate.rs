@@ -5,7 +5,7 @@
 
 /// The row may be chosen.
 pub const OPEN: u32 = 0;
-/// The host is not in phase `available`.
+/// The host is neither in phase `available` nor in `standby`.
 pub const NOT_AVAILABLE: u32 = 1;
 /// Another claim holds the host.
 pub const CLAIMED: u32 = 2;
@@ -35,6 +35,8 @@ pub const TRIED: u32 = 13;
 pub const ELSEWHERE: u32 = 14;
 /// An operator holds the host back, or it is not known to be erased after its last tenancy.
 pub const HELD: u32 = 15;
+/// The host is on standby with another image than the claim's; it is taken when nothing else is free.
+pub const SPARE: u32 = 16;
 
 /// The largest number that the engine will ever use.
 pub const LAST: u32 = 999;

@@ -382,6 +382,7 @@ impl Inner {
                     uid: node.metadata.uid.clone(),
                     state: ClaimState::Install,
                     since: Timestamp::now(),
+                    image: None,
                 });
                 node.status.host = Some(host.metadata.name.clone());
                 node.status.phase = TenantNodePhase::Scheduled;

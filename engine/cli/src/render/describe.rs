@@ -77,6 +77,7 @@ fn stage(stage: Stage) -> &'static str {
         Stage::Agent => "waiting for the installer to call in",
         Stage::Work => "the installer works",
         Stage::FirstBoot => "waiting for the installed system",
+        Stage::HandOver => "handing the system on standby over to the claim",
         Stage::NodeRemoval => "waiting for the Node to be removed",
         Stage::OffAgain => "powering off",
         Stage::ResetBmc => "restarting the BMC",
@@ -87,6 +88,7 @@ fn stage(stage: Stage) -> &'static str {
 fn host(host: &Host, now: Timestamp) -> String {
     let (spec, status) = (&host.spec, &host.status);
     let mut fields = metadata(&host.metadata, now);
+    fields.maybe("standby for", status.on_standby().map(|standby| standby.node_type.clone()));
     let mut text = phase(status.phase.as_str(), None) + " for " + &age(status.phase_since, now);
     if status.phase == HostPhase::Error
         && let Some(from) = status.failed_phase

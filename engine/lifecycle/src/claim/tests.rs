@@ -140,6 +140,25 @@ fn a_reservation_is_refused_as_a_whole_for_whatever_must_not_be() {
     host.status.phase = HostPhase::Error;
     assert!(why(&b, &host).contains("not available"));
     let mut host = two.clone();
+    host.status.phase = HostPhase::Standby;
+    let wish = vmetal_model::Standby {
+        uid: Uid("s".into()),
+        node_type: "t".into(),
+        image: "i".into(),
+        wish: StandbyWish::Keep,
+        since: now,
+    };
+    host.status.standby = Some(wish.clone());
+    assert!(
+        both(&b, &host).unwrap()[1].host.status.standby.is_some(),
+        "a host on standby may be had, with what is on it"
+    );
+    let given_back = vmetal_model::Standby { wish: StandbyWish::GiveBack, ..wish };
+    host.status.standby = Some(given_back);
+    assert!(why(&b, &host).contains("leave standby"));
+    host.status.phase = HostPhase::Available;
+    assert_eq!(both(&b, &host).unwrap()[1].host.status.standby, None, "what was not begun is not begun");
+    let mut host = two.clone();
     host.status.claim = made[0].host.status.claim.clone();
     assert!(why(&b, &host).contains("claimed"));
     let mut node = b.clone();

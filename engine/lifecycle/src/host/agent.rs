@@ -2,7 +2,7 @@
 
 use vmetal_model::agent::{BootPurpose, EraseLevel, ErasedDisk, Hello, Report, ReportBody};
 use vmetal_model::inventory::Disk;
-use vmetal_model::{Cause, EraseRecord, Failure, Host, HostPhase, Stage, Timestamp};
+use vmetal_model::{Cause, ClaimState, EraseRecord, Failure, Host, HostPhase, Stage, Timestamp};
 
 use super::{Change, Turn, identity};
 use crate::grant::settle;
@@ -75,7 +75,7 @@ pub fn order(host: &Host) -> (String, OrderKind) {
         OrderKind::Inspect => "inspect",
         OrderKind::Install => "install",
         // Another level is another order: what was done for one never stands for the other.
-        OrderKind::Erase => match host.spec.erase {
+        OrderKind::Erase => match erase_level(host) {
             EraseLevel::Metadata => "erase-metadata",
             EraseLevel::Discard => "erase-discard",
             EraseLevel::Overwrite => "erase-overwrite",
@@ -83,6 +83,15 @@ pub fn order(host: &Host) -> (String, OrderKind) {
         OrderKind::Reboot => "reboot",
     };
     (format!("{}/{word}", boot.id), kind)
+}
+
+/// How thoroughly the disks are erased now: as declared after a tenancy. What was installed ahead of a claim holds no tenant's
+/// data; it is made unbootable and unreadable as a file system, which takes no time.
+pub fn erase_level(host: &Host) -> EraseLevel {
+    match (&host.status.claim, &host.status.unerased, &host.status.standby) {
+        (None, None, Some(_)) => EraseLevel::Metadata,
+        _ => host.spec.erase,
+    }
 }
 
 /// The installer calls in.
@@ -244,12 +253,14 @@ fn untouched(host: &Host, erased: &[ErasedDisk], now: Timestamp) -> Result<Vec<D
 }
 
 fn erased(turn: &mut Turn<'_>, disks: Vec<ErasedDisk>, gone: &[Disk]) {
-    let (node, claim_uid) = match (&turn.status.claim, &turn.status.unerased) {
-        (Some(claim), _) => (claim.node.clone(), claim.uid.clone()),
-        (None, Some(ended)) => (ended.node.clone(), ended.uid.clone()),
-        (None, None) => return,
+    let status = &turn.status;
+    let (after, claim_uid) = match (&status.claim, &status.unerased, &status.standby) {
+        (Some(claim), ..) => (format!("tenant node {}", claim.node), claim.uid.clone()),
+        (None, Some(ended), _) => (format!("tenant node {}", ended.node), ended.uid.clone()),
+        (None, None, Some(standby)) => (format!("standby for node type {}", standby.node_type), standby.uid.clone()),
+        (None, None, None) => return,
     };
-    let level = turn.host.spec.erase;
+    let level = erase_level(turn.host);
     let record = EraseRecord { claim_uid, level, disks, at: turn.now };
     let list: Vec<String> = record
         .disks
@@ -258,7 +269,7 @@ fn erased(turn: &mut Turn<'_>, disks: Vec<ErasedDisk>, gone: &[Disk]) {
             format!("{} ({}): {}", disk.name, disk.serial.as_deref().unwrap_or("no serial number"), disk.method)
         })
         .collect();
-    let message = format!("erased after tenant node {node}: {}", list.join("; "));
+    let message = format!("erased after {after}: {}", list.join("; "));
     turn.notes.push(Note::info("erased", message));
     if let Some(inventory) = turn.status.inventory.as_mut().filter(|_| !gone.is_empty()) {
         inventory.disks.retain(|disk| !gone.contains(disk));
@@ -270,15 +281,56 @@ fn erased(turn: &mut Turn<'_>, disks: Vec<ErasedDisk>, gone: &[Disk]) {
     settle(&mut turn.status, record);
 }
 
-/// The installed system phones home. Anything but the first word of the installation that is waited for changes nothing.
-pub fn phone_home(host: &Host, limits: &Limits, now: Timestamp) -> Option<Change> {
+/// The installed system phones home. Anything but the first word of the installation that is waited for changes nothing; for
+/// a claim that takes over a system on standby that is a word with the claim's instance id, since the system has said before
+/// that it runs, and may say so again.
+pub fn phone_home(host: &Host, limits: &Limits, instance: Option<&str>, now: Timestamp) -> Option<Change> {
     let mut turn = Turn::new(host, limits, now);
+    let claim = turn.status.claim.as_ref().map(|claim| claim.uid.0.clone());
     let boot = turn.status.boot.as_mut()?;
     let expected = boot.purpose == BootPurpose::Install && boot.work_done.is_some() && boot.phoned_home.is_none();
-    if !expected {
+    let meant = host.status.stage != Stage::HandOver || instance.is_some() && instance == claim.as_deref();
+    if !expected || !meant {
         return None;
     }
     boot.phoned_home = Some(now);
+    boot.last_seen = Some(now);
     turn.notes.push(Note::info("boot", "the installed system phoned home"));
+    Some(turn.change())
+}
+
+/// What a system on standby hears when it asks for a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimed {
+    /// Nothing yet: ask again.
+    NotYet,
+    /// The first-boot data of the claim that has the host.
+    Yes,
+}
+
+/// Whether there is a claim for the system on standby.
+pub fn claimed(host: &Host) -> Claimed {
+    let status = &host.status;
+    let handed_over = status.phase == HostPhase::Provisioning
+        && status.stage == Stage::HandOver
+        && status.pause.is_none()
+        && status.claim.as_ref().is_some_and(|claim| claim.state == ClaimState::Install)
+        && status.boot.as_ref().is_some_and(|boot| boot.phoned_home.is_none());
+    if handed_over { Claimed::Yes } else { Claimed::NotYet }
+}
+
+/// A system on standby asks for a claim: it lives. `None` where that is not worth a record.
+pub fn waits(host: &Host, limits: &Limits, now: Timestamp) -> Option<Change> {
+    let mut turn = Turn::new(host, limits, now);
+    if host.status.phase != HostPhase::Standby {
+        return None;
+    }
+    let boot = turn.status.boot.as_mut()?;
+    let told = boot.last_seen.unwrap_or(Timestamp::MIN).max(limits.listening_since);
+    // Often enough for the deadline, and no oftener: it asks twice a minute, and so do thousands of others.
+    if boot.last_seen.is_some() && now < crate::limits::after(told, limits.standby_silence / 3) {
+        return None;
+    }
+    boot.last_seen = Some(now);
     Some(turn.change())
 }

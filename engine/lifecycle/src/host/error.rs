@@ -50,6 +50,7 @@ impl Turn<'_> {
         match self.status.failed_phase {
             Some(phase @ (HostPhase::Inspecting | HostPhase::Deprovisioning)) => self.enter(phase, Stage::Off, why),
             Some(phase @ HostPhase::Provisioning) => self.enter(phase, Stage::Seed, why),
+            Some(phase @ HostPhase::Standby) => self.enter(phase, Stage::Idle, why),
             _ => self.enter(HostPhase::Registering, Stage::Address, why),
         }
         // The same trouble again goes on where it was on the ladder, and keeps its beginning.

@@ -4,7 +4,7 @@ use vmetal_model::host::Retry;
 use vmetal_model::{Breach, Cause, Failure, Hold, HostPhase, OperationKind, Stage, TenancyEnd, Timestamp};
 
 use super::Turn;
-use crate::grant::{Disruption, end_tenancy};
+use crate::grant::{Disruption, Vacancy, end_tenancy};
 use crate::ladder::{Blame, Deadline, Remedy, Rung, line, next_rung, treatment};
 use crate::limits::after;
 use crate::note::Note;
@@ -120,9 +120,9 @@ impl Turn<'_> {
             let message = format!("tenant node {} loses the host, which is quarantined: {failure}", claim.node);
             self.notes.push(Note::error("claim_ended", message));
         }
-        let claimed = self.status.claim.is_some();
+        let runs = self.status.claim.is_some() || self.status.standby.is_some();
         end_tenancy(&mut self.status, TenancyEnd::Failed, &failure, self.now);
-        let stage = if claimed && mine { Stage::Off } else { Stage::Idle };
+        let stage = if runs && mine { Stage::Off } else { Stage::Idle };
         self.quarantine(&failure.message, ENGINE, stage);
         self.status.failure = Some(failure);
     }
@@ -158,7 +158,7 @@ impl Turn<'_> {
     /// not bring, the next rung may. True when that was so.
     pub(crate) fn overdue(&mut self) -> bool {
         // Those for which somebody else is heard have their own words for it.
-        if matches!(self.status.stage, Stage::Agent | Stage::Work | Stage::FirstBoot) {
+        if matches!(self.status.stage, Stage::Agent | Stage::Work | Stage::FirstBoot | Stage::HandOver) {
             return false;
         }
         // A stage that nothing has gone wrong in is only late because its turn came late: after a restart, or in a long queue.
@@ -215,7 +215,7 @@ impl Turn<'_> {
 
     /// The phase's sequence from its first step that has something to do.
     fn begin_again(&mut self) {
-        let settled = self.status.claim.is_none() && self.status.unerased.is_none();
+        let settled = Vacancy::of(&self.status).is_some();
         self.stage(match self.status.phase {
             HostPhase::Registering => Stage::Address,
             HostPhase::Deprovisioning if settled => Stage::OffAgain,

@@ -1,7 +1,7 @@
 //! Inspecting, and waiting in the pool.
 
 use vmetal_model::agent::BootPurpose;
-use vmetal_model::{HostPhase, OperationKind, PowerState, Stage};
+use vmetal_model::{HostPhase, OperationKind, PowerState, Stage, StandbyWish};
 
 use super::installer::Run;
 use super::{Turn, declaration};
@@ -26,9 +26,9 @@ impl Turn<'_> {
             });
             match Vacancy::of(&self.status) {
                 Some(vacancy) => self.enter_pool(vacancy, &format!("inspected: {what}")),
-                // A tenancy that was not erased before is erased now.
+                // What was not erased before is erased now.
                 None => {
-                    self.enter(HostPhase::Deprovisioning, Stage::Off, "inspected; what a tenant left is erased first")
+                    self.enter(HostPhase::Deprovisioning, Stage::Off, "inspected; what was left on it is erased first")
                 }
             }
         }
@@ -42,13 +42,20 @@ impl Turn<'_> {
         if self.declared_anew() {
             return self.enter(HostPhase::Registering, Stage::Address, "BMC or boot interface was declared anew");
         }
+        if let Some(standby) = &self.status.standby {
+            let why = format!("wanted on standby for node type {}", standby.node_type);
+            return match standby.wish {
+                StandbyWish::Keep => self.enter(HostPhase::Provisioning, Stage::Off, &why),
+                StandbyWish::GiveBack => self.status.standby = None,
+            };
+        }
         self.status.observed_generation = self.host.metadata.generation;
         self.wait("a claim", "a tenant node whose type selects this host".to_owned(), None);
     }
 
     /// True when BMC or boot interface are declared differently than they were registered. Where it is another BMC or another
     /// interface altogether, it is another server, and who the old one was does not bind it.
-    fn declared_anew(&mut self) -> bool {
+    pub(super) fn declared_anew(&mut self) -> bool {
         let wanted = declaration(self.host);
         let Some(seen) = self.status.registered_as.clone().filter(|seen| *seen != wanted) else { return false };
         let server = |text: &str| {

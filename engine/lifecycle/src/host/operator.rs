@@ -151,6 +151,8 @@ impl Turn<'_> {
                 HostPhase::Inspecting,
                 HostPhase::Available,
                 HostPhase::Maintenance,
+                HostPhase::Provisioning,
+                HostPhase::Standby,
                 HostPhase::Error,
             ],
             "pause it, or end the quarantine first",
@@ -178,13 +180,16 @@ impl Turn<'_> {
                 HostPhase::Inspecting,
                 HostPhase::Available,
                 HostPhase::Maintenance,
+                HostPhase::Standby,
                 HostPhase::Deprovisioning,
                 HostPhase::Error,
             ],
             "give its BMC password, or wait",
         )?;
         self.status.maintenance = None;
-        self.quarantine(reason, by, Stage::Idle);
+        // What waits there is nobody's, and shall not run on a server that is not trusted.
+        let stage = if self.status.phase == HostPhase::Standby { Stage::Off } else { Stage::Idle };
+        self.quarantine(reason, by, stage);
         self.status.failure = Some(Failure {
             cause: Cause::Forced,
             message: format!("host {} was quarantined by {by}: {reason}", self.host.name()),
@@ -213,7 +218,7 @@ impl Turn<'_> {
         self.unclaimed("inspect")?;
         self.in_phase(
             "inspect",
-            &[HostPhase::Inspecting, HostPhase::Available, HostPhase::Error],
+            &[HostPhase::Inspecting, HostPhase::Available, HostPhase::Standby, HostPhase::Error],
             "end maintenance or quarantine first: both lead to an inspection",
         )?;
         if let Some(ended) = &self.status.unerased {

@@ -1,4 +1,5 @@
-//! Provisioning: the image goes to the disk, the installed system boots and phones home.
+//! Provisioning: the image goes to the disk, the installed system boots and phones home. For a claim on a host that is on
+//! standby with its image, all that is left of this is the last word.
 
 use vmetal_model::agent::BootPurpose;
 use vmetal_model::{Cause, ClaimState, Failure, HostPhase, Stage};
@@ -11,7 +12,12 @@ impl Turn<'_> {
         match self.status.stage {
             Stage::Seed => self.await_seed(),
             Stage::FirstBoot => self.await_first_boot(),
+            Stage::HandOver => self.await_hand_over(),
             _ => {
+                if self.status.claim.is_some() {
+                    // From here on the disk is the claim's.
+                    self.status.standby = None;
+                }
                 if self.installer(BootPurpose::Install, self.limits.install) == Run::Done {
                     self.stage(Stage::FirstBoot);
                 }
@@ -20,9 +26,9 @@ impl Turn<'_> {
     }
 
     fn await_seed(&mut self) {
-        let Some(claim) = &self.status.claim else { return };
+        let Some(claim) = &self.status.claim else { return self.stage(Stage::Off) };
         if claim.state == ClaimState::Install {
-            return self.stage(Stage::Off);
+            return self.begin_for_claim();
         }
         let unblocks = format!("tenant node {} has its join token and user data", claim.node);
         // The deadline is the tenant node's, which ends in `failed`; the host loses nothing by waiting for what comes then.
@@ -33,7 +39,11 @@ impl Turn<'_> {
         if let Some(boot) = &self.status.boot
             && boot.phoned_home.is_some()
         {
-            return self.enter(HostPhase::Provisioned, Stage::Idle, "the installed system booted and phoned home");
+            let why = "the installed system booted and phoned home";
+            return match self.status.claim {
+                Some(_) => self.enter(HostPhase::Provisioned, Stage::Idle, why),
+                None => self.stand_by(why),
+            };
         }
         let deadline = self.deadline(self.limits.first_boot);
         if self.now < deadline {

@@ -13,7 +13,9 @@ impl Turn<'_> {
             (Some(claim), _) => (claim.state == ClaimState::Erase, claim.node.as_str()),
             // The Node of a tenancy that ended without a release is the tenant node's affair.
             (None, Some(ended)) => (true, ended.node.as_str()),
-            // The claim went with the erase record; only the power is left.
+            // Nobody's: no Node was ever made of it.
+            (None, None) if self.status.standby.is_some() => (true, ""),
+            // What was there went with the erase record; only the power is left.
             (None, None) => return self.back_to_pool(),
         };
         match self.status.stage {

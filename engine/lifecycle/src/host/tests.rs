@@ -13,6 +13,7 @@ use crate::transitions::host_may;
 mod ladder;
 mod operator;
 mod random;
+mod standby;
 mod waits;
 
 pub(crate) fn host() -> Host {
@@ -49,10 +50,10 @@ pub(crate) fn host() -> Host {
 
 pub(super) fn claim(host: &mut Host, state: ClaimState) {
     let since = host.status.phase_since;
-    host.status.claim = Some(Claim { node: "n1".into(), uid: Uid("uid-n1".into()), state, since });
+    host.status.claim = Some(Claim { node: "n1".into(), uid: Uid("uid-n1".into()), state, since, image: None });
 }
 
-pub(super) fn failure(cause: Cause) -> Failure {
+pub(crate) fn failure(cause: Cause) -> Failure {
     Failure { cause, message: "it broke".into(), advice: "mend it".into(), at: Timestamp::UNIX_EPOCH }
 }
 
@@ -65,7 +66,7 @@ fn disk() -> inventory::Disk {
     inventory::Disk { name: "vda".into(), serial: Some("D1".into()), size_bytes: 1 << 34, ..Default::default() }
 }
 
-pub(super) fn failure_at(cause: Cause, at: Timestamp) -> Failure {
+pub(crate) fn failure_at(cause: Cause, at: Timestamp) -> Failure {
     Failure { at, ..failure(cause) }
 }
 
@@ -126,6 +127,7 @@ impl World {
         }
         if status.phase == HostPhase::Available && before != HostPhase::Available {
             assert_eq!((&status.claim, &status.unerased), (&None, &None), "into the pool with a tenancy");
+            assert_eq!(status.standby, None, "into the pool with an installation");
         }
         if status.phase != before {
             self.phases.push(status.phase);
@@ -238,7 +240,8 @@ impl World {
                 ReportBody::Erased { disks: vec![ErasedDisk { name, serial, size_bytes, method: "m".into() }] }
             }
             agent::OrderKind::Reboot => {
-                if let Some(change) = agent::phone_home(&self.host, &self.limits, self.now) {
+                let instance = self.host.status.claim.as_ref().map(|claim| claim.uid.0.as_str());
+                if let Some(change) = agent::phone_home(&self.host, &self.limits, instance, self.now) {
                     self.take(change.status);
                 }
                 return;

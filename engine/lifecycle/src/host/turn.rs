@@ -65,6 +65,10 @@ impl<'a> Turn<'a> {
         self.status.failed_phase = None;
         self.status.breach = None;
         self.status.quarantine = None;
+        if from == HostPhase::Available && phase != HostPhase::Provisioning {
+            // Ordered, and never begun.
+            self.status.standby = None;
+        }
         self.stage(stage);
     }
 

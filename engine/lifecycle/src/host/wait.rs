@@ -16,6 +16,7 @@ pub(crate) fn stage(stage: Stage) -> &'static str {
         Stage::Agent => "waiting for the installer to call in",
         Stage::Work => "the installer's work",
         Stage::FirstBoot => "the first boot of the installed system",
+        Stage::HandOver => "the hand-over of the system on standby",
         Stage::NodeRemoval => "waiting for the Node to be removed",
         Stage::OffAgain => "powering off after the installer's work",
         Stage::ResetBmc => "restarting the BMC",

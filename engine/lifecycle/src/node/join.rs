@@ -49,11 +49,12 @@ impl Turn<'_> {
             Effected::Decided(choice, None) if self.status.phase == Phase::Failed => self.told(&choice),
             Effected::Decided(choice, None) => self.undecided(choice),
             Effected::Gathering(why) => self.gathering(why),
-            Effected::Prepared { token_id, node_name, provider_id } => {
+            Effected::Prepared { token_id, node_name, provider_id, image } => {
                 self.status.token_id = Some(token_id);
                 self.status.node_name = Some(node_name);
                 self.status.provider_id = Some(provider_id);
                 self.claim = Some(ClaimState::Install);
+                self.image = Some(image);
                 self.enter(Phase::Provisioning, "join token and user data are ready");
             }
             Effected::Seen(sight) => self.seen(sight),
@@ -118,7 +119,7 @@ impl Turn<'_> {
     pub(super) fn provisioning(&mut self) {
         let Some(host) = self.view.held() else { return };
         match host.status.phase {
-            HostPhase::Provisioned => self.enter(Phase::Joining, &format!("host {} booted its image", host.name())),
+            HostPhase::Provisioned => self.enter(Phase::Joining, &format!("host {} runs its image", host.name())),
             HostPhase::Error => {
                 let failure = host.status.failure.clone();
                 let message = failure.as_ref().map_or("it is in error".to_owned(), |failure| failure.message.clone());

@@ -85,8 +85,13 @@ impl World {
 
     fn reserve(&mut self) {
         let mut host = crate::host::tests::host();
-        host.status.claim =
-            Some(Claim { node: "n1".into(), uid: Uid("uid-n1".into()), state: ClaimState::Reserved, since: self.now });
+        host.status.claim = Some(Claim {
+            node: "n1".into(),
+            uid: Uid("uid-n1".into()),
+            state: ClaimState::Reserved,
+            since: self.now,
+            image: None,
+        });
         let uid = host.metadata.uid.clone();
         self.host = Some(host);
         self.done(Effect::Decide, Effected::Decided(choice("cheapest"), Some(("h1".into(), uid))));
@@ -97,6 +102,7 @@ impl World {
             token_id: "abcdef".into(),
             node_name: "n1".into(),
             provider_id: "vmetal://uid-h1".into(),
+            image: "digest".into(),
         };
         self.done(Effect::PrepareJoin, prepared);
     }

@@ -27,6 +27,7 @@ const GROUP: Setting = Setting {
     hosts: 2,
     failures: 0,
     host_deletions: 0,
+    standby_orders: 0,
     under_way: 2,
     hosts_move: false,
     mutation: Mutation::None,
@@ -36,6 +37,9 @@ const DELETION: Setting = Setting { singles: 2, group: 0, hosts: 1, host_deletio
 
 /// One claim that could have either of two hosts.
 const TWO_HOSTS: Setting = Setting { host_deletions: 0, singles: 1, hosts: 2, ..DELETION };
+
+/// Two claims on one host, which is put on standby and ordered back at any time.
+const STANDBY: Setting = Setting { host_deletions: 0, standby_orders: 2, ..DELETION };
 
 fn holds(name: &str, setting: Setting) {
     let found = explore(setting);
@@ -56,6 +60,11 @@ fn hosts_are_deleted_while_claims_come() {
     holds("deletion", DELETION);
 }
 
+#[test]
+fn a_host_goes_on_and_off_standby_while_claims_come() {
+    holds("standby", STANDBY);
+}
+
 /// A checker that finds nothing proves nothing: each guard that is taken away must show.
 #[test]
 fn each_guard_that_is_taken_away_shows() {
@@ -64,6 +73,7 @@ fn each_guard_that_is_taken_away_shows() {
         (Mutation::ClaimUnguarded, TWO_HOSTS, "which names"),
         (Mutation::DeletionUnguarded, DELETION, "does not hold it"),
         (Mutation::GroupPiecemeal, GROUP, "group"),
+        (Mutation::StandbyUnguarded, STANDBY, "does not hold it"),
     ] {
         let found = explore(Setting { mutation, ..setting });
         let counterexample = found.counterexample.unwrap_or_else(|| panic!("{mutation:?} was not found"));

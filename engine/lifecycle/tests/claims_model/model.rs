@@ -8,7 +8,8 @@ use vmetal_lifecycle::Limits;
 use vmetal_lifecycle::claim::{self, Seat, Unit};
 use vmetal_lifecycle::host::Fate;
 use vmetal_lifecycle::node::{self, Effect, Effected, View};
-use vmetal_model::{Claim, ClaimState, Host, HostPhase, Recourse, TenantNode, TenantNodePhase as Phase};
+use vmetal_lifecycle::standby;
+use vmetal_model::{Claim, ClaimState, Host, HostPhase, Recourse, StandbyWish, TenantNode, TenantNodePhase as Phase};
 
 use objects::{Interned, choice, now, succeeded};
 
@@ -23,6 +24,8 @@ pub(crate) struct Setting {
     /// How many hosts may fail while they are installed.
     pub(crate) failures: u8,
     pub(crate) host_deletions: u8,
+    /// How often a host may be put on standby, or be ordered back.
+    pub(crate) standby_orders: u8,
     /// How many transactions may be under way at the same time.
     pub(crate) under_way: usize,
     /// Whether hosts do what their claims want. Where they do not, only the claims' side is explored, and hosts do not come
@@ -43,6 +46,8 @@ pub(crate) enum Mutation {
     DeletionUnguarded,
     /// Members of a group are reserved one by one.
     GroupPiecemeal,
+    /// A host is put on standby whatever became of it.
+    StandbyUnguarded,
 }
 
 /// An object at a revision. Value 0 is none.
@@ -70,6 +75,7 @@ pub(crate) struct State {
     under_way: Vec<Txn>,
     failures: u8,
     host_deletions: u8,
+    standby_orders: u8,
 }
 
 /// What an engine does next about a claim.
@@ -140,7 +146,7 @@ impl World {
     }
 
     pub(crate) fn start(&mut self) -> State {
-        let Setting { singles, group, hosts, failures, host_deletions, .. } = self.setting;
+        let Setting { singles, group, hosts, failures, host_deletions, standby_orders, .. } = self.setting;
         let size = u32::try_from(group).unwrap();
         let mut store = Vec::new();
         for n in 0..singles {
@@ -151,7 +157,7 @@ impl World {
         }
         store.extend((0..hosts).map(|n| self.values.host(objects::host(&format!("h{n}")))));
         let store: Vec<Slot> = store.into_iter().map(|value| Slot { value, revision: 0 }).collect();
-        State { store, under_way: Vec::new(), failures, host_deletions }
+        State { store, under_way: Vec::new(), failures, host_deletions, standby_orders }
     }
 
     /// Everything that may happen next.
@@ -252,6 +258,13 @@ impl World {
                 send(vec![write(&view, key, value, guarded)], after);
             }
         }
+        for key in self.claims()..view.len() {
+            if let (Some(value), true) = (self.standby_order(view[key].value), state.standby_orders > 0) {
+                let guarded = self.setting.mutation != Mutation::StandbyUnguarded;
+                let after = State { standby_orders: state.standby_orders - 1, ..state.clone() };
+                sent.push((vec![write(&view, key, value, guarded)], after));
+            }
+        }
         for (txn, mut after) in sent {
             if txn.is_empty() {
                 continue;
@@ -263,6 +276,15 @@ impl World {
             after.under_way.push(txn);
             next.push((how, after));
         }
+    }
+
+    /// What a class may order of a host: to be put on standby, or to leave it.
+    fn standby_order(&mut self, value: u32) -> Option<u32> {
+        let mut host = self.values.get_host(value)?.clone();
+        let ordered = standby::give_back(&host).map(|(status, _)| status);
+        let ordered = ordered.or_else(|| standby::install(&host, objects::standby()).ok().map(|(status, _)| status))?;
+        host.status = ordered;
+        Some(self.values.host(host))
     }
 
     /// The host that a claim names, by its place.
@@ -301,7 +323,9 @@ impl World {
         changed.status = decision.status;
         let host = decision.claim.and_then(|state| {
             let mut host = host?.clone();
-            host.status.claim.as_mut().filter(|claim| claim.uid == node.metadata.uid)?.state = state;
+            let claim = host.status.claim.as_mut().filter(|claim| claim.uid == node.metadata.uid)?;
+            claim.state = state;
+            claim.image = decision.image.or_else(|| claim.image.take());
             Some(self.values.host(host))
         });
         NodeTurn::Write { node: self.values.node(changed), host }
@@ -369,7 +393,9 @@ impl World {
     /// Hosts that the rules leave for a claim.
     fn free(&self, view: &[Slot], node: &TenantNode) -> Vec<usize> {
         let free = |host: &Host| {
-            host.status.phase == HostPhase::Available
+            let leaves = host.status.standby.as_ref().is_some_and(|standby| standby.wish == StandbyWish::GiveBack);
+            host.status.phase.is_claimable()
+                && !leaves
                 && host.status.claim.is_none()
                 && !host.is_deleted()
                 && !node.status.has_tried(&host.metadata.uid)
@@ -450,7 +476,8 @@ impl World {
         let unclaimed = state.store.iter().all(|slot| self.values.get_node(slot.value).is_none());
         let back = |host: &Host| {
             host.status.claim.is_none()
-                && matches!(host.status.phase, HostPhase::Available | HostPhase::Error | HostPhase::Quarantined)
+                && (host.status.phase.is_claimable()
+                    || matches!(host.status.phase, HostPhase::Error | HostPhase::Quarantined))
         };
         unclaimed && state.store.iter().filter_map(|slot| self.values.get_host(slot.value)).all(back)
     }

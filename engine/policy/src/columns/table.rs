@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vmetal_model::agent::EraseLevel;
 use vmetal_model::bmc::PowerState;
-use vmetal_model::{Host, HostPhase, HostStatus};
+use vmetal_model::{Host, HostPhase, HostStatus, StandbyWish};
 use vmetal_policy_sdk as sdk;
 use vmetal_policy_sdk::Sym;
 
@@ -32,10 +32,12 @@ pub(crate) struct Fact<'a> {
     revision: u64,
 }
 
-/// Whether somebody holds the host back, or a tenant's data is still on it, whatever its phase says.
+/// Whether somebody holds the host back, it is about to leave standby, or a tenant's data is still on it, whatever its phase
+/// says.
 fn is_held(status: &HostStatus) -> bool {
     [&status.pause, &status.maintenance, &status.quarantine, &status.detach].iter().any(|hold| hold.is_some())
         || status.unerased.is_some()
+        || status.standby.as_ref().is_some_and(|standby| standby.wish == StandbyWish::GiveBack)
 }
 
 impl<'a> Fact<'a> {

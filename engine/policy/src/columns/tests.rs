@@ -161,6 +161,7 @@ fn columns_kept_up_to_date_are_those_made_from_scratch() {
             let gates = Gates::of(&offer, &view);
             let bars = Bars {
                 tried: rows.iter().take(2).map(|row| (row.name.clone(), "broke".to_owned())).collect(),
+                spare: rows.iter().skip(1).take(2).map(|row| row.name.clone()).collect(),
                 domain: Some(("rack".to_owned(), "a".to_owned())),
             };
             for (gates, bars) in [(gates.clone(), &Bars::none()), (gates.barred(&view, &bars), &bars)] {

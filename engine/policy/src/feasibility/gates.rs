@@ -109,6 +109,11 @@ impl Gates {
                 gates.set(slot, (gate::TRIED, 0));
             }
         }
+        for slot in bars.spare.iter().filter_map(|name| fleet.table.slot(name)) {
+            if gates.codes[slot] == gate::OPEN {
+                gates.set(slot, (gate::SPARE, 0));
+            }
+        }
         let Some((key, value)) = &bars.domain else { return gates };
         let symbols = &fleet.table.symbols;
         let (key, value) = (symbols.known(key), symbols.known(value));
@@ -142,6 +147,13 @@ impl Gates {
     }
 }
 
+/// The hosts that a claim of this node type could have now, in no order that means anything.
+pub fn open_hosts(node_type: &vmetal_model::NodeType, fleet: &View) -> Vec<String> {
+    let gates = Gates::of(&Offer::without_capacity(node_type), fleet);
+    let open = (0..fleet.len()).filter(|slot| gates.codes[*slot] == gate::OPEN);
+    open.map(|slot| fleet.table.symbols.text(fleet.table.cells.name[slot]).to_owned()).collect()
+}
+
 /// What [`Rejection::topic`] says of the rule that a row fails first; none for a row that fails none.
 fn topic(code: u32, detail: u32, offer: &Offer, bars: &Bars) -> Option<String> {
     let at = detail as usize;
@@ -160,6 +172,7 @@ fn topic(code: u32, detail: u32, offer: &Offer, bars: &Bars) -> Option<String> {
         gate::HELD => Rejection::Held,
         gate::NOT_INSPECTED => Rejection::NotInspected,
         gate::TRIED => Rejection::Tried { failure: String::new() },
+        gate::SPARE => Rejection::Spare,
         gate::ELSEWHERE => {
             let (key, wanted) = bars.domain.clone()?;
             Rejection::Elsewhere { key, wanted, seen: None }
@@ -219,7 +232,7 @@ fn first(fleet: &View, slot: usize, selector: &[(Option<Sym>, Option<Sym>)], nee
     if cells.holder[slot] != 0 {
         return (gate::CLAIMED, 0);
     }
-    if cells.phase[slot] != HostPhase::Available {
+    if !cells.phase[slot].is_claimable() {
         return (gate::NOT_AVAILABLE, 0);
     }
     if cells.held[slot] {

@@ -114,6 +114,7 @@ proptest! {
                 uid: Uid("n".into()),
                 state: ClaimState::Reserved,
                 since: Timestamp::UNIX_EPOCH,
+                image: None,
             });
             let name = format!("h{index}");
             if take { round.take(&name, &node("n")) } else { round.give_back(&name) }

@@ -60,10 +60,17 @@ fn happen(world: &mut World, choice: u8) {
                 world.take(change.status);
             }
         }
-        3 if state.is_none() && world.host.status.phase == HostPhase::Available => {
+        3 if state.is_none() && world.host.status.phase.is_claimable() => {
+            if world.host.status.phase == HostPhase::Available {
+                world.host.status.standby = None;
+            }
             claim(&mut world.host, ClaimState::Reserved);
         }
-        4 if state == Some(ClaimState::Reserved) => set(world, ClaimState::Install),
+        4 if state == Some(ClaimState::Reserved) => {
+            set(world, ClaimState::Install);
+            world.host.status.claim.as_mut().unwrap().image =
+                Some(if world.effects.len().is_multiple_of(3) { "j" } else { "i" }.into());
+        }
         5 if state == Some(ClaimState::Install) => set(world, ClaimState::Release),
         6 if state == Some(ClaimState::Release) && world.host.status.stage == Stage::NodeRemoval => {
             set(world, ClaimState::Erase);
@@ -81,9 +88,27 @@ fn happen(world: &mut World, choice: u8) {
             }
         }
         9..=11 => world.installer(),
+        13 | 14 => {
+            let wish = super::standby::wish("i");
+            if let Ok((status, _)) = crate::standby::install(&world.host, wish) {
+                world.take(status);
+            }
+        }
+        15 => give_back(world),
+        16 | 17 => {
+            if let Some(change) = agent::waits(&world.host, &world.limits, world.now) {
+                world.take(change.status);
+            }
+        }
         12 => world.serial = if world.serial == "S1" { "S2" } else { "S1" },
         20.. => drop(order(world, &an_order(choice - 20))),
         _ => drop(world.tick(None)),
+    }
+}
+
+fn give_back(world: &mut World) {
+    if let Some((status, _)) = crate::standby::give_back(&world.host) {
+        world.take(status);
     }
 }
 
@@ -103,6 +128,7 @@ proptest! {
             let status = &world.host.status;
             prop_assert!(status.phase != HostPhase::Available || status.claim.as_ref().is_none_or(|c| c.state != ClaimState::Erase));
             prop_assert!(!matches!(status.phase, HostPhase::Provisioned) || status.claim.is_some());
+            prop_assert!(status.phase != HostPhase::Standby || status.standby.is_some() && status.unerased.is_none());
             prop_assert!(status.phase != HostPhase::Quarantined || status.claim.is_none() && status.quarantine.is_some());
             waits::check(&world);
         }
@@ -116,6 +142,7 @@ proptest! {
                 HostPhase::Quarantined => drop(order(&mut world, &HostAction::Unquarantine { reason: "mended".into() })),
                 _ => {}
             }
+            give_back(&mut world);
             world.now += SignedDuration::from_secs(2);
             world.tick(None);
             world.installer();

@@ -74,8 +74,20 @@ fn every_stage_of_a_life_says_what_it_waits_for() {
         world.installer();
     }
     assert_eq!(world.host.status.phase, HostPhase::Available);
+    world.host.status = crate::standby::install(&world.host, super::standby::wish("i")).unwrap().0;
+    for _ in 0..60 {
+        look(&mut world, 1);
+        world.installer();
+    }
+    assert_eq!(world.host.status.phase, HostPhase::Standby);
+    claim(&mut world.host, ClaimState::Install);
+    world.host.status.claim.as_mut().unwrap().image = Some("i".into());
+    for _ in 0..4 {
+        look(&mut world, 1);
+    }
+    assert_eq!(world.host.status.stage, Stage::HandOver);
     for stage in [Stage::ResetBmc, Stage::Drain] {
-        world.host.status.phase = HostPhase::Inspecting;
+        (world.host.status.phase, world.host.status.claim) = (HostPhase::Inspecting, None);
         world.host.status.stage = stage;
         world.host.status.stage_since = world.now;
         for _ in 0..4 {

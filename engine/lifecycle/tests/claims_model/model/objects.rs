@@ -10,7 +10,8 @@ use vmetal_model::host::BootAttempt;
 use vmetal_model::inventory::Disk;
 use vmetal_model::{
     BmcFacts, Cause, Decision as Choice, EraseRecord, Failure, GroupSpec, Host, HostPhase, HostStatus, Inventory,
-    Metadata, OperationKind, PowerState, Stage, TenantNode, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
+    Metadata, OperationKind, PowerState, Stage, Standby, StandbyWish, TenantNode, TenantNodeSpec, TenantNodeStatus,
+    Timestamp, Uid,
 };
 
 /// A claim or a host.
@@ -118,6 +119,14 @@ pub(crate) fn host(name: &str) -> Host {
     one_phase_further(&host, &Limits::default(), false).unwrap()
 }
 
+/// The image of every claim and of every host on standby.
+const IMAGE: &str = "i";
+
+/// What the class orders of a free host.
+pub(crate) fn standby() -> Standby {
+    Standby { uid: Uid("s".into()), node_type: "t".into(), image: IMAGE.into(), wish: StandbyWish::Keep, since: now() }
+}
+
 pub(crate) fn choice(host: Option<String>) -> Choice {
     Choice {
         node_type: Some("t".into()),
@@ -140,6 +149,7 @@ pub(crate) fn succeeded(effect: Effect, node: &TenantNode) -> Effected {
             token_id: "t".into(),
             node_name: node.name().to_owned(),
             provider_id: format!("vmetal://{}", node.status.host_uid.as_ref().unwrap()),
+            image: IMAGE.into(),
         },
         Effect::CheckNode => Effected::Seen(Sight::Ready { uid: "k".into() }),
         Effect::RevokeToken => Effected::Revoked,
@@ -193,7 +203,9 @@ fn brought(kind: OperationKind, host: &Host) -> HostEffected {
     match kind {
         OperationKind::AllocateAddress => HostEffected::Address(std::net::Ipv4Addr::LOCALHOST),
         OperationKind::ProbeBmc => HostEffected::Bmc(BmcFacts { power: PowerState::Off, ..BmcFacts::default() }),
-        OperationKind::ReadPower if matches!(host.status.stage, Stage::Agent | Stage::Work) => {
+        OperationKind::ReadPower
+            if host.status.phase == HostPhase::Standby || matches!(host.status.stage, Stage::Agent | Stage::Work) =>
+        {
             HostEffected::Power(PowerState::On)
         }
         OperationKind::ReadPower | OperationKind::PowerOff => HostEffected::Power(PowerState::Off),
@@ -228,13 +240,14 @@ fn inventory() -> Inventory {
 /// The installer and the installed system do what they are there for.
 fn world_moves(host: &mut Host) -> bool {
     let ended = host.status.unerased.as_ref().map(|ended| ended.uid.clone());
-    let claim_uid = host.status.claim.as_ref().map(|claim| claim.uid.clone()).or(ended);
+    let standby = host.status.standby.as_ref().map(|standby| standby.uid.clone());
+    let claim_uid = host.status.claim.as_ref().map(|claim| claim.uid.clone()).or(ended).or(standby);
     let (stage, phase) = (host.status.stage, host.status.phase);
     let Some(boot) = &mut host.status.boot else { return false };
     let fact = match stage {
         Stage::Agent => &mut boot.called_in,
         Stage::Work => &mut boot.work_done,
-        Stage::FirstBoot => &mut boot.phoned_home,
+        Stage::FirstBoot | Stage::HandOver => &mut boot.phoned_home,
         _ => return false,
     };
     if fact.replace(now()).is_some() {
