@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "measures real time")]
 
 mod claims;
-mod rig;
+pub(crate) mod rig;
 mod sick;
 
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ pub mod bmc;
 pub mod cluster;
 pub mod fleet;
 pub mod identity;
+pub mod ironic;
 pub mod machine;
 pub mod process;
 pub mod row;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use vmetal_bench::fleet::Fleet;
+use vmetal_bench::ironic::Ironic;
 use vmetal_bench::row;
 
 /// Measures vmetal, and peers beside it.
@@ -31,12 +32,20 @@ struct Arguments {
     /// Only the first run of the large fleet: for profiling.
     #[arg(long)]
     register_only: bool,
+    /// Where peers are installed and kept.
+    #[arg(long, env = "VMETAL_CACHE")]
+    cache: Option<PathBuf>,
+    /// Ours alone: no peer is installed or run.
+    #[arg(long)]
+    without_peers: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Bench {
     /// Registration, memory, claims and releases, sick BMCs.
     Fleet,
+    /// Two hundred servers from nothing to the pool, beside OpenStack Ironic.
+    Ironic,
 }
 
 fn main() -> Result<()> {
@@ -76,6 +85,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
                 let rows = if arguments.register_only { fleet.register_only().await? } else { fleet.run().await? };
                 row::publish("fleet", &arguments.out, &rows)?;
             }
+            Bench::Ironic => {
+                row::publish("ironic", &arguments.out, &ironic(arguments, scratch.path())?.run().await?)?;
+            }
         }
     }
     Ok(())
@@ -96,4 +108,23 @@ fn fleet(arguments: &Arguments, scratch: &std::path::Path) -> Fleet {
         settle: Duration::from_secs(if quick { 2 } else { 30 }),
         sick: if quick { (60, 20.0) } else { (1_000, 20.0) },
     }
+}
+
+fn ironic(arguments: &Arguments, scratch: &std::path::Path) -> Result<Ironic> {
+    let cache = match (arguments.without_peers, &arguments.cache) {
+        (true, _) => None,
+        (false, Some(cache)) => Some(cache.clone()),
+        (false, None) => {
+            bail!("a peer needs a place to be installed in: give --cache or VMETAL_CACHE, or --without-peers")
+        }
+    };
+    let (nodes, runs) = if arguments.quick { (10, 1) } else { (200, 3) };
+    Ok(Ironic {
+        vmetald: arguments.vmetald.clone(),
+        policies: arguments.policies.clone(),
+        scratch: scratch.to_owned(),
+        cache,
+        nodes,
+        runs,
+    })
 }

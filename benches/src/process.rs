@@ -4,10 +4,10 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -35,6 +35,18 @@ pub fn cost(pid: Option<u32>) -> Cost {
     Cost { cpu: ticks / 100.0, resident_kib }
 }
 
+/// Every process with its parent. (A list of a process' children is something that not every kernel has.)
+fn parents() -> Vec<(u32, u32)> {
+    let parent = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // proc(5): after the name, which may hold anything, come the state and the parent.
+        stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| Some((pid, parent(pid)?))).collect()
+}
+
 /// A child process that ends with its owner: with the bench's own end, even by SIGKILL, the kernel ends it. To be started from
 /// the main thread, whose end is the process' end.
 #[derive(Debug)]
@@ -50,12 +62,27 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(name: &str, directory: &Path, program: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::start_with(name, directory, program, arguments, &[])
+    }
+
+    /// As [`Process::start`], with these variables in its environment.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_with(
+        name: &str,
+        directory: &Path,
+        program: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -71,12 +98,12 @@ impl Process {
 
     /// What it has cost so far, with every process below it.
     pub fn cost_of_all(&self) -> Cost {
+        let parents = parents();
         let mut all = vec![self.child.id()];
         let mut next = 0;
         while let Some(pid) = all.get(next).copied() {
             next += 1;
-            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            all.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| *child));
         }
         all.into_iter().map(|pid| cost(Some(pid))).fold(Cost::default(), |sum, one| Cost {
             cpu: sum.cpu + one.cpu,
@@ -94,12 +121,35 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub fn check(&mut self) -> Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            bail!("{} ended with {status}:\n{}", self.name, lines[lines.len().saturating_sub(20)..].join("\n"));
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(self.ended(status)),
         }
-        Ok(())
+    }
+
+    fn ended(&self, status: ExitStatus) -> anyhow::Error {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let end = lines[lines.len().saturating_sub(20)..].join("\n");
+        anyhow!("{} ended with {status}:\n{end}", self.name)
+    }
+
+    /// Waits until it has ended well.
+    ///
+    /// # Errors
+    /// When it fails, or is still at it when the time is over.
+    pub async fn succeed(mut self, within: Duration) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(self.ended(status)),
+                None if begin.elapsed() > within => {
+                    bail!("{} had not ended after {within:?}:\n{}", self.name, self.log());
+                }
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
     }
 
     /// Waits until its log says that it is ready.
@@ -132,5 +182,38 @@ impl Drop for Process {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_process_started_counts_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        // Two shells, of which the inner one keeps a processor busy until it is ended.
+        let script = "sh -c 'while :; do :; done' & wait";
+        let busy = Process::start("busy", directory.path(), Path::new("sh"), &["-c", script]).unwrap();
+        let begin = Instant::now();
+        while busy.cost_of_all().cpu < busy.cost().cpu + 0.05 {
+            assert!(begin.elapsed() < Duration::from_secs(30), "{:?} {:?}", busy.cost(), busy.cost_of_all());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let inner: Vec<u32> =
+            parents().into_iter().filter(|(_, up)| *up == busy.child.id()).map(|(pid, _)| pid).collect();
+        for pid in inner {
+            kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_says_what_it_wrote() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = |script| Process::start("it", directory.path(), Path::new("sh"), &["-c", script]).unwrap();
+        run("exit 0").succeed(Duration::from_secs(30)).await.unwrap();
+        let error = run("echo why; exit 3").succeed(Duration::from_secs(30)).await.unwrap_err().to_string();
+        assert!(error.contains("why") && error.contains('3'), "{error}");
     }
 }

@@ -28,6 +28,15 @@ pub struct Row {
     pub notes: String,
 }
 
+/// Which of two figures is the better one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    /// The smaller, as of a time.
+    Less,
+    /// The larger, as of a rate.
+    More,
+}
+
 impl Row {
     /// A figure without a peer.
     pub fn new(name: &str, unit: &str, ours: f64, n: usize, notes: impl Into<String>) -> Self {
@@ -42,6 +51,22 @@ impl Row {
             machine: machine(),
             notes: notes.into(),
         }
+    }
+
+    /// The same beside a peer's figure.
+    #[must_use]
+    pub fn beside(self, peer_name: &str, peer: f64, better: Better) -> Self {
+        let ratio = match better {
+            Better::Less => peer / self.ours,
+            Better::More => self.ours / peer,
+        };
+        Row { peer: Some(peer), peer_name: Some(peer_name.to_owned()), ratio: Some(ratio), ..self }
+    }
+
+    /// The same with more notes.
+    #[must_use]
+    pub fn noting(self, more: &str) -> Self {
+        Row { notes: self.notes + more, ..self }
     }
 }
 
@@ -99,6 +124,12 @@ pub fn median(samples: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ratio_says_how_many_times_as_good_ours_is() {
+        let row = |better| Row::new("a", "s", 2.0, 1, "").beside("peer 1.0", 8.0, better);
+        assert_eq!((row(Better::Less).ratio, row(Better::More).ratio), (Some(4.0), Some(0.25)));
+    }
 
     #[test]
     fn percentiles_are_samples() {

@@ -1,11 +1,13 @@
-//! A small fleet through everything that `make bench NAME=fleet` does, so that it is known to work before anybody needs it.
+//! Small versions of what `make bench` does, so that it is known to work before anybody needs it.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
 use std::process::Command;
 
-/// What the bench promises to say.
+use serde_json::Value;
+
+/// What the fleet bench promises to say.
 const ROWS: [&str; 12] = [
     "engine_idle_mib",
     "fleet_1000_hosts_per_min",
@@ -21,28 +23,44 @@ const ROWS: [&str; 12] = [
     "healthy_p99_rise_pct",
 ];
 
-#[test]
-fn a_small_fleet_is_registered_claimed_released_and_every_figure_is_there() {
-    let bench = Path::new(env!("CARGO_BIN_EXE_vmetal-bench"));
-    let vmetald = bench.with_file_name("vmetald");
+/// Runs a small version of one bench; its rows.
+fn quick(bench: &str, more: &[&str]) -> Vec<Value> {
+    let program = Path::new(env!("CARGO_BIN_EXE_vmetal-bench"));
+    let vmetald = program.with_file_name("vmetald");
     assert!(vmetald.is_file(), "{} is missing: run `make build`", vmetald.display());
     let out = tempfile::tempdir().unwrap();
-    let output = Command::new(bench)
-        .args(["fleet", "--quick", "--out"])
+    let output = Command::new(program)
+        .args([bench, "--quick", "--out"])
         .arg(out.path())
         .arg("--vmetald")
         .arg(vmetald)
+        .args(more)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let rows: Vec<serde_json::Value> =
-        serde_json::from_slice(&std::fs::read(out.path().join("fleet.json")).unwrap()).unwrap();
+    let file = format!("{bench}.json");
+    let left: Vec<_> = std::fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [file.as_str()], "state was left behind");
+    serde_json::from_slice(&std::fs::read(out.path().join(file)).unwrap()).unwrap()
+}
+
+#[test]
+fn a_small_fleet_is_registered_claimed_released_and_every_figure_is_there() {
+    let rows = quick("fleet", &[]);
     let row = |name: &str| rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("there is no {name}"));
     for name in ROWS {
         let ours = row(name)["ours"].as_f64().unwrap();
         assert!(name == "healthy_p99_rise_pct" || ours > 0.0, "{name} is {ours}");
     }
     assert_eq!(row("fleet_end_state_fraction")["ours"], 1.0);
-    let left: Vec<_> = std::fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["fleet.json"], "state was left behind");
+}
+
+/// The peer is installed from PyPI, which tests do without: its side is left out.
+#[test]
+fn our_side_of_the_run_beside_ironic_reaches_the_pool() {
+    let rows = quick("ironic", &["--without-peers"]);
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0]["name"], "enroll_200_seconds");
+    assert!(rows[0]["ours"].as_f64().unwrap() > 0.0);
+    assert!(rows[0]["peer"].is_null() && rows[0]["ratio"].is_null());
 }

@@ -156,6 +156,13 @@ impl Fleet {
         hosts.iter().for_each(|host| self.waiting.ring(host));
     }
 
+    /// Takes in what was heard elsewhere first, unless it is settled already.
+    pub fn catch_up(&self, revision: u64, update: impl FnOnce() -> Update) {
+        if revision > self.revision() {
+            self.take(revision, [update()]);
+        }
+    }
+
     /// Says that everything up to a revision was taken in. For the one that follows the store in order.
     pub fn settle(&self, revision: u64) {
         self.write(|tables| {
@@ -421,6 +428,17 @@ mod tests {
         fleet.settle(10);
         fleet.take(9, [image(9)]);
         assert_eq!(revision(&fleet), None, "who comes after everything was settled brings nothing back");
+    }
+
+    #[test]
+    fn what_a_watcher_is_told_is_known_before_and_what_is_settled_is_left_alone() {
+        let fleet = Fleet::default();
+        fleet.catch_up(3, || image(3));
+        assert_eq!(revision(&fleet), Some(3), "heard by a watcher before the one that follows the store");
+        fleet.take(4, [gone()]);
+        fleet.settle(4);
+        fleet.catch_up(3, || panic!("settled long ago"));
+        assert_eq!(revision(&fleet), None);
     }
 
     #[tokio::test]

@@ -188,7 +188,7 @@ impl Rig {
         let (engine_before, bench_before) = costs(&self.engine);
         let begin = Instant::now();
         self.declare_class(None).await?;
-        let declaring = self.declare(0..self.hosts);
+        let declaring = self.declare_all();
         let waiting = async {
             let mut pulse = Pulse::new();
             loop {
@@ -236,7 +236,7 @@ impl Rig {
 
     /// Every host as it is now. By a watch, which tells one at a time: a listing is one message, and thirteen thousand hosts
     /// are larger than a message may be.
-    pub(super) async fn every_host(&self) -> Result<Vec<Host>> {
+    pub(crate) async fn every_host(&self) -> Result<Vec<Host>> {
         let mut items = self.client.watch(WatchQuery { kind: Some(Kind::Host), name: None }).await?;
         let mut hosts = Vec::new();
         while let Some(item) = items.next().await {
@@ -246,6 +246,14 @@ impl Rig {
             }
         }
         Ok(hosts)
+    }
+
+    /// Declares all hosts, as many at once as an eager client would.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub(crate) async fn declare_all(&self) -> Result<()> {
+        self.declare(0..self.hosts).await
     }
 
     async fn declare(&self, indexes: std::ops::Range<u32>) -> Result<()> {

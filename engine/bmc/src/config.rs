@@ -21,7 +21,8 @@ pub struct Config {
     pub poll: Duration,
     /// Requests per second to one BMC, in the long run: 2.
     pub rate_per_second: f64,
-    /// Requests that may follow each other at once: 8, which is one registration.
+    /// Requests that may follow each other at once: 16. A registration is 13 (identify, set a network boot, power on, power
+    /// off, each read back), one after the other, and sessions add a few.
     pub burst: u32,
     /// Failures in a row on the network after which a BMC is left alone: 5.
     pub breaker_failures: u32,
@@ -44,7 +45,7 @@ impl Config {
             power_timeout: Duration::from_secs(90),
             poll: Duration::from_secs(1),
             rate_per_second: 2.0,
-            burst: 8,
+            burst: 16,
             breaker_failures: 5,
             breaker_pause: Duration::from_secs(30),
             breaker_longest: Duration::from_secs(900),

@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::json;
 use support::{alone, config, target};
-use vmetal_bmc::{BmcError, BmcTarget, Gateways};
+use vmetal_bmc::{AddressGuard, BmcError, BmcTarget, Config, Gateways};
 use vmetal_lab::config::{HostConfig, IfMatch, TlsMode};
 use vmetal_lab::fault::{FaultAction, FaultSpec};
 use vmetal_lab::journal::Record;
@@ -45,6 +45,23 @@ async fn a_host_is_identified_set_to_network_boot_and_switched() {
     assert_eq!(inventory.memory_bytes, 8192 << 20);
     assert_eq!(inventory.disks[0].size_bytes, 64 << 30);
     assert_eq!(inventory.nics.len(), 1);
+}
+
+#[tokio::test]
+async fn a_whole_registration_passes_without_waiting_for_its_pace() {
+    let host = HostConfig::sim("node-p");
+    let bmc = sim::start(host.clone()).await.unwrap();
+    let gateway = Gateways::new(config()).for_host(&reach(&bmc, &host), alone()).unwrap();
+    gateway.probe().await.unwrap();
+    gateway.set_network_boot_once(BootMode::Uefi).await.unwrap();
+    gateway.power_on().await.unwrap();
+    gateway.power_off().await.unwrap();
+    let requests = bmc.journal().into_iter().filter(|entry| matches!(entry.what, Record::Request { .. })).count();
+    let burst = Config::new(AddressGuard::default()).burst;
+    assert!(
+        requests <= usize::try_from(burst).unwrap(),
+        "{requests} requests, and {burst} may follow each other at once"
+    );
 }
 
 #[tokio::test]

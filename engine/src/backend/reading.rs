@@ -12,7 +12,7 @@ use vmetal_store::{Change, Revision, Selector, Store};
 
 use super::show;
 use crate::engine::Engine;
-use crate::fleet::{Entry, Update};
+use crate::fleet::{Entry, Fleet, Update};
 use crate::ledger::{decode_change, key};
 
 fn unavailable(error: impl std::fmt::Display) -> BackendError {
@@ -42,7 +42,8 @@ pub(super) fn watch(engine: Arc<Engine>, query: WatchQuery) -> BoxStream<'static
     let told = changes.flat_map(move |change| {
         let items = match change {
             Ok(Change::Committed(committed)) => {
-                committed.objects.iter().filter_map(|change| item(decode_change(change), &mut last)).collect()
+                let updates = committed.objects.iter().map(decode_change);
+                updates.filter_map(|update| item(&engine.fleet, committed.revision.0, update, &mut last)).collect()
             }
             Ok(Change::Progress(_)) => Vec::new(),
             Err(error) => vec![Err(unavailable(error))],
@@ -52,16 +53,21 @@ pub(super) fn watch(engine: Arc<Engine>, query: WatchQuery) -> BoxStream<'static
     stream::iter(sync).chain(bookmark).chain(told).boxed()
 }
 
+/// What is told of a change. Memory has it first: who hears of it and asks is not to be shown what was before.
 fn item(
+    fleet: &Fleet,
+    revision: u64,
     update: Result<Option<Update>, vmetal_store::ReadError>,
     last: &mut HashMap<(Kind, String), Entry>,
 ) -> Option<Result<WatchItem, BackendError>> {
     match update {
         Ok(Some(Update::Put(entry))) => {
+            fleet.catch_up(revision, || Update::Put(entry.clone()));
             last.insert((entry.kind(), entry.metadata().name.clone()), entry.clone());
             Some(Ok(WatchItem::Changed(show(&entry))))
         }
         Ok(Some(Update::Gone(kind, name))) => {
+            fleet.catch_up(revision, || Update::Gone(kind, name.clone()));
             last.remove(&(kind, name)).map(|entry| Ok(WatchItem::Deleted(show(&entry))))
         }
         Ok(None) => None,
