@@ -8,6 +8,7 @@
 //! | [`schema`] | attributes with their rules: defaults, validators, replacement, semantic equality |
 //! | [`value`], [`path`], [`diagnostics`] | the vocabulary |
 //! | [`codec`] | values to and from msgpack and JSON, driven by the schema's types |
+//! | [`describe`] | what a provider offers as Terraform's JSON, and which changes to it break users |
 //! | [`plan`] | the plan that follows from a schema, and Terraform's consistency rules checked on our own replies |
 //! | [`server`] | handshake, mutual TLS, the gRPC services, panic guard, logs, `--debug` |
 //! | [`testing`] | a harness that drives the real `terraform` |
@@ -22,6 +23,7 @@
 pub mod action;
 pub mod codec;
 pub mod data_source;
+pub mod describe;
 pub mod diagnostics;
 pub mod ephemeral;
 pub mod function;

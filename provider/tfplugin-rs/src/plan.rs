@@ -97,6 +97,10 @@ fn walk(
         let (config, prior) = (config.attr(name), prior.attr(name));
         visit(attribute, config, prior, slot);
         let Shape::Nested(nesting, children) = &attribute.shape else { continue };
+        // What nobody configured is the provider's as a whole: there is nothing in it to complete.
+        if config.is_null() && attribute.default.is_none() {
+            continue;
+        }
         match (nesting, slot) {
             (Nesting::Single, slot) => walk(children, config, prior, slot, visit),
             (nesting, Value::List(items)) => {

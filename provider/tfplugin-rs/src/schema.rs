@@ -396,12 +396,19 @@ impl Schema {
         for name in self.attributes.keys().filter(|name| RESERVED.contains(&name.as_str())) {
             faults.push(format!("{name}: Terraform keeps this name for itself"));
         }
-        attribute_faults(&self.attributes, "", &mut faults);
+        attribute_faults(&self.attributes, "", Within::Object, &mut faults);
         faults
     }
 }
 
-fn attribute_faults(attributes: &BTreeMap<String, Attribute>, parent: &str, faults: &mut Vec<String>) {
+/// Where attributes stand. The elements of a set are known by their values, so some rules are stricter below one.
+#[derive(Clone, Copy, PartialEq)]
+enum Within {
+    Object,
+    Set,
+}
+
+fn attribute_faults(attributes: &BTreeMap<String, Attribute>, parent: &str, within: Within, faults: &mut Vec<String>) {
     for (name, attribute) in attributes {
         let at = format!("{parent}{name}");
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
@@ -414,14 +421,25 @@ fn attribute_faults(attributes: &BTreeMap<String, Attribute>, parent: &str, faul
         if attribute.default.is_some() && attribute.usage != Usage::OptionalComputed {
             faults.push(format!("{at}: only an optional attribute can have a default"));
         }
+        if attribute.is_write_only() && within == Within::Set {
+            faults.push(format!("{at}: Terraform allows no write-only attribute in a set"));
+        }
+        if attribute.default.is_some() && within == Within::Set {
+            faults.push(format!("{at}: a default can make two elements of its set the same"));
+        }
         if attribute.keep_state && !attribute.is_computed() {
             faults.push(format!("{at}: only a computed attribute can keep its state"));
         }
         if attribute.description.is_empty() {
             faults.push(format!("{at}: no description"));
         }
-        if let Shape::Nested(_, children) = &attribute.shape {
-            attribute_faults(children, &format!("{at}."), faults);
+        if let Shape::Nested(nesting, children) = &attribute.shape {
+            let within = if *nesting == Nesting::Set { Within::Set } else { within };
+            for (name, _) in children.iter().filter(|(_, child)| attribute.is_computed() && !child.is_computed()) {
+                // With it set, Terraform takes the whole for configured and plans to remove it.
+                faults.push(format!("{at}.{name}: what is below a computed object must be computed as well"));
+            }
+            attribute_faults(children, &format!("{at}."), within, faults);
         }
     }
 }
@@ -492,6 +510,18 @@ mod tests {
                     "silent",
                     Attribute::nested(Nesting::Single, Usage::Optional, [("x", Attribute::required(Type::Bool))]),
                 ),
+                (
+                    "set",
+                    Attribute::nested(
+                        Nesting::Set,
+                        Usage::Optional,
+                        [
+                            ("w", Attribute::optional(Type::String).write_only().describe("x")),
+                            ("d", Attribute::optional(Type::String).default("x").describe("x")),
+                        ],
+                    )
+                    .describe("x"),
+                ),
             ],
         );
         assert_eq!(
@@ -500,6 +530,8 @@ mod tests {
                 "count: Terraform keeps this name for itself",
                 "Bad: not a valid attribute name",
                 "d: only an optional attribute can have a default",
+                "set.d: a default can make two elements of its set the same",
+                "set.w: Terraform allows no write-only attribute in a set",
                 "silent: no description",
                 "silent.x: no description",
                 "w: a write-only attribute cannot be computed",

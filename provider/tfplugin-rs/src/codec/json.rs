@@ -82,9 +82,11 @@ fn decode(json: &Json, ty: &Type, at: &Path, extra: Extra) -> Result<Value, Code
         // In JSON an open place is {"value": ..., "type": ...}, unlike the pair msgpack has.
         (Type::Dynamic, Json::Object(entries)) => match (entries.get("type"), entries.get("value")) {
             (Some(ty), Some(value)) => {
-                let ty = Type::from_json(ty)?;
-                let value = decode(value, &ty, at, extra)?;
-                Ok(Value::Dynamic(Box::new((ty, value))))
+                match Type::from_json(ty)? {
+                    // A value said to be of any type says no more than it did.
+                    Type::Dynamic => decode(value, &Type::Dynamic, at, extra),
+                    ty => Ok(Value::Dynamic(Box::new((ty.clone(), decode(value, &ty, at, extra)?)))),
+                }
             }
             _ => Err(mismatch(at, "a type and a value", "another object")),
         },

@@ -11,6 +11,9 @@ use crate::{
 const EXT_UNKNOWN: i8 = 0;
 const EXT_REFINED: i8 = 12;
 
+/// How deep a value may be nested. No configuration comes near it, and reading it stays well within a thread's stack.
+const DEEPEST: usize = 256;
+
 const REFINE_NULL: u64 = 1;
 const REFINE_PREFIX: u64 = 2;
 const REFINE_LOWER: u64 = 3;
@@ -24,7 +27,7 @@ const REFINE_MAX_LENGTH: u64 = 6;
 /// [`CodecError`] if the bytes are not msgpack, not of that type, or longer than the value.
 pub fn from_msgpack(bytes: &[u8], ty: &Type) -> Result<Value, CodecError> {
     let mut rest = bytes;
-    let pack = rmpv::decode::read_value(&mut rest).map_err(CodecError::Msgpack)?;
+    let pack = rmpv::decode::read_value_with_max_depth(&mut rest, DEEPEST).map_err(CodecError::Msgpack)?;
     if !rest.is_empty() {
         return Err(CodecError::Trailing(rest.len()));
     }
@@ -78,9 +81,11 @@ fn decode(pack: &Pack, ty: &Type, at: &Path) -> Result<Value, CodecError> {
         }
         Type::Dynamic => match pack.as_array().map(Vec::as_slice) {
             Some([Pack::Binary(ty), value]) => {
-                let ty = Type::from_json(&serde_json::from_slice(ty).map_err(CodecError::Json)?)?;
-                let value = decode(value, &ty, at)?;
-                Ok(Value::Dynamic(Box::new((ty, value))))
+                match Type::from_json(&serde_json::from_slice(ty).map_err(CodecError::Json)?)? {
+                    // A value said to be of any type says no more than it did.
+                    Type::Dynamic => decode(value, &Type::Dynamic, at),
+                    ty => Ok(Value::Dynamic(Box::new((ty.clone(), decode(value, &ty, at)?)))),
+                }
             }
             _ => Err(mismatch(at, "a type and a value", kind(pack))),
         },
@@ -90,8 +95,9 @@ fn decode(pack: &Pack, ty: &Type, at: &Path) -> Result<Value, CodecError> {
 fn decode_number(pack: &Pack) -> Option<Number> {
     match pack {
         Pack::Integer(int) => int.as_i64().map(Number::Int).or_else(|| int.as_u64().map(Number::from_u64)),
-        Pack::F32(float) => Some(Number::from_f64(f64::from(*float))),
-        Pack::F64(float) => Some(Number::from_f64(*float)),
+        // Terraform has infinities, but nothing that is not a number.
+        Pack::F32(float) => Some(f64::from(*float)).filter(|float| !float.is_nan()).map(Number::from_f64),
+        Pack::F64(float) => Some(*float).filter(|float| !float.is_nan()).map(Number::from_f64),
         Pack::String(text) => text.as_str().and_then(Number::parse),
         _ => None,
     }
@@ -102,7 +108,7 @@ fn decode_unknown(code: i8, payload: &[u8]) -> Result<Value, CodecError> {
     let mut refinements = Refinements::default();
     if code == EXT_REFINED {
         let mut rest = payload;
-        let pack = rmpv::decode::read_value(&mut rest).map_err(CodecError::Msgpack)?;
+        let pack = rmpv::decode::read_value_with_max_depth(&mut rest, DEEPEST).map_err(CodecError::Msgpack)?;
         for (key, value) in pack.as_map().map(Vec::as_slice).unwrap_or_default() {
             match key.as_u64() {
                 Some(REFINE_NULL) => refinements.null = value.as_bool(),

@@ -116,8 +116,18 @@ fn plan_nested(
                 plan_object(children, prior.attr(key), config, planned.attr(key), &at.key(key), found);
             }
         }
-        // Elements of sets cannot be matched one to one; core compares them loosely too.
-        (Nesting::Set, Value::List(wanted), Value::List(items)) if wanted.len() == items.len() => {}
+        // Elements of sets have no names to match them by: each must be good for one that is configured, and each of those
+        // must have one.
+        (Nesting::Set, Value::List(wanted), Value::List(items)) if wanted.len() == items.len() => {
+            let good = |planned: &Value, config: &Value| {
+                let mut found = Vec::new();
+                plan_object(children, &Value::Null, config, planned, at, &mut found);
+                found.is_empty()
+            };
+            if !correlate(items, wanted, good) {
+                found.push(Violation { path: at.clone(), rule: "the planned elements are not the configured ones" });
+            }
+        }
         _ => found.push(Violation { path: at.clone(), rule: "as many objects must be planned as are configured" }),
     }
 }
@@ -191,13 +201,25 @@ fn compatible(planned: &Value, new: &Value, ty: &Type, at: &Path, found: &mut Ve
                 compatible(before, after, ty, &at.index(index), found);
             }
         }
-        // Two elements that were unknown may turn out the same, so a set may shrink, but every known one must be there.
+        (Value::List(before), Value::List(after), Type::Tuple(types)) if before.len() == after.len() => {
+            for (index, ((before, after), ty)) in before.iter().zip(after).zip(types).enumerate() {
+                compatible(before, after, ty, &at.index(index), found);
+            }
+        }
+        // Two elements that were unknown may turn out the same, so a set may shrink, but every planned one must be there in
+        // some form, and nothing else.
         (Value::List(before), Value::List(after), Type::Set(ty)) => {
-            let lost =
-                before.iter().filter(|b| b.is_wholly_known()).any(|b| !after.iter().any(|a| b.equivalent(a, ty)));
-            if after.len() > before.len() || lost {
+            let same = |before: &Value, after: &Value| {
+                let mut found = Vec::new();
+                compatible(before, after, ty, at, &mut found);
+                found.is_empty()
+            };
+            if after.len() > before.len() || !correlate(before, after, same) {
                 broken("the elements differ from the planned ones");
             }
+        }
+        (Value::Dynamic(before), Value::Dynamic(after), _) if before.0 == after.0 => {
+            compatible(&before.1, &after.1, &before.0, at, found);
         }
         (planned, new, ty) => {
             if !planned.equivalent(new, ty) {
@@ -205,4 +227,10 @@ fn compatible(planned: &Value, new: &Value, ty: &Type, at: &Path, found: &mut Ve
             }
         }
     }
+}
+
+/// Whether each of these has a partner among those, and each of those among these.
+fn correlate(these: &[Value], those: &[Value], partners: impl Fn(&Value, &Value) -> bool) -> bool {
+    these.iter().all(|a| those.iter().any(|b| partners(a, b)))
+        && those.iter().all(|b| these.iter().any(|a| partners(a, b)))
 }

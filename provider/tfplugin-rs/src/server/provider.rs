@@ -88,17 +88,11 @@ impl<P: Provider> ProviderService<P> {
         let functions = self.inner.functions.iter();
         functions.map(|(name, (signature, _))| ((*name).to_owned(), signature.to_wire())).collect()
     }
-}
 
-#[tonic::async_trait]
-impl<P: Provider> wire::provider_server::Provider for ProviderService<P> {
-    async fn get_provider_schema(
-        &self,
-        _: Request<wire::GetProviderSchemaRequest>,
-    ) -> Reply<wire::GetProviderSchemaResponse> {
+    fn schemas(&self) -> wire::GetProviderSchemaResponse {
         let inner = &self.inner;
         let actions = inner.actions.schemas().into_iter();
-        Ok(Response::new(wire::GetProviderSchemaResponse {
+        wire::GetProviderSchemaResponse {
             provider: Some(inner.schema.to_wire()),
             resource_schemas: inner.resources.schemas(),
             data_source_schemas: inner.data_sources.schemas(),
@@ -112,7 +106,22 @@ impl<P: Provider> wire::provider_server::Provider for ProviderService<P> {
                 ..Default::default()
             }),
             ..Default::default()
-        }))
+        }
+    }
+
+    /// Everything that the provider offers.
+    pub(crate) fn description(&self) -> (wire::GetProviderSchemaResponse, wire::GetResourceIdentitySchemasResponse) {
+        (self.schemas(), self.identity_schemas())
+    }
+}
+
+#[tonic::async_trait]
+impl<P: Provider> wire::provider_server::Provider for ProviderService<P> {
+    async fn get_provider_schema(
+        &self,
+        _: Request<wire::GetProviderSchemaRequest>,
+    ) -> Reply<wire::GetProviderSchemaResponse> {
+        Ok(Response::new(self.schemas()))
     }
 
     // OpenTofu asks even though the schema lists them.
