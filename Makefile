@@ -39,8 +39,10 @@ lint: ## format, clippy, licences and advisories
 audit: ## known vulnerabilities in what we build with (needs the public advisory database)
 	@cargo deny --locked check --hide-inclusion-graph advisories
 
-docs: ## make the generated pages anew
+docs: ## make generated files anew; BREAKING=1 where the provider's schema may break its users
 	@cargo run --locked -q -p vmetal-lifecycle --example lifecycle-page > docs/lifecycle.md
+	@cargo build --locked -q --workspace --example reference
+	@"$(CARGO_TARGET_DIR)/debug/examples/reference" $(if $(BREAKING),--breaking)
 
 test-fast: ## the inner loop: unit and property tests
 	@cargo test --locked --workspace --lib --bins

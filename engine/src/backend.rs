@@ -3,6 +3,7 @@
 
 mod action;
 mod admission;
+mod preview;
 mod reading;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,9 @@ use vmetal_api::{
 };
 use vmetal_lifecycle::Note;
 use vmetal_model::tenant_cluster::TenantClusterStatus;
-use vmetal_model::{HostAction, HostStatus, ImageStatus, Kind, NodeTypeStatus, TenantNodeStatus, Uid};
+use vmetal_model::{
+    Decision, HostAction, HostStatus, ImageStatus, Kind, NodeTypeStatus, TenantNodeSpec, TenantNodeStatus, Uid,
+};
 use vmetal_store::CommitError;
 
 use self::admission::{Find, Rules};
@@ -122,6 +125,10 @@ impl Backend for ApiBackend {
         action: &HostAction,
     ) -> Result<AnyObject, BackendError> {
         self.0.act_on_host(caller, name, uid, action).await
+    }
+
+    async fn preview_placement(&self, spec: &TenantNodeSpec, count: u32) -> Result<Vec<Decision>, BackendError> {
+        self.0.preview_placement(spec, count)
     }
 
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {

@@ -24,11 +24,18 @@ mod inventory;
 mod kind;
 mod look;
 mod managed;
+mod node_pool;
 mod node_type;
 mod provider;
 mod tenant_cluster;
 mod tenant_node;
 mod timeouts;
 mod wait;
+mod wish;
 
 pub use provider::{ADDRESS, Engine, Vmetal};
+
+/// What the provider offers, as `terraform providers schema -json` prints it.
+pub fn description() -> serde_json::Value {
+    tfplugin::describe::describe(Vmetal::new(), ADDRESS)
+}

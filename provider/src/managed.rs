@@ -31,9 +31,9 @@ use crate::{
 };
 
 /// The annotation that marks an object whose create has not come to its end.
-const CLAIM: &str = "vmetal.io/terraform-claim";
+pub(crate) const CLAIM: &str = "vmetal.io/terraform-claim";
 /// The private note that an apply is not finished.
-const WAITING: &str = "waiting";
+pub(crate) const WAITING: &str = "waiting";
 /// How often a change is tried again when somebody else changes the object at the same time.
 const TRIES: usize = 5;
 
@@ -54,20 +54,28 @@ impl<K: Kind> Managed<K> {
 
     async fn make(ctx: &Ctx<Engine>, request: &ApplyRequest) -> Result<Outcome, Diagnostics> {
         let client = ctx.client()?.client()?;
-        let name = name_of(&request.planned);
         let timeouts = K::TIMEOUTS.with(request.planned.attr("timeouts"));
-        let mut apply = Self::to_apply(&request.planned, &request.config)?;
+        let apply = Self::to_apply(&request.planned, &request.config)?;
+        let object = Self::declare(ctx, client, apply, timeouts.create).await?;
+        let private = Private::default();
+        Ok(Self::finish(ctx, client, object, request.planned.clone(), private, timeouts.create, Step::Create).await)
+    }
+
+    /// Makes a new object, stamped, or finds the one that an apply of the same declaration made before it was cut off.
+    pub(crate) async fn declare(
+        ctx: &Ctx<Engine>,
+        client: &Client,
+        mut apply: Apply,
+        within: Duration,
+    ) -> Result<K::Object, Diagnostics> {
+        let name = apply.name.clone();
         let claim = claim(&apply);
         apply.annotations.insert(CLAIM.to_owned(), claim.clone());
         apply.precondition = Precondition::MustNotExist;
         let doing = format!("creating {}", title::<K>(&name));
-        let mut object: Option<K::Object> = None;
         for _ in 0..TRIES {
             match client.apply_as::<K::Object>(apply.clone()).await {
-                Ok(made) => {
-                    object = Some(made);
-                    break;
-                }
+                Ok(made) => return Ok(made),
                 Err(ApiError::AlreadyExists { .. }) => {}
                 Err(error) => return Err(refused::<K>(&doing, error)),
             }
@@ -77,24 +85,20 @@ impl<K: Kind> Managed<K> {
             let found = &existing.object().metadata;
             if found.deleted.is_some() {
                 ctx.progress(&format!("{} of the same name is still being removed; waiting", title::<K>(&name)));
-                Self::removed(ctx, client, &name, &found.uid, timeouts.create).await?;
+                Self::removed(ctx, client, &name, &found.uid, within).await?;
             } else if found.annotations.get(CLAIM) == Some(&claim) {
                 ctx.progress(&format!("{} was made by an apply that was cut off; going on with it", title::<K>(&name)));
                 let again = Apply { precondition: Precondition::Uid(found.uid.clone()), ..apply.clone() };
-                object = Some(client.apply_as(again).await.map_err(|e| refused::<K>(&doing, e))?);
-                break;
+                return client.apply_as(again).await.map_err(|e| refused::<K>(&doing, e));
             } else {
                 return Err(exists::<K>(&name, &found.uid.0).into());
             }
         }
-        let object = object.ok_or_else(|| {
-            Diagnostic::error(
-                format!("The {} cannot be created", title::<K>(&name)),
-                "Somebody else keeps creating and deleting an object of this name. Agree on who owns it, then apply again.",
-            )
-        })?;
-        let private = Private::default();
-        Ok(Self::finish(ctx, client, object, request.planned.clone(), private, timeouts.create, Step::Create).await)
+        Err(Diagnostic::error(
+            format!("The {} cannot be created", title::<K>(&name)),
+            "Somebody else keeps creating and deleting an object of this name. Agree on who owns it, then apply again.",
+        )
+        .into())
     }
 
     async fn change(ctx: &Ctx<Engine>, request: &ApplyRequest) -> Result<Outcome, Diagnostics> {
@@ -181,7 +185,10 @@ impl<K: Kind> Managed<K> {
                 "It disappeared while Terraform waited for it. Apply again to create it anew.",
             )),
             Ended::Stuck(object, failure) => {
-                let detail = circumstances::<K>(client, &object, Some(&failure)).await;
+                let mut detail = circumstances::<K>(client, &object, Some(&failure)).await;
+                if step == Step::Create {
+                    detail.push_str(&tainted::<K>());
+                }
                 Outcome::new(state_of(&object), private).with(Diagnostic::error(format!("The {title} failed"), detail))
             }
             Ended::Cancelled(last) => {
@@ -216,7 +223,7 @@ impl<K: Kind> Managed<K> {
 
     /// The create has come to its end: from now on the object can only be had by import. Not so when Terraform is gone:
     /// then nobody will store what was made, and the next create must find it.
-    async fn release_claim(ctx: &Ctx<Engine>, client: &Client, name: &str, uid: &Uid) {
+    pub(crate) async fn release_claim(ctx: &Ctx<Engine>, client: &Client, name: &str, uid: &Uid) {
         if ctx.is_abandoned() {
             return;
         }
@@ -459,6 +466,15 @@ fn name_of(value: &Value) -> String {
 
 fn uid_of(state: &Value) -> Uid {
     Uid(state.attr("id").as_str().unwrap_or_default().to_owned())
+}
+
+/// What Terraform makes of a create that failed, and how not to lose what the engine has gone on with.
+fn tainted<K: Kind>() -> String {
+    format!(
+        "\n\nTerraform marks the resource as tainted: the next apply destroys it and begins anew. If the cause is mended and \
+         the engine has gone on with this one, keep it: terraform untaint {}.<name>",
+        K::TYPE
+    )
 }
 
 fn wait_for<K: Kind>(state: &Value) -> String {

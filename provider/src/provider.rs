@@ -12,6 +12,7 @@ use crate::{
     image::Images,
     look::{All, One},
     managed::Managed,
+    node_pool::NodePools,
     node_type::NodeTypes,
     tenant_cluster::TenantClusters,
     tenant_node::TenantNodes,
@@ -116,6 +117,7 @@ impl Provider for Vmetal {
             Managed::<Hosts>::register(),
             Managed::<NodeTypes>::register(),
             Managed::<TenantNodes>::register(),
+            NodePools::register(),
             Managed::<TenantClusters>::register(),
             Managed::<Images>::register(),
         ]

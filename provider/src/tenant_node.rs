@@ -4,24 +4,18 @@ use std::time::Duration;
 
 use tfplugin::{
     Attribute, Diagnostic, Diagnostics, Path, Schema, Type, Value,
-    plan::Plan,
+    plan::{Change, Plan},
     schema::{Nesting, Usage, Validator},
 };
-use vmetal_api::{Secret, Secrets};
-use vmetal_model::{
-    Cause, Failure, Operator, Quantity, Requirement, TenantNode, TenantNodePhase, TenantNodeSpec,
-    tenant_node::{DrainSpec, DrainTimeout},
-};
+use vmetal_api::Secrets;
+use vmetal_model::{Candidate, Cause, Decision, Failure, GroupSpec, Lack, TenantNode, TenantNodePhase, TenantNodeSpec};
 
 use crate::{
-    convert::{
-        duration, equal, id_attribute, labels_attribute, last_error_attribute, name_attribute, refresh, resources,
-        resources_value, same_resources, same_taints, string_list, string_map, taints, taints_attribute, taints_value,
-        text, values_parse,
-    },
+    convert::{equal, id_attribute, last_error_attribute, name_attribute, refresh, text},
     explain::span,
     kind::{Declaration, Kind, Verdict},
     timeouts::Timeouts,
+    wish,
 };
 
 /// `vmetal_tenant_node`.
@@ -35,90 +29,64 @@ const NO_TYPE_GRACE: Duration = Duration::from_secs(20);
 /// must stand before it is believed: what is missing may be on its way in the same apply.
 const DECLARATION_GRACE: Duration = Duration::from_secs(60);
 
-const OPERATORS: [(&str, Operator); 6] = [
-    ("In", Operator::In),
-    ("NotIn", Operator::NotIn),
-    ("Exists", Operator::Exists),
-    ("DoesNotExist", Operator::DoesNotExist),
-    ("Gt", Operator::Gt),
-    ("Lt", Operator::Lt),
-];
-
-fn requirements_attribute() -> Attribute {
-    let requirement = [
-        ("key", Attribute::required(Type::String).describe("The label.")),
+fn group_attribute() -> Attribute {
+    let group = [
+        ("name", Attribute::required(Type::String).describe("Name of the group within the cluster.")),
         (
-            "operator",
-            Attribute::required(Type::String)
-                .validate(Validator::one_of(&["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]))
-                .describe("`In`, `NotIn`, `Exists`, `DoesNotExist`, `Gt` or `Lt`."),
+            "size",
+            Attribute::required(Type::Number)
+                .validate(Validator::integer(1, i64::from(GroupSpec::LARGEST)))
+                .describe("How many members there must be before any of them gets a host. All members give the same."),
         ),
         (
-            "values",
-            Attribute::optional(Type::list(Type::String))
-                .describe("One or more for `In` and `NotIn`, none for `Exists` and `DoesNotExist`, one integer for `Gt` and `Lt`."),
+            "same",
+            Attribute::optional(Type::String)
+                .describe("A label whose value must be the same on the hosts of all members, such as `rack`."),
         ),
     ];
-    Attribute::nested(Nesting::List, Usage::Optional, requirement)
-        .requires_replace()
-        .describe("Conditions on the labels of node types.")
+    Attribute::nested(Nesting::Single, Usage::Optional, group).requires_replace().describe(
+        "Tenant nodes of one cluster that name the same group get their hosts together: all of them in one step, or none. \
+         `vmetal_node_pool` declares such a group as one resource.",
+    )
 }
 
-fn drain_attribute() -> Attribute {
-    let drain = [
-        (
-            "timeout",
-            Attribute::optional(Type::String)
-                .semantic_equality(same_span)
-                .validate(Validator::string("Invalid duration", |text| duration(text).map(drop)))
-                .describe("How long pods may take to go, such as `30m` (default)."),
-        ),
-        (
-            "on_timeout",
-            Attribute::optional(Type::String)
-                .validate(Validator::one_of(&["wait", "force"]))
-                .describe("Then: `wait` (default; disruption budgets are the tenant's word) or `force`."),
-        ),
-    ];
-    Attribute::nested(Nesting::Single, Usage::Optional, drain)
-        .describe("How the node is emptied before it is released.")
+fn group(value: &Value) -> Option<GroupSpec> {
+    let size = value.attr("size").as_i64().and_then(|size| u32::try_from(size).ok());
+    Some(GroupSpec { name: text(value.attr("name"))?, size: size?, same: text(value.attr("same")) })
 }
 
-fn same_span(a: &Value, b: &Value) -> bool {
-    match (a.as_str().map(duration), b.as_str().map(duration)) {
-        (Some(Ok(a)), Some(Ok(b))) => a == b,
-        _ => a == b,
-    }
-}
-
-/// Lists of requirements as Terraform has them. No values are an absent list.
-fn requirements_value(requirements: &[Requirement]) -> Value {
-    let one = |requirement: &Requirement| {
-        let operator = OPERATORS.into_iter().find(|(_, o)| *o == requirement.operator).map(|(name, _)| name);
-        let values = (!requirement.values.is_empty()).then(|| requirement.values.clone());
+fn group_value(group: Option<&GroupSpec>) -> Value {
+    group.map_or(Value::Null, |group| {
         Value::object([
-            ("key", Value::from(requirement.key.clone())),
-            ("operator", operator.into()),
-            ("values", values.into()),
+            ("name", Value::from(group.name.clone())),
+            ("size", u64::from(group.size).into()),
+            ("same", group.same.clone().into()),
         ])
-    };
-    Value::List(requirements.iter().map(one).collect())
+    })
 }
 
-fn requirements(value: &Value) -> Vec<Requirement> {
-    let one = |item: &Value| {
-        let operator = OPERATORS.into_iter().find(|(name, _)| item.attr("operator").as_str() == Some(name));
-        Some(Requirement {
-            key: text(item.attr("key"))?,
-            operator: operator?.1,
-            values: string_list(item.attr("values")),
-        })
-    };
-    value.as_list().unwrap_or_default().iter().filter_map(one).collect()
-}
+/// How many resources Terraform makes at the same time unless it is told otherwise.
+const PARALLELISM: u32 = 10;
 
-fn same_requirements(a: &Value, b: &Value) -> bool {
-    requirements(a) == requirements(b)
+/// A group can only come together when all its members are declared, and Terraform declares no more of them while the
+/// first ones wait.
+fn crowded(plan: &Plan) -> Diagnostics {
+    let waits = plan.planned.attr("wait_for").as_str() != Some("none");
+    let large = group(plan.planned.attr("group")).filter(|group| group.size > PARALLELISM);
+    match large.filter(|_| waits && plan.change() == Change::Create) {
+        Some(group) => Diagnostic::warning(
+            format!("Group {} needs more than Terraform's usual parallelism", group.name),
+            format!(
+                "No member gets a host before all {0} are declared, and each waits for its own. Terraform makes {PARALLELISM} \
+                 resources at a time unless told otherwise: use vmetal_node_pool, set wait_for = \"none\", or run terraform \
+                 apply -parallelism={0}.",
+                group.size
+            ),
+        )
+        .at(Path::attr("group"))
+        .into(),
+        None => Diagnostics::new(),
+    }
 }
 
 impl Kind for TenantNodes {
@@ -130,108 +98,47 @@ impl Kind for TenantNodes {
     const WAIT_FOR: Option<&'static str> = Some("ready");
 
     fn schema() -> Schema {
+        let own = [
+            ("id", id_attribute()),
+            ("name", name_attribute("tenant node")),
+            ("group", group_attribute()),
+            (
+                "wait_for",
+                Attribute::optional(Type::String)
+                    .default("ready")
+                    .validate(Validator::one_of(&["ready", "scheduled", "none"]))
+                    .describe(
+                        "What an apply waits for: `ready` (the Node is Ready; default), `scheduled` (a host is chosen) or \
+                         `none`.",
+                    ),
+            ),
+            ("timeouts", Self::TIMEOUTS.attribute()),
+            ("phase", Attribute::computed(Type::String).describe("How far the node is.")),
+            ("host", Attribute::computed(Type::String).describe("The chosen host.")),
+            ("node_name", Attribute::computed(Type::String).describe("Name of the Node in the tenant's cluster.")),
+            ("provider_id", Attribute::computed(Type::String).describe("The Node's provider id.")),
+            ("chosen_node_type", Attribute::computed(Type::String).describe("The chosen node type.")),
+            ("cost", Attribute::computed(Type::Number).describe("The chosen node type's cost.")),
+            (
+                "decision_reason",
+                Attribute::computed(Type::String).describe("Why this type and host were chosen, or why none was."),
+            ),
+            ("last_error", last_error_attribute()),
+        ];
         Schema::new(
             "One node of a tenant's cluster, on a server of its own: a host is chosen, installed, joined, and given back \
              erased when the resource is destroyed.",
-            [
-                ("id", id_attribute()),
-                ("name", name_attribute("tenant node")),
-                (
-                    "cluster",
-                    Attribute::required(Type::String).requires_replace().describe("Name of the tenant cluster to join."),
-                ),
-                (
-                    "node_type",
-                    Attribute::optional(Type::String)
-                        .requires_replace()
-                        .describe("Name of the node type; the cheapest that fits when not set (see `chosen_node_type`)."),
-                ),
-                ("requirements", requirements_attribute()),
-                (
-                    "resources",
-                    Attribute::optional(Type::map(Type::String))
-                        .requires_replace()
-                        .semantic_equality(same_resources)
-                        .validate(values_parse::<Quantity>("Invalid quantity"))
-                        .describe("What the node must at least offer, in Kubernetes' notation."),
-                ),
-                (
-                    "image",
-                    Attribute::optional(Type::String)
-                        .requires_replace()
-                        .describe("Name of the image to install; the node type's when not set."),
-                ),
-                ("labels", labels_attribute("Labels for the Node.").requires_replace()),
-                ("taints", taints_attribute("Taints for the Node.").requires_replace()),
-                (
-                    "user_data_wo",
-                    Attribute::optional(Type::String).write_only().describe(
-                        "Cloud-init user data of your own. Write-only: it reaches the engine and is kept neither in plans \
-                         nor in the state. Change `user_data_wo_version` together with it.",
-                    ),
-                ),
-                (
-                    "user_data_wo_version",
-                    Attribute::optional(Type::String)
-                        .requires_replace()
-                        .describe("Any text or number; changing it installs the node anew with the present user data."),
-                ),
-                ("drain", drain_attribute()),
-                (
-                    "wait_for",
-                    Attribute::optional(Type::String)
-                        .default("ready")
-                        .validate(Validator::one_of(&["ready", "scheduled", "none"]))
-                        .describe(
-                            "What an apply waits for: `ready` (the Node is Ready; default), `scheduled` (a host is chosen) or \
-                             `none`.",
-                        ),
-                ),
-                ("timeouts", Self::TIMEOUTS.attribute()),
-                ("phase", Attribute::computed(Type::String).describe("How far the node is.")),
-                ("host", Attribute::computed(Type::String).describe("The chosen host.")),
-                ("node_name", Attribute::computed(Type::String).describe("Name of the Node in the tenant's cluster.")),
-                ("provider_id", Attribute::computed(Type::String).describe("The Node's provider id.")),
-                ("chosen_node_type", Attribute::computed(Type::String).describe("The chosen node type.")),
-                ("cost", Attribute::computed(Type::Number).describe("The chosen node type's cost.")),
-                (
-                    "decision_reason",
-                    Attribute::computed(Type::String).describe("Why this type and host were chosen, or why none was."),
-                ),
-                ("last_error", last_error_attribute()),
-            ],
+            own.into_iter().chain(wish::attributes()),
         )
     }
 
     fn declare(planned: &Value) -> Result<Declaration<TenantNodeSpec>, Diagnostic> {
-        let drain = planned.attr("drain");
-        let default = DrainSpec::default();
-        let timeout = drain.attr("timeout").as_str().and_then(|text| duration(text).ok());
-        let spec = TenantNodeSpec {
-            cluster: text(planned.attr("cluster")).unwrap_or_default(),
-            node_type: text(planned.attr("node_type")),
-            requirements: requirements(planned.attr("requirements")),
-            resources: resources(planned.attr("resources"), &Path::attr("resources"))?,
-            image: text(planned.attr("image")),
-            labels: string_map(planned.attr("labels")),
-            taints: taints(planned.attr("taints"), &Path::attr("taints"))?,
-            user_data_version: text(planned.attr("user_data_wo_version")).unwrap_or_default(),
-            drain: DrainSpec {
-                timeout_seconds: timeout
-                    .map_or(default.timeout_seconds, |span| u32::try_from(span.as_secs()).unwrap_or(u32::MAX)),
-                on_timeout: match drain.attr("on_timeout").as_str() {
-                    Some("force") => DrainTimeout::Force,
-                    _ => DrainTimeout::Wait,
-                },
-            },
-            group: None,
-        };
+        let spec = TenantNodeSpec { group: group(planned.attr("group")), ..wish::spec(planned)? };
         Ok(Declaration { spec, labels: Default::default() })
     }
 
     fn secrets(config: &Value) -> Secrets {
-        let data = text(config.attr("user_data_wo"));
-        data.into_iter().map(|data| ("user_data".to_owned(), Secret::new(data))).collect()
+        wish::secrets(config)
     }
 
     fn observe(state: &mut Value, node: &TenantNode) {
@@ -248,28 +155,8 @@ impl Kind for TenantNodes {
     }
 
     fn recall(state: &mut Value, node: &TenantNode) {
-        let spec = &node.spec;
-        refresh(state, "cluster", spec.cluster.clone(), equal);
-        refresh(state, "node_type", spec.node_type.clone(), equal);
-        refresh(state, "requirements", requirements_value(&spec.requirements), same_requirements);
-        refresh(state, "resources", resources_value(&spec.resources), same_resources);
-        refresh(state, "image", spec.image.clone(), equal);
-        refresh(state, "labels", spec.labels.clone(), equal);
-        refresh(state, "taints", taints_value(&spec.taints), same_taints);
-        refresh(state, "user_data_wo_version", spec.user_data_version.clone(), equal);
-        let default = DrainSpec::default();
-        if !(spec.drain == default && state.attr("drain").is_null()) {
-            let mut drain = state.attr("drain").clone();
-            let unset = |drain: &Value, name: &str, is_default: bool| is_default && drain.attr(name).is_null();
-            if !unset(&drain, "timeout", spec.drain.timeout_seconds == default.timeout_seconds) {
-                refresh(&mut drain, "timeout", format!("{}s", spec.drain.timeout_seconds), same_span);
-            }
-            if !unset(&drain, "on_timeout", spec.drain.on_timeout == default.on_timeout) {
-                let then = if spec.drain.on_timeout == DrainTimeout::Force { "force" } else { "wait" };
-                refresh(&mut drain, "on_timeout", then, equal);
-            }
-            state.set("drain", drain);
-        }
+        wish::recall(state, &node.spec);
+        refresh(state, "group", group_value(node.spec.group.as_ref()), equal);
     }
 
     fn judge(node: &TenantNode, wait_for: &str) -> Verdict {
@@ -308,7 +195,7 @@ impl Kind for TenantNodes {
 
     fn warn(plan: &Plan) -> Diagnostics {
         if plan.replace.is_empty() {
-            return Diagnostics::new();
+            return crowded(plan);
         }
         let why: Vec<_> = plan.replace.iter().map(Path::to_string).collect();
         wiped(&plan.prior, &format!("A change of {} installs the node anew.", why.join(", ")))
@@ -327,12 +214,7 @@ impl Kind for TenantNodes {
     }
 
     fn attribute_of(field: &str) -> Option<&'static str> {
-        match field {
-            "user_data" => Some("user_data_wo"),
-            "user_data_version" => Some("user_data_wo_version"),
-            "drain.timeout_seconds" => Some("drain.timeout"),
-            _ => None,
-        }
+        wish::attribute_of(field)
     }
 }
 
@@ -361,20 +243,24 @@ fn doubt(node: &TenantNode) -> Option<Verdict> {
     declared_wrong.then(|| Verdict::Doubtful(failure.clone(), DECLARATION_GRACE))
 }
 
+/// The candidates of a decision that no node type fits, and that waiting alone will not change; `None` where a type fits, or
+/// lacks a free host only.
+pub(crate) fn unsatisfiable(decision: &Decision) -> Option<String> {
+    let hopeful = |candidate: &Candidate| candidate.feasible || candidate.lacks == Some(Lack::FreeHost);
+    if decision.node_types.iter().any(hopeful) {
+        return None;
+    }
+    let one = |candidate: &Candidate| format!("- node type {}: {}", candidate.name, candidate.reason);
+    let candidates: Vec<_> = decision.node_types.iter().map(one).collect();
+    Some(if candidates.is_empty() { "There are no node types.".to_owned() } else { candidates.join("\n") })
+}
+
 /// The engine's decision that no node type fits, with every candidate and what it lacks. `None` while a type fits and only
 /// a free host is missing: that is worth waiting for.
 fn no_type(node: &TenantNode) -> Option<Failure> {
     let failure = node.status.failure.as_ref().filter(|failure| failure.cause == Cause::NoCandidate)?;
     let decision = node.status.decision.as_ref()?;
-    if decision.node_types.iter().any(|candidate| candidate.feasible) {
-        return None;
-    }
-    let candidates: Vec<_> = decision
-        .node_types
-        .iter()
-        .map(|candidate| format!("- node type {}: {}", candidate.name, candidate.reason))
-        .collect();
-    let listed = if candidates.is_empty() { "There are no node types.".to_owned() } else { candidates.join("\n") };
+    let listed = unsatisfiable(decision)?;
     Some(Failure {
         cause: failure.cause,
         message: format!("no node type fits (unchanged for {}):\n{listed}", span(NO_TYPE_GRACE)),
@@ -386,14 +272,19 @@ fn no_type(node: &TenantNode) -> Option<Failure> {
 
 #[cfg(test)]
 mod tests {
-    use vmetal_model::{Candidate, Decision, Metadata, Object, TenantNodeStatus, Timestamp, Uid};
+    use vmetal_model::{Metadata, Object, TenantNodeStatus, Timestamp, Uid};
 
     use super::*;
 
-    fn node(phase: TenantNodePhase, failure: Option<Cause>, feasible: &[bool]) -> TenantNode {
+    fn node(phase: TenantNodePhase, failure: Option<Cause>, types: &[Option<Lack>]) -> TenantNode {
         let now = Timestamp::UNIX_EPOCH;
-        let candidate =
-            |feasible: &bool| Candidate { name: "t".into(), value: None, feasible: *feasible, reason: "r".into() };
+        let candidate = |lacks: &Option<Lack>| Candidate {
+            name: "t".into(),
+            value: None,
+            feasible: lacks.is_none(),
+            reason: "r".into(),
+            lacks: *lacks,
+        };
         let mut status = TenantNodeStatus::new(now);
         status.phase = phase;
         status.failure = failure.map(|cause| Failure { cause, message: "m".into(), advice: "a".into(), at: now });
@@ -402,7 +293,7 @@ mod tests {
             host: None,
             cost: None,
             reason: "no host".into(),
-            node_types: feasible.iter().map(candidate).collect(),
+            node_types: types.iter().map(candidate).collect(),
             hosts: Vec::new(),
             policies: Vec::new(),
             input_digest: String::new(),
@@ -426,14 +317,19 @@ mod tests {
         use TenantNodePhase as Phase;
         let judge = |node: &TenantNode| TenantNodes::judge(node, "ready");
         let no_candidate = Some(Cause::NoCandidate);
-        assert!(matches!(judge(&node(Phase::Pending, no_candidate, &[false, true])), Verdict::Going(_)));
-        assert!(matches!(judge(&node(Phase::Pending, no_candidate, &[false])), Verdict::Doubtful(_, NO_TYPE_GRACE)));
+        let (fit, host) = (Some(Lack::Fit), Some(Lack::FreeHost));
+        assert!(matches!(judge(&node(Phase::Pending, no_candidate, &[fit, None])), Verdict::Going(_)));
+        assert!(
+            matches!(judge(&node(Phase::Pending, no_candidate, &[fit, host])), Verdict::Going(_)),
+            "all hosts are taken"
+        );
+        assert!(matches!(judge(&node(Phase::Pending, no_candidate, &[fit])), Verdict::Doubtful(_, NO_TYPE_GRACE)));
         assert!(matches!(judge(&node(Phase::Pending, no_candidate, &[])), Verdict::Doubtful(..)));
-        let missing = node(Phase::Scheduled, Some(Cause::MissingReference), &[true]);
+        let missing = node(Phase::Scheduled, Some(Cause::MissingReference), &[None]);
         assert!(matches!(judge(&missing), Verdict::Doubtful(_, DECLARATION_GRACE)));
-        let away = node(Phase::Scheduled, Some(Cause::TenantUnreachable), &[true]);
+        let away = node(Phase::Scheduled, Some(Cause::TenantUnreachable), &[None]);
         assert!(matches!(judge(&away), Verdict::Going(_)), "a cluster that is away may come back");
-        assert!(matches!(judge(&node(Phase::Failed, Some(Cause::Join), &[true])), Verdict::Stuck(_)));
+        assert!(matches!(judge(&node(Phase::Failed, Some(Cause::Join), &[None])), Verdict::Stuck(_)));
         assert_eq!(TenantNodes::judge(&node(Phase::Provisioning, None, &[]), "scheduled"), Verdict::Done);
     }
 }

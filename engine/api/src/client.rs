@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Response, Status};
-use vmetal_model::{HostAction, Kind, Uid};
+use vmetal_model::{Decision, HostAction, Kind, TenantNodeSpec, Uid};
 
-use crate::convert::Malformed;
+use crate::convert::{self, Malformed};
 use crate::error::ApiError;
 use crate::proto;
 use crate::proto::vmetal_client::VmetalClient;
@@ -221,6 +221,20 @@ impl Client {
         let request = proto::ActOnHostRequest { name: name.to_owned(), uid, action_json };
         let answer = self.call(request, |mut rpc, request| async move { rpc.act_on_host(request).await }).await?;
         self.object(answer)
+    }
+
+    /// What would be decided now for `count` tenant nodes like this one, each as if those before it had their hosts. Nothing
+    /// is reserved.
+    ///
+    /// # Errors
+    /// [`ApiError`]; that nothing fits is none.
+    pub async fn preview_placement(&self, spec: &TenantNodeSpec, count: u32) -> Result<Vec<Decision>, ApiError> {
+        // Plain data with string keys: it always serialises.
+        let spec_json = serde_json::to_vec(spec).unwrap_or_default();
+        let request = proto::PreviewPlacementRequest { spec_json, count };
+        let answer = self.call(request, |mut rpc, request| async move { rpc.preview_placement(request).await }).await?;
+        let decisions = answer.decision_json.iter().map(|json| convert::decision(json));
+        decisions.collect::<Result<_, _>>().map_err(incompatible)
     }
 
     /// The present state, a bookmark, then every change in order, until the connection breaks (the last item is then an

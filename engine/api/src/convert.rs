@@ -29,6 +29,14 @@ pub(crate) fn action(json: &[u8]) -> Result<vmetal_model::HostAction, Malformed>
     serde_json::from_slice(json).map_err(|error| Malformed(format!("the order does not read as one: {error}")))
 }
 
+pub(crate) fn wish(json: &[u8]) -> Result<vmetal_model::TenantNodeSpec, Malformed> {
+    serde_json::from_slice(json).map_err(|error| Malformed(format!("the tenant node does not read as one: {error}")))
+}
+
+pub(crate) fn decision(json: &[u8]) -> Result<vmetal_model::Decision, Malformed> {
+    serde_json::from_slice(json).map_err(|error| Malformed(format!("a decision does not read as one: {error}")))
+}
+
 fn optional_kind(text: &str) -> Result<Option<Kind>, Malformed> {
     if text.is_empty() { Ok(None) } else { kind(text).map(Some) }
 }

@@ -19,7 +19,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
-use vmetal_model::{HostAction, Kind, Uid};
+use vmetal_model::{Decision, HostAction, Kind, TenantNodeSpec, Uid};
 
 use crate::convert;
 use crate::error::BackendError;
@@ -89,6 +89,17 @@ pub trait Backend: Send + Sync + 'static {
         uid: Option<&Uid>,
         action: &HostAction,
     ) -> impl Future<Output = Result<AnyObject, BackendError>> + Send;
+
+    /// What would be decided now for `count` tenant nodes like this one, each as if those before it had their hosts.
+    /// Computes only.
+    ///
+    /// # Errors
+    /// [`BackendError::Invalid`] for a declaration that would be refused, and the general ones; that nothing fits is none.
+    fn preview_placement(
+        &self,
+        spec: &TenantNodeSpec,
+        count: u32,
+    ) -> impl Future<Output = Result<Vec<Decision>, BackendError>> + Send;
 
     /// The present state, a bookmark, then every change in order. An item that is an error ends the stream.
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>>;
@@ -374,6 +385,19 @@ impl<B: Backend> Vmetal for Service<B> {
             backend.act_on_host(&caller, &request.name, uid.as_ref(), &action).await
         });
         answer(acted.await, |object| (&object).into())
+    }
+
+    async fn preview_placement(
+        &self,
+        request: Request<proto::PreviewPlacementRequest>,
+    ) -> Result<Response<proto::PreviewPlacementResponse>, Status> {
+        let request = request.into_inner();
+        let spec = convert::wish(&request.spec_json).map_err(malformed)?;
+        let decided = self.backend.preview_placement(&spec, request.count.max(1)).await;
+        answer(decided, |decisions| proto::PreviewPlacementResponse {
+            // Plain data with string keys: it always serialises.
+            decision_json: decisions.iter().map(|one| serde_json::to_vec(one).unwrap_or_default()).collect(),
+        })
     }
 
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

@@ -16,7 +16,8 @@ use vmetal_api::{
     WatchQuery, client, serve, token,
 };
 use vmetal_model::{
-    Event, FieldError, HostAction, Kind, Metadata, NodeType, Severity, Timestamp, Uid, node_type::NodeTypeSpec,
+    Decision, Event, FieldError, HostAction, Kind, Metadata, NodeType, Severity, TenantNodeSpec, Timestamp, Uid,
+    node_type::NodeTypeSpec,
 };
 
 const TOKEN: &str = "vmt_test";
@@ -131,6 +132,25 @@ impl Backend for Memory {
         let mut object = self.get(Kind::Host, name).await?;
         object.status = serde_json::json!({ "by": &*caller.token, "uid": uid, "action": action });
         Ok(object)
+    }
+
+    async fn preview_placement(&self, spec: &TenantNodeSpec, count: u32) -> Result<Vec<Decision>, BackendError> {
+        if spec.cluster.is_empty() {
+            let errors = vec![FieldError::new("spec.cluster", "is empty")];
+            return Err(BackendError::Invalid { errors });
+        }
+        let decision = |number: u32| Decision {
+            node_type: spec.node_type.clone(),
+            host: Some(format!("h{number}")),
+            cost: Some(7),
+            reason: "it fits".into(),
+            node_types: Vec::new(),
+            hosts: Vec::new(),
+            policies: Vec::new(),
+            input_digest: String::new(),
+            at: Timestamp::UNIX_EPOCH,
+        };
+        Ok((0..count).map(decision).collect())
     }
 
     async fn delete(&self, _: &Caller, kind: Kind, name: &str, _: Option<&Uid>) -> Result<AnyObject, BackendError> {
@@ -313,6 +333,23 @@ async fn an_order_carries_who_gave_it() {
     let refused = client.act_on_host("h1", None, &HostAction::Resume).await.unwrap_err();
     assert!(matches!(&refused, ApiError::Precondition { message, .. } if message == "it is not paused"), "{refused:?}");
     assert!(matches!(client.act_on_host("h2", None, &action).await, Err(ApiError::NotFound { .. })));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_preview_carries_a_decision_for_each() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let client = server.client();
+    let spec = TenantNodeSpec { cluster: "c".into(), node_type: Some("small".into()), ..Default::default() };
+    let hosts = async |count| -> Vec<_> {
+        let decisions = client.preview_placement(&spec, count).await.unwrap();
+        assert!(decisions.iter().all(|decision| decision.node_type.as_deref() == Some("small")));
+        decisions.into_iter().filter_map(|decision| decision.host).collect()
+    };
+    assert_eq!(hosts(2).await, ["h0", "h1"]);
+    assert_eq!(hosts(0).await, ["h0"], "none is one");
+    let refused = client.preview_placement(&TenantNodeSpec::default(), 1).await.unwrap_err();
+    assert!(matches!(&refused, ApiError::Invalid(errors) if errors[0].path == "spec.cluster"), "{refused:?}");
     server.stop().await;
 }
 

@@ -18,7 +18,7 @@ use vmetal_api::{
 };
 use vmetal_cli::CliError;
 use vmetal_cli::args::Cli;
-use vmetal_model::{Event, FieldError, HostAction, Kind, Metadata, Severity, Timestamp, Uid};
+use vmetal_model::{Decision, Event, FieldError, HostAction, Kind, Metadata, Severity, TenantNodeSpec, Timestamp, Uid};
 
 const TOKEN: &str = "vmt_test";
 
@@ -86,6 +86,10 @@ impl Backend for Engine {
         objects.insert((apply.kind, apply.name), object.clone());
         self.tell(&WatchItem::Changed(object.clone()));
         Ok(object)
+    }
+
+    async fn preview_placement(&self, _: &TenantNodeSpec, _: u32) -> Result<Vec<Decision>, BackendError> {
+        Ok(Vec::new())
     }
 
     async fn act_on_host(

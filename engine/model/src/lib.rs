@@ -45,7 +45,7 @@ pub use quantity::{Quantity, Resources};
 pub use requirement::{Operator, Requirement};
 pub use tenant_cluster::{TenantCluster, TenantClusterSpec, TenantClusterStatus};
 pub use tenant_node::{
-    Candidate, Decision, GroupSpec, Recourse, Taint, TaintEffect, TenantNode, TenantNodePhase, TenantNodeSpec,
+    Candidate, Decision, GroupSpec, Lack, Recourse, Taint, TaintEffect, TenantNode, TenantNodePhase, TenantNodeSpec,
     TenantNodeStatus, TriedHost,
 };
 pub use validate::{FieldError, Validate};

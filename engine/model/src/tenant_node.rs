@@ -342,4 +342,17 @@ pub struct Candidate {
     pub feasible: bool,
     /// Why it was chosen, could have been, or could not.
     pub reason: String,
+    /// Of a class that could not be chosen: what it would take. Absent for hosts, and in decisions of older releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<Lack>,
+}
+
+/// What keeps a class from being chosen, as far as whoever waits for it must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Lack {
+    /// A free host and nothing else: it has hosts, and waiting for one of them may help.
+    FreeHost,
+    /// Something that waiting does not bring: the claim, the class or the fleet has to change.
+    Fit,
 }

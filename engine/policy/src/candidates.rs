@@ -44,6 +44,7 @@ impl Rows<'_> {
             cost: None,
             reason,
             topic,
+            lacks: None,
         }
     }
 

@@ -51,6 +51,9 @@ pub struct Candidate {
     pub reason: String,
     /// The reason in a word or two; what summaries count. Empty for feasible candidates.
     pub topic: String,
+    /// Of a node type that could not be chosen: what it would take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<vmetal_model::Lack>,
 }
 
 /// The choice of a node type.

@@ -244,7 +244,9 @@ pub(crate) fn choose_type(
     let candidate = |row: usize| {
         let found = &rejections[row];
         let cost = costs.get(row).copied();
-        Candidate { cost, ..rows.candidate(row, names[row], found, chosen == Some(row)) }
+        let candidate = rows.candidate(row, names[row], found, chosen == Some(row));
+        let lacks = (!candidate.feasible).then(|| feasibility::lack(found));
+        Candidate { cost, lacks, ..candidate }
     };
     let candidates: Vec<Candidate> = (0..offers.len()).map(candidate).collect();
     let summary = candidates::summarise_types(&candidates, chosen);

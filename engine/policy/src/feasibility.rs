@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use vmetal_model::quantity::{CPU, MEMORY, ORDINARY};
-use vmetal_model::{HostPhase, Quantity, Requirement, Resources};
+use vmetal_model::{HostPhase, Lack, Quantity, Requirement, Resources};
 use vmetal_policy_sdk::gate;
 
 use crate::input::{ACCELERATORS, Hardware, HostRow, Offer, Wanted};
@@ -230,6 +230,15 @@ pub fn node_type(wanted: &Wanted, offer: &Offer) -> Vec<Rejection> {
         found.push(Rejection::NoCapacity { total: offer.total, free: offer.free, wanted: wanted.count, taken });
     }
     found
+}
+
+/// What a node type that was not chosen would take, where these are the rules that it fails (none, where the policy left it
+/// out by itself).
+pub(crate) fn lack(found: &[Rejection]) -> Lack {
+    match found {
+        [Rejection::NoCapacity { total: 1.., .. }] => Lack::FreeHost,
+        _ => Lack::Fit,
+    }
 }
 
 /// The resources of which a type has any and that not every node has.

@@ -54,6 +54,7 @@ pub(crate) fn shown(candidate: &Candidate) -> model::Candidate {
         value: candidate.cost.map(units).or(candidate.feasible.then_some(candidate.score)),
         feasible: candidate.feasible,
         reason: candidate.reason.clone(),
+        lacks: candidate.lacks,
     }
 }
 
@@ -85,7 +86,7 @@ pub(crate) fn unplaced(
             }
         };
         let name = fleet.table.symbols.text(fleet.table.cells.name[slot]).to_owned();
-        model::Candidate { name, value: None, feasible: false, reason }
+        model::Candidate { name, value: None, feasible: false, reason, lacks: None }
     };
     fleet.table.order.iter().take(keep).map(verdict).collect()
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vmetal_api::Backend;
-use vmetal_model::{Cause, GroupSpec, Kind, TenantNode, TenantNodePhase, TenantNodeSpec};
+use vmetal_model::{Cause, GroupSpec, Kind, Lack, TenantNode, TenantNodePhase, TenantNodeSpec};
 use vmetal_store::{AnyStore, SqliteOptions, StoreClock};
 use world::World;
 
@@ -72,6 +72,30 @@ async fn of_1000_claims_that_come_at_once_exactly_100_get_the_100_hosts_and_the_
             assert_eq!(node.status.failure.as_ref().unwrap().cause, Cause::NoCandidate);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_preview_says_what_would_be_decided_and_takes_nothing() {
+    let world = World::start(AnyStore::memory(StoreClock::system()), 1).await;
+    world.hosts_of(3, |_| "r1".into()).await;
+    let before = world.hosts();
+    let preview = |count| {
+        let backend = world.backend(0);
+        async move { backend.preview_placement(&spec(), count).await.unwrap() }
+    };
+    let decisions = preview(4).await;
+    let hosts: BTreeSet<_> = decisions.iter().filter_map(|decision| decision.host.clone()).collect();
+    assert_eq!((decisions.len(), hosts.len()), (4, 3), "each host once, and none for the fourth");
+    assert_eq!(decisions[3].node_types[0].lacks, Some(Lack::FreeHost));
+    assert_eq!((world.hosts(), world.nodes().len()), (before, 0), "nothing was written");
+    let promised = decisions[0].host.clone();
+    world::apply(&world.backend(0), "n", &spec()).await.unwrap();
+    world
+        .until("the claim to be decided on", |world| world.nodes().iter().all(|node| node.status.host.is_some()))
+        .await;
+    assert_eq!(world.nodes()[0].status.host, promised, "and it comes true");
+    let many = world.backend(0).preview_placement(&spec(), GroupSpec::LARGEST + 1).await.unwrap_err();
+    assert!(many.to_string().contains("too many"), "{many}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -20,8 +20,8 @@ use vmetal_api::{
 };
 use vmetal_model::{
     Candidate, Cause, Claim, ClaimState, Decision, Event, Failure, Host, HostPhase, HostStatus, Image, ImagePhase,
-    Inventory, Kind, Metadata, NodeType, Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeStatus,
-    Timestamp, Uid,
+    Inventory, Kind, Lack, Metadata, NodeType, Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec,
+    TenantNodeStatus, Timestamp, Uid,
 };
 
 /// The only token this engine knows.
@@ -95,6 +95,14 @@ impl World {
     /// How many objects were ever created.
     pub(crate) fn made(&self) -> usize {
         self.lock().made
+    }
+
+    /// Asks for an object's deletion, as somebody else might.
+    pub(crate) fn delete(&self, kind: Kind, name: &str) {
+        let mut inner = self.lock();
+        let mut found = inner.objects.get(&(kind, name.to_owned())).cloned().unwrap();
+        found.metadata.deleted.get_or_insert(Timestamp::now());
+        inner.store(found);
     }
 
     /// Removes an object as if it had never been.
@@ -340,31 +348,36 @@ impl Inner {
         self.put(&node, &format!("now {}", phase.as_str()));
     }
 
-    fn decide(&mut self, mut node: TenantNode) {
-        let fits = |node_type: &NodeType| {
-            let enough =
-                node.spec.resources.iter().all(|(k, v)| node_type.spec.resources.get(k).is_some_and(|have| have >= v));
-            enough && node.spec.node_type.as_ref().is_none_or(|name| *name == node_type.metadata.name)
-        };
-        let types = self.all::<NodeType>();
-        let candidate = |t: &NodeType| Candidate {
-            name: t.metadata.name.clone(),
-            value: i64::try_from(t.status.cost).ok(),
-            feasible: fits(t),
-            reason: if fits(t) { "fits".into() } else { "offers less cpu than asked for".into() },
-        };
-        let chosen = types.iter().filter(|t| fits(t)).min_by_key(|t| t.status.cost);
-        let free = chosen.and_then(|chosen| {
+    /// What is decided for a claim, as if these hosts were taken.
+    fn choice(&self, spec: &TenantNodeSpec, taken: &BTreeSet<String>) -> (Decision, Option<Host>) {
+        let free = |t: &NodeType| {
             let fits = |host: &Host| {
                 host.status.phase == HostPhase::Available
                     && host.status.claim.is_none()
-                    && chosen.spec.selector.iter().all(|(k, v)| host.metadata.labels.get(k) == Some(v))
+                    && !taken.contains(&host.metadata.name)
+                    && t.spec.selector.iter().all(|(k, v)| host.metadata.labels.get(k) == Some(v))
             };
             self.all::<Host>().into_iter().find(fits)
-        });
+        };
+        let fits = |t: &NodeType| {
+            let enough = spec.resources.iter().all(|(k, v)| t.spec.resources.get(k).is_some_and(|have| have >= v));
+            enough && spec.node_type.as_ref().is_none_or(|name| *name == t.metadata.name)
+        };
+        let types = self.all::<NodeType>();
+        let candidate = |t: &NodeType| {
+            let (lacks, reason) = match (fits(t), free(t)) {
+                (true, Some(_)) => (None, "fits"),
+                (true, None) => (Some(Lack::FreeHost), "0 hosts free"),
+                (false, _) => (Some(Lack::Fit), "offers less cpu than asked for"),
+            };
+            let value = i64::try_from(t.status.cost).ok();
+            Candidate { name: t.metadata.name.clone(), value, feasible: lacks.is_none(), reason: reason.into(), lacks }
+        };
+        let chosen = types.iter().filter(|t| fits(t) && free(t).is_some()).min_by_key(|t| t.status.cost);
+        let host = chosen.and_then(free);
         let decision = Decision {
             node_type: chosen.map(|t| t.metadata.name.clone()),
-            host: free.as_ref().map(|host| host.metadata.name.clone()),
+            host: host.as_ref().map(|host| host.metadata.name.clone()),
             cost: chosen.map(|t| t.status.cost),
             reason: if chosen.is_some() { "the cheapest type that fits".into() } else { "no node type fits".into() },
             node_types: types.iter().map(candidate).collect(),
@@ -373,6 +386,18 @@ impl Inner {
             input_digest: "none".into(),
             at: Timestamp::UNIX_EPOCH,
         };
+        (decision, host)
+    }
+
+    fn decide(&mut self, mut node: TenantNode) {
+        if let Some(group) = &node.spec.group {
+            let there =
+                self.all::<TenantNode>().iter().filter(|other| other.spec.group.as_ref() == Some(group)).count();
+            if there < group.size as usize {
+                return;
+            }
+        }
+        let (decision, free) = self.choice(&node.spec, &BTreeSet::new());
         let before = node.clone();
         node.status.decision = Some(decision);
         match free {
@@ -434,6 +459,17 @@ impl Backend for World {
         _: &vmetal_model::HostAction,
     ) -> Result<AnyObject, BackendError> {
         Backend::get(self, Kind::Host, name).await
+    }
+
+    async fn preview_placement(&self, spec: &TenantNodeSpec, count: u32) -> Result<Vec<Decision>, BackendError> {
+        let inner = self.lock();
+        let mut taken = BTreeSet::new();
+        let mut next = || {
+            let (decision, host) = inner.choice(spec, &taken);
+            taken.extend(host.map(|host| host.metadata.name));
+            decision
+        };
+        Ok((0..count).map(|_| next()).collect())
     }
 
     async fn delete(&self, _: &Caller, kind: Kind, name: &str, uid: Option<&Uid>) -> Result<AnyObject, BackendError> {

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use proptest::prelude::*;
-use vmetal_model::{Claim, ClaimState, Host, HostPhase, NodeType, Object, TenantNode, Uid};
+use vmetal_model::{Claim, ClaimState, Host, HostPhase, Lack, NodeType, Object, TenantNode, Uid};
 
 use super::*;
 use crate::Config;
@@ -69,6 +69,13 @@ fn what_is_taken_is_claimed_for_the_next_and_what_is_given_back_is_free() {
     let none = decide(&mut round);
     assert_eq!(none.host, None);
     assert_eq!(none.decision.reason, "no node type fits; a: 0 of 2 hosts free: 2 claimed");
+    assert_eq!(none.decision.node_types[0].lacks, Some(Lack::FreeHost), "waiting may help");
+    let mut big = node("big");
+    big.spec.resources = [("cpu".to_owned(), "9999".parse().unwrap())].into();
+    let none = round.decide(&policies, &big, &Bars::none()).unwrap();
+    assert_eq!(none.decision.node_types[0].lacks, Some(Lack::Fit), "waiting does not");
+    let mut empty = Round::new(&[node_type()], view(&[]), Timestamp::UNIX_EPOCH);
+    assert_eq!(decide(&mut empty).decision.node_types[0].lacks, Some(Lack::Fit), "nor does it where there is no host");
     round.give_back(&first);
     assert_eq!(decide(&mut round).host, Some(first));
 }
