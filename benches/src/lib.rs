@@ -11,5 +11,6 @@ pub mod identity;
 pub mod ironic;
 pub mod machine;
 pub mod process;
+pub mod provider;
 pub mod row;
 pub mod web;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use vmetal_bench::fleet::Fleet;
 use vmetal_bench::ironic::Ironic;
+use vmetal_bench::provider::Provider;
 use vmetal_bench::row;
 
 /// Measures vmetal, and peers beside it.
@@ -46,6 +47,8 @@ enum Bench {
     Fleet,
     /// Two hundred servers from nothing to the pool, beside OpenStack Ironic.
     Ironic,
+    /// The Terraform provider, beside what the client does by itself.
+    Provider,
 }
 
 fn main() -> Result<()> {
@@ -88,6 +91,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
             Bench::Ironic => {
                 row::publish("ironic", &arguments.out, &ironic(arguments, scratch.path())?.run().await?)?;
             }
+            Bench::Provider => {
+                row::publish("provider", &arguments.out, &provider(arguments, scratch.path()).run().await?)?;
+            }
         }
     }
     Ok(())
@@ -107,6 +113,20 @@ fn fleet(arguments: &Arguments, scratch: &std::path::Path) -> Fleet {
         delay: Duration::from_secs(if quick { 1 } else { 20 }),
         settle: Duration::from_secs(if quick { 2 } else { 30 }),
         sick: if quick { (60, 20.0) } else { (1_000, 20.0) },
+    }
+}
+
+fn provider(arguments: &Arguments, scratch: &std::path::Path) -> Provider {
+    let (resources, runs, starts) = if arguments.quick { (20, 1, 3) } else { (1_000, 2, 51) };
+    Provider {
+        vmetald: arguments.vmetald.clone(),
+        policies: arguments.policies.clone(),
+        // Built beside the engine.
+        provider: arguments.vmetald.with_file_name("terraform-provider-vmetal"),
+        scratch: scratch.to_owned(),
+        resources,
+        runs,
+        starts,
     }
 }
 

@@ -55,6 +55,21 @@ fn a_small_fleet_is_registered_claimed_released_and_every_figure_is_there() {
     assert_eq!(row("fleet_end_state_fraction")["ours"], 1.0);
 }
 
+#[test]
+fn a_few_hosts_cost_the_provider_something_and_every_figure_is_there() {
+    let rows = quick("provider", &[]);
+    for name in [
+        "handshake_ms",
+        "rss_mib",
+        "apply_1000_over_terraform_data",
+        "plan_1000_over_terraform_data",
+        "refresh_1000_over_terraform_data",
+    ] {
+        let row = rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("there is no {name}"));
+        assert!(row["ours"].as_f64().unwrap() > 0.0, "{row}");
+    }
+}
+
 /// The peer is installed from PyPI, which tests do without: its side is left out.
 #[test]
 fn our_side_of_the_run_beside_ironic_reaches_the_pool() {

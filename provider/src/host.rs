@@ -150,6 +150,10 @@ impl Kind for Hosts {
     const TIMEOUTS: Timeouts = Timeouts::minutes(90);
     const WAIT_FOR: Option<&'static str> = Some("available");
 
+    fn is_supply() -> bool {
+        true
+    }
+
     fn schema() -> Schema {
         Schema::new(
             "A physical server: registered through its BMC, inspected by booting the installer over the network, then in \

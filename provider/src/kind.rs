@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tfplugin::{Diagnostic, Diagnostics, Schema, Value, plan::Plan};
+use tfplugin::{Diagnostic, Diagnostics, Pending, Schema, Value, plan::Plan};
 use vmetal_api::{Resource, Secrets};
 use vmetal_model::{Failure, Validate};
 
-use crate::timeouts::Timeouts;
+use crate::{provider::Engine, timeouts::Timeouts};
 
 /// How a Terraform resource type maps to a kind of the model.
 pub(crate) trait Kind: Send + Sync + 'static {
@@ -59,6 +59,17 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn warn(plan: &Plan) -> Diagnostics {
         let _ = plan;
         Diagnostics::new()
+    }
+
+    /// Whether tenant nodes choose from such objects: a plan that changes them cannot know what will be chosen.
+    fn is_supply() -> bool {
+        false
+    }
+
+    /// What the engine foresees for an object that is to be made.
+    fn foresee<'a>(engine: &'a Engine, plan: &'a Plan) -> Pending<'a, Diagnostics> {
+        let _ = (engine, plan);
+        Box::pin(async { Diagnostics::new() })
     }
 
     /// What the user should be told before a destruction.

@@ -14,9 +14,12 @@
 //!
 //! One file per resource says how it maps to the model (`kind`); everything else is shared.
 
+mod actions;
 mod convert;
+mod events;
 mod explain;
 mod fields;
+mod foresee;
 mod functions;
 mod host;
 mod image;
@@ -26,6 +29,7 @@ mod look;
 mod managed;
 mod node_pool;
 mod node_type;
+mod placement;
 mod provider;
 mod tenant_cluster;
 mod tenant_node;

@@ -403,9 +403,17 @@ impl<K: Kind> Resource<Engine> for Managed<K> {
         found
     }
 
-    fn plan<'a>(&'a self, _: &'a Ctx<Engine>, plan: &'a mut Plan) -> Pending<'a, Diagnostics> {
+    fn plan<'a>(&'a self, ctx: &'a Ctx<Engine>, plan: &'a mut Plan) -> Pending<'a, Diagnostics> {
         Box::pin(async move {
             let mut told = K::warn(plan);
+            if let Ok(engine) = ctx.client() {
+                if K::is_supply() && plan.prior != plan.planned {
+                    engine.plan_supply();
+                }
+                if plan.change() == Change::Create {
+                    told.extend(K::foresee(engine, plan).await);
+                }
+            }
             if plan.change() == Change::Update && plan.replace.is_empty() && plan.private.get(WAITING).is_some() {
                 plan.reopen(&K::schema());
                 told.push(Diagnostic::warning(

@@ -26,6 +26,7 @@ use self::watch::{Ended, Members};
 use crate::{
     convert::{last_error_attribute, name_attribute, text},
     explain::{invalid, refused, span},
+    foresee,
     managed::{CLAIM, Managed, WAITING},
     provider::Engine,
     tenant_node::TenantNodes,
@@ -410,6 +411,7 @@ impl Resource<Engine> for NodePools {
                     .validate(Validator::one_of(&["ready", "scheduled", "none"]))
                     .describe("What an apply waits for, of every member: `ready` (default), `scheduled` or `none`."),
             ),
+            ("plan_check", foresee::attribute()),
             ("timeouts", TIMEOUTS.attribute()),
             ("nodes", nodes_attribute()),
             ("ready", Attribute::computed(Type::Number).describe("How many members are ready.")),
@@ -446,11 +448,15 @@ impl Resource<Engine> for NodePools {
         found
     }
 
-    fn plan<'a>(&'a self, _: &'a Ctx<Engine>, plan: &'a mut Plan) -> Pending<'a, Diagnostics> {
+    fn plan<'a>(&'a self, ctx: &'a Ctx<Engine>, plan: &'a mut Plan) -> Pending<'a, Diagnostics> {
         Box::pin(async move {
             let title = format!("Node pool {}", plan.planned.attr("name").as_str().unwrap_or_default());
             if plan.change() == Change::Create {
-                return Diagnostics::new();
+                let (Ok(engine), Ok(wanted)) = (ctx.client(), Wanted::of(&plan.planned, &Value::Null)) else {
+                    return Diagnostics::new();
+                };
+                let title = format!("node pool {:?}", wanted.name);
+                return foresee::foresee(engine, &plan.planned, wanted.spec, wanted.size, &title).await;
             }
             if !plan.replace.is_empty() {
                 let why: Vec<_> = plan.replace.iter().map(Path::to_string).collect();

@@ -26,6 +26,10 @@ impl Kind for NodeTypes {
     const TIMEOUTS: Timeouts = Timeouts::minutes(5);
     const WAIT_FOR: Option<&'static str> = None;
 
+    fn is_supply() -> bool {
+        true
+    }
+
     fn schema() -> Schema {
         let capacity = [
             ("total", Attribute::computed(Type::Number).describe("All hosts that the selector matches.")),

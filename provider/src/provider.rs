@@ -1,12 +1,17 @@
 //! The provider's own configuration: where the engine is and who is asking.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use tfplugin::{Attribute, Diagnostic, Diagnostics, Named, Path, Provider, Schema, Type, Value};
 use vmetal_api::{ApiError, Client, ClientConfig, Secret, TokenSource};
 
 use crate::{
+    actions,
     convert::sentence,
+    events::Events,
     functions,
     host::Hosts,
     image::Images,
@@ -14,6 +19,7 @@ use crate::{
     managed::Managed,
     node_pool::NodePools,
     node_type::NodeTypes,
+    placement::Placement,
     tenant_cluster::TenantClusters,
     tenant_node::TenantNodes,
 };
@@ -38,7 +44,7 @@ impl Vmetal {
 #[derive(Debug)]
 pub enum Engine {
     /// Connects on first use.
-    Known(Box<Client>),
+    Known(Box<Client>, Supply),
     /// The configuration depends on something that is not known before apply.
     NotYetKnown,
 }
@@ -50,7 +56,7 @@ impl Engine {
     /// A diagnostic while the configuration is not known.
     pub fn client(&self) -> Result<&Client, Diagnostic> {
         match self {
-            Self::Known(client) => Ok(client),
+            Self::Known(client, _) => Ok(client),
             Self::NotYetKnown => Err(Diagnostic::error(
                 "The provider's configuration is not known yet",
                 "The vmetal provider's endpoint or token comes from a resource that is not applied yet. Apply that one \
@@ -58,7 +64,24 @@ impl Engine {
             )),
         }
     }
+
+    /// Remembers that this run plans to make or change hosts or node types: what there will be to choose from is not known.
+    pub(crate) fn plan_supply(&self) {
+        if let Self::Known(_, supply) = self {
+            supply.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it does.
+    pub(crate) fn plans_supply(&self) -> bool {
+        matches!(self, Self::Known(_, supply) if supply.0.load(Ordering::Relaxed))
+    }
 }
+
+/// Whether the run that this configuration is for plans to change what placements choose from. Terraform plans what a
+/// resource depends on before the resource itself.
+#[derive(Debug, Default)]
+pub struct Supply(AtomicBool);
 
 impl Provider for Vmetal {
     type Client = Engine;
@@ -135,6 +158,8 @@ impl Provider for Vmetal {
             All::<TenantNodes>::register("vmetal_tenant_nodes"),
             All::<TenantClusters>::register("vmetal_tenant_clusters"),
             All::<Images>::register("vmetal_images"),
+            Placement::register(),
+            Events::register(),
         ]
     }
 
@@ -146,6 +171,10 @@ impl Provider for Vmetal {
             All::<TenantClusters>::register_list(),
             All::<Images>::register_list(),
         ]
+    }
+
+    fn actions(&self) -> Vec<Named<dyn tfplugin::Action<Engine>>> {
+        actions::all()
     }
 
     fn functions(&self) -> Vec<Named<dyn tfplugin::Function>> {
@@ -187,7 +216,7 @@ fn settings(config: &Value, var: impl Fn(&str) -> Option<String>) -> Result<Engi
         let detail = format!("{} {}", sentence(&error.to_string()), sentence(&error.advice()));
         Diagnostic::error("The vmetal provider is not set up correctly", detail).at(Path::attr("endpoint"))
     })?;
-    Ok(Engine::Known(Box::new(client)))
+    Ok(Engine::Known(Box::new(client), Supply::default()))
 }
 
 fn token_literal(token: String) -> TokenSource {
@@ -215,7 +244,7 @@ mod tests {
             _ => None,
         };
         let endpoint = |config: &Value| match settings(config, env).unwrap() {
-            Engine::Known(client) => client.endpoint().to_owned(),
+            Engine::Known(client, _) => client.endpoint().to_owned(),
             Engine::NotYetKnown => "unknown".to_owned(),
         };
         assert_eq!(endpoint(&Value::Null), "http://from-env:1");
@@ -239,6 +268,9 @@ mod tests {
         }
         for (name, source) in provider.data_sources() {
             assert_eq!(source.schema().faults(), Vec::<String>::new(), "data {name}");
+        }
+        for (name, action) in provider.actions() {
+            assert_eq!(action.schema().faults(), Vec::<String>::new(), "action {name}");
         }
     }
 }

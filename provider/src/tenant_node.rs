@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tfplugin::{
-    Attribute, Diagnostic, Diagnostics, Path, Schema, Type, Value,
+    Attribute, Diagnostic, Diagnostics, Path, Pending, Schema, Type, Value,
     plan::{Change, Plan},
     schema::{Nesting, Usage, Validator},
 };
@@ -13,7 +13,9 @@ use vmetal_model::{Candidate, Cause, Decision, Failure, GroupSpec, Lack, TenantN
 use crate::{
     convert::{equal, id_attribute, last_error_attribute, name_attribute, refresh, text},
     explain::span,
+    foresee,
     kind::{Declaration, Kind, Verdict},
+    provider::Engine,
     timeouts::Timeouts,
     wish,
 };
@@ -112,6 +114,7 @@ impl Kind for TenantNodes {
                          `none`.",
                     ),
             ),
+            ("plan_check", foresee::attribute()),
             ("timeouts", Self::TIMEOUTS.attribute()),
             ("phase", Attribute::computed(Type::String).describe("How far the node is.")),
             ("host", Attribute::computed(Type::String).describe("The chosen host.")),
@@ -199,6 +202,17 @@ impl Kind for TenantNodes {
         }
         let why: Vec<_> = plan.replace.iter().map(Path::to_string).collect();
         wiped(&plan.prior, &format!("A change of {} installs the node anew.", why.join(", ")))
+    }
+
+    fn foresee<'a>(engine: &'a Engine, plan: &'a Plan) -> Pending<'a, Diagnostics> {
+        Box::pin(async move {
+            let title = format!("tenant node {:?}", plan.planned.attr("name").as_str().unwrap_or_default());
+            match wish::spec(&plan.planned) {
+                Ok(spec) => foresee::foresee(engine, &plan.planned, spec, 1, &title).await,
+                // Told by its own attribute.
+                Err(_) => Diagnostics::new(),
+            }
+        })
     }
 
     fn warn_destroy(state: &Value) -> Diagnostics {

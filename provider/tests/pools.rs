@@ -159,6 +159,7 @@ resource "vmetal_tenant_node" "n" {
   name    = "n"
   cluster = "acme"
   group   = { name = "g", size = 12 }
+  plan_check = "off"
 }
 "#;
     bench.config(node);
@@ -167,4 +168,92 @@ resource "vmetal_tenant_node" "n" {
     bench.config(&node.replace("size = 12", "size = 12, same = \"not a label\""));
     let refused = bench.tf.run(&["plan", "-no-color"]).unwrap();
     assert!(!refused.ok() && refused.flat().contains("group.same"), "{}", refused.text);
+}
+
+const NODE: &str = r#"
+resource "vmetal_tenant_node" "n" {
+  name      = "n"
+  cluster   = vmetal_tenant_cluster.acme.name
+  resources = { cpu = "2" }
+}
+"#;
+
+#[test]
+fn a_plan_says_what_will_be_chosen_and_fails_where_nothing_can_be() {
+    let bench = Bench::new();
+    bench.config(&ground(1));
+    bench.tf.apply().unwrap();
+    let plan = |body: &str| {
+        bench.config(&format!("{}{body}", ground(1)));
+        bench.tf.run(&["plan", "-no-color"]).unwrap()
+    };
+    let good = plan(NODE);
+    let text = good.flat();
+    assert!(good.ok() && text.contains("Placement of tenant node \"n\": 1 x small, cost 4242"), "{}", good.text);
+    assert!(text.contains("The cheapest type that fits. Now that would be: h1."), "{}", good.text);
+
+    let huge = NODE.replace("\"2\"", "\"64\"");
+    let bad = plan(&huge);
+    assert!(!bad.ok() && bad.flat().contains("No node type fits tenant node \"n\""), "{}", bad.text);
+    assert!(bad.flat().contains("- node type small: offers less cpu than asked for"), "{}", bad.text);
+    let warned = plan(&huge.replace("name      =", "plan_check = \"warn\"\n  name      ="));
+    assert!(warned.ok() && warned.flat().contains("Warning: No node type fits"), "{}", warned.text);
+    let off = plan(&huge.replace("name      =", "plan_check = \"off\"\n  name      ="));
+    assert!(off.ok() && !off.flat().contains("No node type fits"), "{}", off.text);
+
+    // All hosts are taken: that is worth waiting for.
+    let crowd = plan(&pool(3, ""));
+    assert!(crowd.ok() && crowd.flat().contains("1 x small, cost 4242; 2 without a free host"), "{}", crowd.text);
+
+    // A plan that makes a node type itself cannot know, and says nothing.
+    let own = "resource \"vmetal_node_type\" \"large\" {\n  name = \"large\"\n  selector = { class = \"large\" }\n  resources = { cpu = \"64\", memory = \"8Gi\" }\n}\n";
+    let depends = huge.replace("name      =", "node_type = vmetal_node_type.large.name\n  name      =");
+    let open = plan(&format!("{own}{depends}"));
+    assert!(open.ok() && !open.flat().contains("No node type fits"), "{}", open.text);
+    assert!(bench.engine.world.get(Kind::TenantNode, "n").is_none(), "planning declares nothing");
+}
+
+#[test]
+fn placements_and_events_can_be_looked_at() {
+    let bench = Bench::new();
+    bench.config(&ground(2));
+    bench.tf.apply().unwrap();
+    let look = r#"
+data "vmetal_placement" "two" {
+  resources = { cpu = "2" }
+  size      = 2
+}
+data "vmetal_placement" "three" {
+  size = 3
+}
+data "vmetal_placement" "huge" {
+  resources = { cpu = "64" }
+}
+data "vmetal_events" "h1" {
+  kind  = "host"
+  name  = "h1"
+  limit = 2
+}
+"#;
+    bench.config(&format!("{}{look}", ground(2)));
+    bench.tf.apply().unwrap();
+    let two = bench.state("data.vmetal_placement.two");
+    assert_eq!((&two["satisfiable"], &two["cost"]), (&true.into(), &(2 * 4242).into()));
+    assert_eq!(two["hosts"], serde_json::json!(["h1", "h2"]));
+    assert_eq!(
+        (&two["chosen_node_type"], &two["node_type_candidates"][0]["feasible"]),
+        (&"small".into(), &true.into())
+    );
+    let three = bench.state("data.vmetal_placement.three");
+    assert_eq!((&three["satisfiable"], &three["hosts"][1]), (&false.into(), &"h2".into()));
+    assert_eq!(three["node_type_candidates"][0]["reason"], "0 hosts free");
+    let huge = bench.state("data.vmetal_placement.huge");
+    assert_eq!((&huge["satisfiable"], &huge["reason"]), (&false.into(), &"no node type fits".into()));
+    let events = bench.state("data.vmetal_events.h1")["events"].as_array().unwrap().clone();
+    assert_eq!(events.len(), 2);
+    assert_eq!((&events[1]["name"], &events[1]["message"]), (&"h1".into(), &"now available".into()));
+    assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing);
+    bench.config("data \"vmetal_events\" \"x\" {\n  name = \"h1\"\n}\n");
+    let refused = bench.tf.run(&["plan", "-no-color"]).unwrap();
+    assert!(!refused.ok() && refused.flat().contains("Name without kind"), "{}", refused.text);
 }

@@ -29,7 +29,7 @@ pub(super) const PARALLEL: usize = 64;
 /// Tenants' clusters.
 pub(super) const CLUSTERS: usize = 45;
 /// The class that all hosts belong to.
-pub(super) const CLASS: &str = "bench";
+pub(crate) const CLASS: &str = "bench";
 
 /// What a rig is made of.
 pub(crate) struct Options<'a> {

@@ -19,9 +19,9 @@ use vmetal_api::{
     Resource, ServerConfig, TokenStore, WatchItem, WatchQuery, token,
 };
 use vmetal_model::{
-    Candidate, Cause, Claim, ClaimState, Decision, Event, Failure, Host, HostPhase, HostStatus, Image, ImagePhase,
-    Inventory, Kind, Lack, Metadata, NodeType, Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec,
-    TenantNodeStatus, Timestamp, Uid,
+    Candidate, Cause, Claim, ClaimState, Decision, Event, Failure, Host, HostAction, HostPhase, HostStatus, Image,
+    ImagePhase, Inventory, Kind, Lack, Metadata, NodeType, Severity, TenantCluster, TenantNode, TenantNodePhase,
+    TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
 };
 
 /// The only token this engine knows.
@@ -39,6 +39,7 @@ struct Inner {
     answered: BTreeMap<String, AnyObject>,
     events: Vec<EventEntry>,
     held: BTreeSet<String>,
+    orders: Vec<(String, HostAction)>,
     made: usize,
     revision: u64,
     changes: broadcast::Sender<Change>,
@@ -56,6 +57,7 @@ impl World {
             answered: BTreeMap::new(),
             events: Vec::new(),
             held: BTreeSet::new(),
+            orders: Vec::new(),
             made: 0,
             revision: 0,
             changes: broadcast::channel(4096).0,
@@ -85,6 +87,11 @@ impl World {
     /// A write-only value that was sent.
     pub(crate) fn secret(&self, kind: Kind, name: &str, field: &str) -> Option<String> {
         self.lock().secrets.get(&(kind, name.to_owned(), field.to_owned())).cloned()
+    }
+
+    /// Operators' orders, in order.
+    pub(crate) fn orders(&self) -> Vec<(String, HostAction)> {
+        self.lock().orders.clone()
     }
 
     /// How many objects there are.
@@ -456,9 +463,22 @@ impl Backend for World {
         _: &Caller,
         name: &str,
         _: Option<&Uid>,
-        _: &vmetal_model::HostAction,
+        action: &HostAction,
     ) -> Result<AnyObject, BackendError> {
-        Backend::get(self, Kind::Host, name).await
+        let object = ObjectRef { kind: Kind::Host, name: name.to_owned() };
+        let mut inner = self.lock();
+        let found = inner.all::<Host>().into_iter().find(|host| host.metadata.name == name);
+        let mut host = found.ok_or(BackendError::NotFound { object })?;
+        if host.status.claim.is_some() {
+            let message = format!("host {name} cannot be told to {} while it is claimed", action.verb());
+            return Err(BackendError::Precondition { message, advice: "delete the tenant node first".into() });
+        }
+        inner.orders.push((name.to_owned(), action.clone()));
+        host.status.phase = match action {
+            HostAction::Maintenance { .. } => HostPhase::Maintenance,
+            _ => HostPhase::Registering,
+        };
+        Ok(inner.store(AnyObject::from_typed(&host).unwrap()))
     }
 
     async fn preview_placement(&self, spec: &TenantNodeSpec, count: u32) -> Result<Vec<Decision>, BackendError> {

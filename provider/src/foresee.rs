@@ -1,0 +1,98 @@
+//! What would become of tenant nodes that are only planned yet: asked of the engine at plan time, and told with the plan.
+//!
+//! Plans stay pure: nothing of this goes into planned values, which the apply decides. It is told as diagnostics. What can
+//! never be satisfied fails the plan, with every candidate and what it lacks. A plan that also makes hosts or node types
+//! cannot know what there will be, and says nothing; nor does one whose engine is away.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tfplugin::{Attribute, Diagnostic, Diagnostics, Type, Value, schema::Validator};
+use vmetal_api::ApiError;
+use vmetal_model::{Decision, TenantNodeSpec};
+
+use crate::{convert::sentence, provider::Engine, tenant_node::unsatisfiable, wish};
+
+/// How long a plan waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The attribute that says what is done with the answer.
+pub(crate) fn attribute() -> Attribute {
+    Attribute::optional(Type::String).validate(Validator::one_of(&["fail", "warn", "off"])).describe(
+        "What a plan does about a node that no node type fits: `fail` (also when not set), `warn`, or `off`, which asks the \
+         engine nothing while planning.",
+    )
+}
+
+/// What a plan should say about `count` nodes of this declaration.
+pub(crate) async fn foresee(
+    engine: &Engine,
+    planned: &Value,
+    spec: TenantNodeSpec,
+    count: u32,
+    title: &str,
+) -> Diagnostics {
+    let check = planned.attr("plan_check").as_str().unwrap_or("fail");
+    let Ok(client) = engine.client() else { return Diagnostics::new() };
+    if check == "off" || count == 0 || engine.plans_supply() || !asked(planned) {
+        return Diagnostics::new();
+    }
+    // The cluster may be made by the same apply; placement does not depend on it.
+    let cluster = if spec.cluster.is_empty() { "planned".to_owned() } else { spec.cluster.clone() };
+    let spec = TenantNodeSpec { cluster, group: None, ..spec };
+    let client = client.with_patience(Duration::ZERO);
+    match tokio::time::timeout(PATIENCE, client.preview_placement(&spec, count)).await {
+        Ok(Ok(decisions)) => tell(&decisions, check, title),
+        // What is wrong with the declaration is told by its validation.
+        Ok(Err(ApiError::Invalid(_))) => Diagnostics::new(),
+        Ok(Err(error)) => {
+            tracing::info!(target: "provider", %error, "the placement could not be looked at while planning");
+            Diagnostics::new()
+        }
+        Err(_) => Diagnostics::new(),
+    }
+}
+
+/// Whether everything that placement depends on is known.
+fn asked(planned: &Value) -> bool {
+    ["node_type", "requirements", "resources"].iter().all(|name| planned.attr(name).is_wholly_known())
+}
+
+fn tell(decisions: &[Decision], check: &str, title: &str) -> Diagnostics {
+    let Some(first) = decisions.first() else { return Diagnostics::new() };
+    if let Some(listed) = unsatisfiable(first) {
+        let summary = format!("No node type fits {title}");
+        let detail = format!(
+            "{listed}\n\nAsk for less, or declare a node type that fits. If one is on its way by other means, set plan_check = \
+             \"warn\". Terraform plans before it destroys, too: while this stands, use terraform destroy -refresh=false."
+        );
+        let told =
+            if check == "warn" { Diagnostic::warning(summary, detail) } else { Diagnostic::error(summary, detail) };
+        return told.into();
+    }
+    let mut by_type: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for decision in decisions.iter().filter(|decision| decision.host.is_some()) {
+        let sum = by_type.entry(decision.node_type.as_deref().unwrap_or_default()).or_default();
+        *sum = (sum.0 + 1, sum.1 + decision.cost.unwrap_or_default());
+    }
+    let placed: usize = by_type.values().map(|(count, _)| count).sum();
+    let mut parts: Vec<String> =
+        by_type.iter().map(|(name, (count, cost))| format!("{count} x {name}, cost {cost}")).collect();
+    if placed < decisions.len() {
+        parts.push(format!("{} without a free host", decisions.len() - placed));
+    }
+    let last = decisions.iter().rev().find(|decision| decision.host.is_none()).unwrap_or(first);
+    let hosts: Vec<_> = decisions.iter().filter_map(|decision| decision.host.as_deref()).take(8).collect();
+    let at = if hosts.is_empty() { String::new() } else { format!(" Now that would be: {}.", hosts.join(", ")) };
+    let wait = if placed < decisions.len() { " What finds no free host waits for one." } else { "" };
+    Diagnostic::warning(
+        format!("Placement of {title}: {}", parts.join("; ")),
+        format!("{}{at}{wait} The apply decides anew.", sentence(&last.reason)),
+    )
+    .into()
+}
+
+/// The part of a declaration that a placement is asked about, for data sources.
+pub(crate) fn question(config: &Value) -> Result<TenantNodeSpec, Diagnostic> {
+    let spec = wish::spec(config)?;
+    Ok(TenantNodeSpec { cluster: "preview".to_owned(), ..spec })
+}
