@@ -8,13 +8,14 @@
 //! **The peer** is Ironic as its documentation has it for one machine: API and conductor in one process with SQLite, the only
 //! form in which it supports SQLite. Its hardware is its own `fake-hardware`, which is always willing and does no I/O at all:
 //! no BMC, no TLS, no inventory, no boot. Automated cleaning is off, so that a node goes from `enroll` by `manage` and
-//! `provide` to `available` without anything in between. What is left is its API, its state machine and its database, with
-//! every periodic task out of the way ([`peer`] has the configuration). It does less for each server than ours does.
+//! `provide` to `available` without anything in between. What is left is its API, its state machine and its database, which
+//! does not wait for the disk, with every periodic task out of the way (`ironic/ironic.conf`). It does less for each server
+//! than ours does, and promises less.
 //!
-//! Both are driven by an eager client: as many requests at once as serve it best, the next step of a node asked for as soon
-//! as the one before is known to be done, states asked for every 50 ms (Ironic has no other way to hear of them; ours has a
-//! watch). Time runs from the first request to the moment when every one of them is seen to be available. Starting either of
-//! them is not counted, nor is the making of its database.
+//! Both are driven by an eager client: as many requests at once as serve it best, each step asked for as soon as the one
+//! before is known to be done, states asked for every 50 ms (Ironic has no other way to hear of them; ours has a watch). Time
+//! runs from the first request to the moment when every one of them is seen to be available. Starting either of them is not
+//! counted, nor is the making of its database. `drive` says what was tried for the peer and was slower.
 
 #![allow(clippy::disallowed_methods, reason = "measures real time")]
 
@@ -83,8 +84,8 @@ impl Ironic {
         }
         let seconds = |runs: &[Run]| runs.iter().map(|run| run.wall.as_secs_f64()).collect::<Vec<_>>();
         let notes = format!(
-            "{} from the first request to the last available; ours: each BMC over TLS identified, network boot, power, inventory by \
-             its installer; {}",
+            "{} from the first request to the last available; ours: each BMC over TLS identified, network boot, power on, inventory by \
+             its installer, power off, commits that wait for the disk; {}",
             self.nodes,
             told(&ours)
         );
@@ -93,7 +94,7 @@ impl Ironic {
             None => row,
             Some(_) => {
                 let notes = format!(
-                    "; ironic: fake-hardware without I/O, no cleaning, one process, {} requests at once; {}",
+                    "; ironic: fake-hardware without I/O, no cleaning, commits that do not wait for the disk, {} requests at once; {}",
                     drive::PARALLEL,
                     told(&theirs)
                 );

@@ -1,8 +1,8 @@
 //! Ironic as a process on loopback, with its state in a directory of its own.
 //!
 //! What its configuration does for speed: one process whose API and conductor call each other directly; fake hardware that
-//! answers at once; no cleaning; no periodic task within a run; threads for more nodes than there are; little logging, no
-//! node history, no inventory.
+//! answers at once; no cleaning; a database that does not wait for the disk; no periodic task within a run; threads for more
+//! nodes than there are; little logging, no node history, no inventory.
 
 #![allow(clippy::disallowed_methods, reason = "measures real time")]
 
