@@ -1,16 +1,23 @@
-//! Makes anew what is derived from the provider's schema: `schema.json`. `make docs` runs it.
+//! Makes anew what is derived from the provider's schema: `schema.json`, and the registry's pages. `make docs` runs it.
 //!
 //! `schema.json` is what users can rely on. A difference that breaks configurations or states of theirs is refused unless
 //! `--breaking` says that it is meant.
 
-use std::{fs, path::Path, process::ExitCode};
+#[path = "reference/pages.rs"]
+#[allow(unreachable_pub, reason = "shared with the tests")]
+mod pages;
+
+use std::{fs, io, path::Path, process::ExitCode};
 
 use serde_json::Value as Json;
 
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let meant = std::env::args().skip(1).any(|argument| argument == "--breaking");
-    match schema(&root.join("schema.json"), meant) {
+    let repository = root.join("..");
+    let made = schema(&root.join("schema.json"), meant)
+        .and_then(|()| documents(&repository).map_err(|error| format!("docs/registry: {error}")));
+    match made {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("{message}");
@@ -35,4 +42,23 @@ fn schema(path: &Path, meant: bool) -> Result<(), String> {
         ));
     }
     fs::write(path, format!("{now:#}\n")).map_err(|error| failed(&error))
+}
+
+/// Writes every page and removes those of what is no longer there; guides are written by hand.
+fn documents(repository: &Path) -> io::Result<()> {
+    let docs = repository.join("docs/registry");
+    for (_, directory, _, _) in pages::SORTS {
+        match fs::remove_dir_all(docs.join(directory)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    for (path, text) in pages::all(&provider_vmetal::description(), &repository.join("examples/registry"))? {
+        let path = docs.join(path);
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        fs::write(path, text)?;
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ mod engine;
 
 use std::{process::Command, time::Duration};
 
-use bench::{Bench, REST, changes, host, host_with, signal};
+use bench::{Bench, REST, changes, children, host, host_with, signal};
 use engine::{PASSWORD, TOKEN};
 use serde_json::Value as Json;
 use tfplugin::testing::Planned;
@@ -253,16 +253,6 @@ fn a_provider_that_is_killed_doubles_nothing() {
     bench.engine.world.release("h1");
     bench.tf.apply().unwrap();
     assert_eq!((bench.uid(Kind::Host, "h1"), bench.engine.world.made()), (uid, 1));
-}
-
-/// The processes that `parent` started.
-fn children(parent: u32) -> Vec<u32> {
-    let is_child = |pid: &u32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|ppid| ppid.trim() == parent.to_string()))
-    };
-    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    all.filter(is_child).collect()
 }
 
 /// `terraform plan -generate-config-out` writes a configuration for what exists, and that configuration is right.

@@ -1,7 +1,14 @@
 //! What the provider promises to configurations and states: its schema, as a file that changes only on purpose.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::path::{Path, PathBuf};
+#[path = "../examples/reference/pages.rs"]
+#[allow(unreachable_pub, reason = "shared with the program that writes the pages")]
+mod pages;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value as Json;
 use tfplugin::{
@@ -49,6 +56,89 @@ fn a_real_client_reads_the_same() {
         let count = printed[member].as_object().map_or(0, serde_json::Map::len);
         assert!(count >= 5, "{member}: the client printed {count}");
     }
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn the_registry_pages_are_what_the_schema_and_the_examples_make() {
+    let made = pages::all(&provider_vmetal::description(), &repository().join("examples/registry")).unwrap();
+    let docs = repository().join("docs/registry");
+    for (path, text) in &made {
+        let there = std::fs::read_to_string(docs.join(path)).unwrap_or_default();
+        assert!(there == *text, "docs/registry/{path} is stale; run: make docs");
+        // What the registry itself checks of a page.
+        assert!(text.starts_with("---\npage_title: \"") && text.len() < 500_000, "{path}");
+    }
+    let mut files = BTreeSet::new();
+    for (_, directory, _, _) in pages::SORTS {
+        for entry in std::fs::read_dir(docs.join(directory)).unwrap() {
+            files.insert(format!("{directory}/{}", entry.unwrap().file_name().to_str().unwrap()));
+        }
+    }
+    let expected: BTreeSet<String> = made.keys().filter(|path| path.contains('/')).cloned().collect();
+    assert_eq!(files, expected, "a page of something that is not there");
+}
+
+/// Every attribute, however deep, stands on the page of what it belongs to, with a description.
+#[test]
+fn every_attribute_is_documented() {
+    fn names(attributes: &Json, found: &mut Vec<String>) {
+        for (name, attribute) in attributes.as_object().into_iter().flatten() {
+            assert!(
+                attribute["description"].as_str().is_some_and(|text| !text.is_empty()),
+                "{name} has no description"
+            );
+            found.push(format!("- `{name}` ("));
+            names(&attribute["nested_type"]["attributes"], found);
+        }
+    }
+    let provider = &provider_vmetal::description()["provider_schemas"][provider_vmetal::ADDRESS];
+    let mut seen = 0;
+    for (member, directory, _, sort) in pages::SORTS.into_iter().filter(|(member, ..)| *member != "functions") {
+        for (name, schema) in provider[member].as_object().unwrap() {
+            let path = format!("docs/registry/{directory}/{}.md", name.strip_prefix("vmetal_").unwrap());
+            let page = std::fs::read_to_string(repository().join(&path)).unwrap();
+            let mut expected = Vec::new();
+            names(&schema["block"]["attributes"], &mut expected);
+            for line in &expected {
+                assert!(page.contains(line.as_str()), "{path} ({sort}) does not say what {line} is");
+            }
+            seen += expected.len();
+        }
+    }
+    assert!(seen > 200, "the attributes were not found: {seen}");
+}
+
+/// Every example is what the provider takes. Actions are only parsed: the clients at hand do not know them yet.
+#[test]
+fn every_example_is_valid() {
+    let mut seen = 0;
+    for (_, _, directory, sort) in pages::SORTS {
+        let Ok(entries) = std::fs::read_dir(repository().join("examples/registry").join(directory)) else { continue };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let binary = PathBuf::from(env!("CARGO_BIN_EXE_terraform-provider-vmetal"));
+            let tf = Terraform::new(dir.path(), &Provider::mirror(provider_vmetal::ADDRESS, binary)).unwrap();
+            let head = std::fs::read_to_string(repository().join("examples/registry/provider/provider.tf")).unwrap();
+            let head = head.replace("\"vmetal/vmetal\"", &format!("{:?}", provider_vmetal::ADDRESS));
+            tf.config(&text).unwrap();
+            let formatted = tf.run(&["fmt", "-check", "-diff"]).unwrap();
+            assert!(formatted.ok(), "{} is not as `terraform fmt` writes it:\n{}", path.display(), formatted.text);
+            if sort != "Action" {
+                tf.config(&format!("{head}{text}")).unwrap();
+                tf.init().unwrap();
+                let valid = tf.run(&["validate", "-no-color"]).unwrap();
+                assert!(valid.ok(), "{}:\n{}", path.display(), valid.text);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 12, "the examples were not found: {seen}");
 }
 
 /// Where `part` says something else than `whole`. What is false, empty or zero may be left out.

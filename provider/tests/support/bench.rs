@@ -126,3 +126,13 @@ resource "vmetal_tenant_node" "one" {
   depends_on   = [vmetal_node_type.small]
 }
 "#;
+
+/// The processes that `parent` started.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let is_child = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|ppid| ppid.trim() == parent.to_string()))
+    };
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    all.filter(is_child).collect()
+}

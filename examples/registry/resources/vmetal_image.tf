@@ -1,0 +1,4 @@
+resource "vmetal_image" "debian" {
+  name   = "debian"
+  source = "/srv/images/debian-13-kubernetes.qcow2"
+}
