@@ -88,17 +88,26 @@ fn anchor(at: &str) -> String {
     at.replace('.', "--")
 }
 
+fn is(attribute: &Json, flag: &str) -> bool {
+    attribute[flag] == true
+}
+
+/// Who sets it, as a title.
+fn set_by(attribute: &Json) -> &'static str {
+    match (is(attribute, "required"), is(attribute, "optional")) {
+        (true, _) => "Required",
+        (_, true) => "Optional",
+        _ => "Read-Only",
+    }
+}
+
 /// Attributes by who sets them; what is nested is left for later.
 fn attributes(all: &Json, parent: &str, text: &mut String, nested: &mut Vec<(String, Json)>) {
-    let is = |attribute: &Json, flag: &str| attribute[flag] == true;
-    let groups: [(&str, &dyn Fn(&Json) -> bool); 3] = [
-        ("Required", &|attribute| is(attribute, "required")),
-        ("Optional", &|attribute| is(attribute, "optional")),
-        ("Read-Only", &|attribute| !is(attribute, "required") && !is(attribute, "optional")),
-    ];
-    for (title, belongs) in groups {
+    for group in ["Required", "Optional", "Read-Only"] {
         let mut lines = String::new();
-        for (name, attribute) in all.as_object().into_iter().flatten().filter(|(_, attribute)| belongs(attribute)) {
+        for (name, attribute) in
+            all.as_object().into_iter().flatten().filter(|(_, attribute)| set_by(attribute) == group)
+        {
             let mut marks = vec![type_of(attribute)];
             marks.extend(is(attribute, "sensitive").then(|| "Sensitive".to_owned()));
             marks.extend(is(attribute, "write_only").then(|| "Write-only".to_owned()));
@@ -113,7 +122,7 @@ fn attributes(all: &Json, parent: &str, text: &mut String, nested: &mut Vec<(Str
             }
         }
         if !lines.is_empty() {
-            let _ = write!(text, "\n**{title}**\n{lines}\n");
+            let _ = write!(text, "\n**{group}**\n{lines}\n");
         }
     }
 }
