@@ -220,14 +220,15 @@ impl<'a> Turn<'a> {
             self.enter(Phase::Draining, "deletion was asked for");
         }
         self.status.observed_generation = self.view.node.metadata.generation;
-        if let Some(until) = self.status.not_before.filter(|until| *until > self.now) {
-            self.look_again_at(until);
-            return Fate::Keep;
-        }
         let on_host =
             matches!(self.status.phase, Phase::Scheduled | Phase::Provisioning | Phase::Joining | Phase::Ready);
+        // Also during a pause: the host's record of how the tenancy ended lasts only until it is erased.
         if on_host && self.view.held().is_none() {
             self.host_lost();
+            return Fate::Keep;
+        }
+        if let Some(until) = self.paused_until() {
+            self.look_again_at(until);
             return Fate::Keep;
         }
         match self.status.phase {
@@ -241,6 +242,14 @@ impl<'a> Turn<'a> {
             Phase::Released => return self.released(),
         }
         Fate::Keep
+    }
+
+    /// The end of the pause, after a failure or until the next look. One that is further away than any was set by a clock
+    /// that was wrong.
+    fn paused_until(&self) -> Option<Timestamp> {
+        let (_, longest) = self.limits.backoff;
+        let longest = after(self.now, longest.max(self.limits.ready_poll));
+        self.status.not_before.filter(|until| *until > self.now && *until <= longest)
     }
 
     fn enter(&mut self, phase: Phase, why: &str) {

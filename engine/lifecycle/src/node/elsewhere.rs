@@ -30,6 +30,13 @@ impl Turn<'_> {
             Some(ended) => {
                 Failure { message: format!("host {name}: {}", ended.failure.message), ..ended.failure.clone() }
             }
+            // Put in order before this was heard: its record of the tenancy ended with the erasure.
+            None if self.view.host.is_some() => Failure {
+                cause: Cause::Forced,
+                message: format!("host {name} was taken from this tenant node, and its disks have been erased since"),
+                advice: format!("`vmetal events host {name}` tells why"),
+                at: self.now,
+            },
             None => Failure {
                 cause: Cause::MissingReference,
                 message: format!("the reserved host {name} is gone"),

@@ -561,6 +561,31 @@ fn a_ready_node_whose_host_was_taken_away_is_deleted_from_the_cluster() {
 }
 
 #[test]
+fn a_claim_that_pauses_hears_at_once_that_its_host_is_lost() {
+    let mut world = World::new();
+    world.become_ready();
+    world.later(60);
+    let away = Failure { at: world.now, ..failure(Cause::TenantUnreachable) };
+    world.outcome(Effect::CheckNode, Err(away));
+    assert!(world.node.status.not_before.is_some_and(|until| until > world.now), "{:?}", world.node.status);
+    lose(&mut world, TenancyEnd::Forced);
+    world.step();
+    assert_eq!(world.phase(), Phase::Failed);
+}
+
+#[test]
+fn a_pause_that_a_wrong_clock_has_set_is_over() {
+    let mut world = World::new();
+    world.reserve();
+    world.later(5000);
+    world.outcome(Effect::PrepareJoin, Err(Failure { at: world.now, ..failure(Cause::ImagePending) }));
+    assert_eq!(world.step().0, None, "it pauses");
+    // The clock is set right.
+    world.later(-4000);
+    assert_eq!(world.step().0, Some(Effect::PrepareJoin));
+}
+
+#[test]
 fn the_import_of_an_image_has_its_own_time_and_what_comes_after_it_too() {
     let mut world = World::new();
     world.reserve();

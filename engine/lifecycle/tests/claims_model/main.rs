@@ -10,7 +10,7 @@
 //! an older state and is still under way. Two are under way at a time, each decided at another moment; each may be
 //! committed, refused or lost, at any later one.
 //!
-//! What is left out: hosts that fail, and time (deadlines do not pass); what happens inside one phase of a host, which is one step here; an
+//! What is left out: hosts that fail while several claims want them (the space is too large), time (deadlines do not pass); hosts that fail otherwise than for good while they are installed; what happens inside one phase of a host, which is one step here; an
 //! engine that has newer news of one object than of another. The seeded simulation covers these.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -28,6 +28,7 @@ const GROUP: Setting = Setting {
     failures: 0,
     host_deletions: 0,
     standby_orders: 0,
+    mends: false,
     under_way: 2,
     hosts_move: false,
     mutation: Mutation::None,
@@ -40,6 +41,9 @@ const TWO_HOSTS: Setting = Setting { host_deletions: 0, singles: 1, hosts: 2, ..
 
 /// Two claims on one host, which is put on standby and ordered back at any time.
 const STANDBY: Setting = Setting { host_deletions: 0, standby_orders: 2, ..DELETION };
+/// One claim on two hosts, each of which may fail for good while it is installed: the claim goes to the other one, and to
+/// none twice, also when the first is in order again.
+const FAILURES: Setting = Setting { failures: 2, mends: true, ..TWO_HOSTS };
 
 fn holds(name: &str, setting: Setting) {
     let found = explore(setting);
@@ -65,6 +69,11 @@ fn a_host_goes_on_and_off_standby_while_claims_come() {
     holds("standby", STANDBY);
 }
 
+#[test]
+fn hosts_fail_while_a_claim_is_installed_on_them() {
+    holds("failures", FAILURES);
+}
+
 /// A checker that finds nothing proves nothing: each guard that is taken away must show.
 #[test]
 fn each_guard_that_is_taken_away_shows() {
@@ -74,6 +83,7 @@ fn each_guard_that_is_taken_away_shows() {
         (Mutation::DeletionUnguarded, DELETION, "does not hold it"),
         (Mutation::GroupPiecemeal, GROUP, "group"),
         (Mutation::StandbyUnguarded, STANDBY, "does not hold it"),
+        (Mutation::TriedForgotten, FAILURES, "was given up on"),
     ] {
         let found = explore(Setting { mutation, ..setting });
         let counterexample = found.counterexample.unwrap_or_else(|| panic!("{mutation:?} was not found"));

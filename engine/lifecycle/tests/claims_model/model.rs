@@ -6,10 +6,12 @@ use std::collections::HashMap;
 
 use vmetal_lifecycle::Limits;
 use vmetal_lifecycle::claim::{self, Seat, Unit};
-use vmetal_lifecycle::host::Fate;
+use vmetal_lifecycle::host::{Fate, operator};
 use vmetal_lifecycle::node::{self, Effect, Effected, View};
 use vmetal_lifecycle::standby;
-use vmetal_model::{Claim, ClaimState, Host, HostPhase, Recourse, StandbyWish, TenantNode, TenantNodePhase as Phase};
+use vmetal_model::{
+    Claim, ClaimState, Host, HostAction, HostPhase, Recourse, StandbyWish, TenantNode, TenantNodePhase as Phase, Uid,
+};
 
 use objects::{Interned, choice, now, succeeded};
 
@@ -26,6 +28,8 @@ pub(crate) struct Setting {
     pub(crate) host_deletions: u8,
     /// How often a host may be put on standby, or be ordered back.
     pub(crate) standby_orders: u8,
+    /// Whether an operator puts hosts in order that have failed for good.
+    pub(crate) mends: bool,
     /// How many transactions may be under way at the same time.
     pub(crate) under_way: usize,
     /// Whether hosts do what their claims want. Where they do not, only the claims' side is explored, and hosts do not come
@@ -48,6 +52,8 @@ pub(crate) enum Mutation {
     GroupPiecemeal,
     /// A host is put on standby whatever became of it.
     StandbyUnguarded,
+    /// What a claim was given up on is offered to it again.
+    TriedForgotten,
 }
 
 /// An object at a revision. Value 0 is none.
@@ -189,11 +195,19 @@ impl World {
         }
         for key in self.claims()..state.store.len() {
             let Some(host) = self.values.get_host(state.store[key].value) else { continue };
-            if host.status.phase != HostPhase::Error {
-                continue;
-            }
             let mut host = host.clone();
-            host.metadata.generation += 1;
+            match host.status.phase {
+                // Once until it has been looked at.
+                HostPhase::Error if host.status.observed_generation >= host.metadata.generation => {
+                    host.metadata.generation += 1;
+                }
+                // A person looks at the claim first. Whoever does not, loses the claim nothing but what it could have told.
+                HostPhase::Quarantined if self.setting.mends && !self.is_missed(state, &host.metadata.uid) => {
+                    let order = HostAction::Unquarantine { reason: "it is mended".to_owned() };
+                    host.status = operator::act(&host, &self.limits, &order, "o", now()).unwrap().status;
+                }
+                _ => continue,
+            }
             let how = self.how(|| format!("the operator mends {}", host.name()));
             let mut after = state.clone();
             let value = self.values.host(host);
@@ -204,6 +218,12 @@ impl World {
             canonical(state);
         }
         next
+    }
+
+    /// Whether a claim still names a host that has ended its tenancy: it has not heard of it, or is not done with it.
+    fn is_missed(&self, state: &State, host: &Uid) -> bool {
+        let nodes = state.store.iter().filter_map(|slot| self.values.get_node(slot.value));
+        nodes.into_iter().any(|node| node.status.host_uid.as_ref() == Some(host))
     }
 
     /// What an engine may decide.
@@ -398,7 +418,7 @@ impl World {
                 && !leaves
                 && host.status.claim.is_none()
                 && !host.is_deleted()
-                && !node.status.has_tried(&host.metadata.uid)
+                && (!node.status.has_tried(&host.metadata.uid) || self.setting.mutation == Mutation::TriedForgotten)
         };
         (self.claims()..view.len()).filter(|key| self.values.get_host(view[*key].value).is_some_and(free)).collect()
     }
@@ -424,20 +444,25 @@ impl World {
         if mutation == Mutation::GroupPiecemeal {
             pairs.truncate(1);
         }
-        let objects: Vec<(TenantNode, Host)> = pairs
+        let mut objects: Vec<(TenantNode, Host)> = pairs
             .iter()
             .map(|(node, host)| {
                 let node = self.values.get_node(view[*node].value).unwrap().clone();
                 (node, self.values.get_host(view[*host].value).unwrap().clone())
             })
             .collect();
+        let tried: Vec<_> = objects.iter().map(|(node, _)| node.status.tried.clone()).collect();
+        if mutation == Mutation::TriedForgotten {
+            objects.iter_mut().for_each(|(node, _)| node.status.tried.clear());
+        }
         let seats = objects.iter().map(|(node, host)| {
             let choice = choice(Some(host.name().to_owned()));
             Seat { node, host, choice }
         });
         let reserved = claim::reserve(seats.collect(), &self.limits, now()).unwrap();
         let mut txn = Vec::new();
-        for ((node_key, host_key), reserved) in pairs.into_iter().zip(reserved) {
+        for (((node_key, host_key), mut reserved), tried) in pairs.into_iter().zip(reserved).zip(tried) {
+            reserved.node.status.tried = tried;
             let (node, host) = (self.values.node(reserved.node), self.values.host(reserved.host));
             let guarded = mutation != Mutation::ClaimUnguarded;
             txn.push(Planned { key: node_key, value: node, guarded });
@@ -467,7 +492,8 @@ impl World {
         let nodes: Vec<&TenantNode> = state.store.iter().filter_map(|slot| self.values.get_node(slot.value)).collect();
         let hosts: Vec<&Host> = state.store.iter().filter_map(|slot| self.values.get_host(slot.value)).collect();
         let host_wrong = hosts.iter().find_map(|host| host_wrong(host, &nodes));
-        let node_wrong = nodes.iter().find_map(|node| node_wrong(node, &hosts));
+        let most = self.limits.hosts_per_claim;
+        let node_wrong = nodes.iter().find_map(|node| node_wrong(node, &hosts).or_else(|| budget_wrong(node, most)));
         host_wrong.or(node_wrong).or_else(|| group_wrong(&nodes))
     }
 
@@ -537,6 +563,18 @@ fn node_wrong(node: &TenantNode, hosts: &[&Host]) -> Option<String> {
     // Somebody may take a host away; then nobody else has it before the claim knows.
     let known = held || lost && host.status.lost_by(uid).is_some();
     (!known).then(|| format!("{name} does not hold it: {}", host.name()))
+}
+
+/// A claim has no more hosts than it may try, and none that it was given up on.
+fn budget_wrong(node: &TenantNode, most: usize) -> Option<String> {
+    let (name, status) = (node.name(), &node.status);
+    if status.tried.len() >= most {
+        return Some(format!("{name} was given up on {} hosts, and {most} may be tried", status.tried.len()));
+    }
+    let there = matches!(status.phase, Phase::Scheduled | Phase::Provisioning | Phase::Joining | Phase::Ready);
+    let again = status.host_uid.as_ref().is_some_and(|host| there && status.has_tried(host));
+    let host = status.host.as_deref().unwrap_or_default();
+    again.then(|| format!("{name} is on {host}, which it was given up on"))
 }
 
 /// Of a group that is whole, all have hosts or none has.

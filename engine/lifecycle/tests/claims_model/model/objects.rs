@@ -183,6 +183,10 @@ pub(crate) fn one_phase_further(host: &Host, limits: &Limits, mut fails: bool) -
         }
     }
     forget(&mut host.status);
+    // How often a host was declared anew makes no difference either.
+    if host.status.observed_generation == host.metadata.generation {
+        (host.metadata.generation, host.status.observed_generation) = (1, 1);
+    }
     Some(host)
 }
 
