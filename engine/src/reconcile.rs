@@ -130,10 +130,9 @@ impl Engine {
                         for (host, token) in committed.objects.iter().filter_map(decode_token) {
                             self.fleet.set_token(&host, token);
                         }
-                        if let Some(membership) = &self.membership
-                            && committed.objects.iter().any(|object| object.key().kind.as_str() == ENGINES)
-                        {
-                            membership.hear();
+                        if let Some(membership) = &self.membership {
+                            let said = committed.objects.iter().filter(|object| object.key().kind.as_str() == ENGINES);
+                            said.for_each(|said| membership.hear(said));
                         }
                         for update in committed.objects.iter().map(|change| decode_news(change, &self.fleet)) {
                             match update {

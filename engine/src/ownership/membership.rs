@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use vmetal_runtime::Monotonic;
 use vmetal_store::{
-    AnyStore, CommitError, Guard, Key, Lease, LeaseError, ReadError, Selector, Shard, Store, StoreTime, Txn, Write,
+    AnyStore, CommitError, Guard, Key, Lease, LeaseError, ObjectChange, ReadError, Selector, Shard, Store, StoreTime,
+    Txn, Write,
 };
 
 use super::{Hold, Ownership, Shared, Terms};
@@ -34,8 +35,10 @@ pub struct Membership {
     ownership: Ownership,
     terms: Shared,
     store: AnyStore,
-    /// Rung when another engine has said something.
+    /// Rung when an engine has said something new.
     news: Notify,
+    /// What each engine said last.
+    heard: std::sync::Mutex<BTreeMap<Key, Vec<u8>>>,
     said: std::sync::Mutex<Option<(Heartbeat, Monotonic)>>,
     renewed: std::sync::Mutex<Option<Monotonic>>,
 }
@@ -58,14 +61,27 @@ impl Membership {
             terms: terms.clone(),
             store: store.clone(),
             news: Notify::new(),
+            heard: std::sync::Mutex::default(),
             said: std::sync::Mutex::default(),
             renewed: std::sync::Mutex::default(),
         })
     }
 
-    /// Another engine has said something.
-    pub fn hear(&self) {
-        self.news.notify_one();
+    /// An engine has said something. That it still lives and holds what it held is no news: everybody would look at everybody
+    /// with every heartbeat.
+    pub fn hear(&self, said: &ObjectChange) {
+        let mut heard = self.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = match said {
+            ObjectChange::Put(stored) => heard.insert(stored.key.clone(), stored.value.to_vec()),
+            ObjectChange::Deleted(key) => heard.remove(key),
+        };
+        let now = match said {
+            ObjectChange::Put(stored) => Some(&*stored.value),
+            ObjectChange::Deleted(_) => None,
+        };
+        if before.as_deref() != now {
+            self.news.notify_one();
+        }
     }
 
     /// Takes part until dropped. `begin` is told of shards that became this engine's to decide about.
@@ -299,4 +315,39 @@ impl Membership {
 enum Role {
     Member,
     Leaver,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::sync::Arc;
+
+    use futures::FutureExt as _;
+    use jiff::Timestamp;
+    use vmetal_runtime::VirtualClock;
+    use vmetal_store::{Revision, StoreClock, Stored};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_that_says_nothing_new_wakes_nobody() {
+        let store = AnyStore::memory(StoreClock::system());
+        let (lease, longest_call, margin) = (Duration::from_secs(15), Duration::from_secs(30), Duration::from_secs(3));
+        let terms = Terms::Shared(Shared { id: "me".to_owned(), lease, longest_call, margin });
+        let clock = Arc::new(VirtualClock::starting_at(Timestamp::UNIX_EPOCH));
+        let ownership = Ownership::open(&store, terms, clock).await.unwrap();
+        let membership = Membership::new(&ownership, &store).unwrap();
+        let key = Key::new(ENGINES, "other");
+        let mut revision = Revision::ZERO;
+        let mut says = |text: &'static str| {
+            revision = revision.next();
+            let value = text.as_bytes().into();
+            let (key, created, written_at) = (key.clone(), revision, StoreTime(revision.0));
+            membership.hear(&ObjectChange::Put(Stored { key, revision, created, written_at, value }));
+            membership.news.notified().now_or_never().is_some()
+        };
+        assert!(says("one") && !says("one") && says("two") && !says("two"));
+        membership.hear(&ObjectChange::Deleted(key.clone()));
+        assert!(membership.news.notified().now_or_never().is_some(), "that it is gone is news");
+    }
 }
