@@ -195,7 +195,7 @@ impl Engine {
             };
             let referred: Vec<_> = wanted.refers().into_iter().filter_map(seen).collect();
             wanted.admit(self, current.as_deref(), &apply.secrets)?;
-            wanted.settle(self, current.as_deref(), &apply.secrets);
+            let follows = wanted.settle(self, current.as_deref(), &apply.secrets);
             let mut batch = Batch::by(Author::Outside);
             batch.request(&apply.request_id);
             for (field, secret) in &apply.secrets {
@@ -203,7 +203,7 @@ impl Engine {
             }
             let (reason, verb) = if current.is_some() { ("changed", "changed") } else { ("created", "declared") };
             let note = Note::info(reason, format!("{verb} by {}", caller.token));
-            batch.notes(&wanted, self.now(), [note]);
+            batch.notes(&wanted, self.now(), std::iter::once(note).chain(follows));
             for (kind, name, revision) in referred {
                 batch.needs(kind, &name, revision);
             }

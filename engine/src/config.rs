@@ -25,6 +25,9 @@ pub struct Config {
     /// The API.
     #[serde(default)]
     pub api: Api,
+    /// Metrics for a monitoring system. Absent: not served.
+    #[serde(default)]
+    pub metrics: Option<Metrics>,
     /// The provisioning network.
     pub network: Network,
     /// The management network.
@@ -100,6 +103,14 @@ impl Default for Api {
     fn default() -> Self {
         Api { listen: SocketAddr::from(([127, 0, 0, 1], 7600)) }
     }
+}
+
+/// Where metrics are served, at `/metrics` over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// Address and port. Clear text and no password: they name no object, but not for everybody either.
+    pub listen: SocketAddr,
 }
 
 /// The network that hosts boot from.

@@ -3,8 +3,8 @@
 //! A [`Batch`] is built by plain synchronous code and then committed: no lock and no transaction is ever held across I/O.
 //! Every write is guarded by the revision that was read, so a lost race changes nothing and is decided again.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -215,19 +215,23 @@ impl Batch {
 pub struct Ledger {
     store: AnyStore,
     fleet: Arc<Fleet>,
+    remarks: Mutex<Remarks>,
 }
+
+/// How many events were committed, by kind and reason.
+pub type Remarks = BTreeMap<(Kind, String), u64>;
 
 impl Ledger {
     /// Reads everything there is into the fleet.
     pub async fn open(store: AnyStore, fleet: Arc<Fleet>) -> Result<Self, ReadError> {
-        let ledger = Ledger { store, fleet };
+        let ledger = Ledger { store, fleet, remarks: Mutex::default() };
         ledger.read_all().await?;
         Ok(ledger)
     }
 
     /// Reads everything there is into the fleet, and forgets what is not there any more.
     pub async fn read_all(&self) -> Result<(), ReadError> {
-        let Ledger { store, fleet } = self;
+        let Ledger { store, fleet, .. } = self;
         // Taken first: what is committed meanwhile is seen again, not missed.
         let settled = store.revision().await?.0;
         for kind in Kind::ALL {
@@ -268,11 +272,22 @@ impl Ledger {
         // Not before: a batch that lost against another is decided anew, and the log would tell of what never was.
         for Event { kind, name, reason, message, .. } in told {
             tracing::info!(%kind, %name, reason, "{message}");
+            *self.counted().entry((kind, reason)).or_default() += 1;
         }
         // A request that was answered before is not applied again, and its revision is the old one: what it would have written
         // now is not so, and may be about an object that is gone. The fleet ignores it, as everything that is settled.
         self.fleet.take(revision, updates.into_iter().map(|update| update(revision)));
         Ok(revision)
+    }
+
+    /// The events that this process committed, counted.
+    pub fn remarks(&self) -> Remarks {
+        self.counted().clone()
+    }
+
+    fn counted(&self) -> std::sync::MutexGuard<'_, Remarks> {
+        // A count that a panic has left behind is a count.
+        self.remarks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the fleet knows what a commit lost against, so that deciding again is on what is there now. Another

@@ -19,6 +19,7 @@ pub mod fleet;
 pub mod housekeeping;
 pub mod lanes;
 pub mod ledger;
+pub mod metrics;
 pub mod netboot;
 pub mod ownership;
 pub mod questions;

@@ -75,6 +75,14 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::
     let listen = config.api.listen;
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} (api.listen)"))?;
+    let metrics = match &config.metrics {
+        Some(metrics) => Some(
+            TcpListener::bind(metrics.listen)
+                .await
+                .with_context(|| format!("cannot listen on {} (metrics.listen)", metrics.listen))?,
+        ),
+        None => None,
+    };
     let socket = config.netboot_socket();
 
     let (stopper, stopping) = watch::channel(());
@@ -103,6 +111,7 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::
         () = crate::housekeeping::drop_idle_gateways(&engine.gateways) => {}
         () = crate::housekeeping::keep_house(engine.ledger.store(), engine.fleet.revision()) => {}
         () = engine.take_part_forever() => {}
+        () = serve_metrics(metrics, &engine) => {}
         () = stop => {}
     }
     tracing::info!("stopping: no new effects; waiting for those under way");
@@ -130,6 +139,13 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::
         );
     }
     served
+}
+
+async fn serve_metrics(listener: Option<TcpListener>, engine: &Arc<Engine>) {
+    match listener {
+        Some(listener) => crate::metrics::serve(listener, Arc::clone(engine)).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn open_store(place: StorePlace) -> anyhow::Result<AnyStore> {

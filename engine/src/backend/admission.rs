@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use vmetal_api::types::{Precondition, Secrets};
 use vmetal_api::{Apply, BackendError};
+use vmetal_lifecycle::Note;
 use vmetal_lifecycle::host::operator;
 use vmetal_model::{
     FieldError, Host, Image, Kind, NodeType, Object, OnDelete, TenantCluster, TenantNode, TenantNodePhase,
@@ -63,8 +64,10 @@ pub(super) trait Find: Sized {
 pub(crate) trait Rules: Record {
     /// Whether the object may be as it is wanted. `current` is what it is now.
     fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError>;
-    /// What follows from the declaration at once, in the same commit.
-    fn settle(&mut self, _engine: &Engine, _current: Option<&Self>, _secrets: &Secrets) {}
+    /// What follows from the declaration at once, in the same commit; returns what there is to tell of it.
+    fn settle(&mut self, _engine: &Engine, _current: Option<&Self>, _secrets: &Secrets) -> Vec<Note> {
+        Vec::new()
+    }
     /// What the object refers to: it must be there, and stay there, while the object is.
     fn refers(&self) -> Vec<(&'static str, Kind, &str)> {
         Vec::new()
@@ -171,17 +174,19 @@ impl Rules for Host {
     }
 
     /// A host without a password is known and no more; with it, it is registered.
-    fn settle(&mut self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) {
+    fn settle(&mut self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Vec<Note> {
         let now = engine.now();
         match (current, secrets.contains_key("bmc.password")) {
             (None, false) => self.status = operator::discovered(self.name(), now),
             (Some(_), true) => {
                 if let Some(change) = operator::introduced(self, &engine.limits, now) {
                     self.status = change.status;
+                    return change.notes;
                 }
             }
             (None, true) | (Some(_), false) => {}
         }
+        Vec::new()
     }
 
     fn may_go(&self, _: &Engine) -> Result<(), BackendError> {
