@@ -1,29 +1,29 @@
 //! BMCs: the line to them, with all that goes wrong on it, and the Redfish service behind it.
 
+mod service;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
 use futures::future::BoxFuture;
-use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::header::{self, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use vmetal_bmc::wire::{Dial, Wire, WireAnswer, WireError, WireRequest};
-use vmetal_model::{BootMode, ClaimState, HostPhase, OperationKind, OperationState, TenantNodePhase, TlsTrust};
+use vmetal_model::{ClaimState, HostPhase, OperationKind, OperationState, TenantNodePhase, TlsTrust};
 
 use crate::fault::{BmcFault, Step};
 use crate::incarnation::{Incarnation, Who};
-use crate::machine::{Machine, Open, Running};
-use crate::scenario::{Defect, PASSWORD, USER};
+use crate::machine::{Open, Running};
+use crate::scenario::{Defect, HostPlan};
 use crate::world::World;
+use service::{MANAGER, answer, credentials, serve};
 
 /// The client's patience for one request ([`vmetal_bmc::Config::request_timeout`]).
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The client's patience for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-const SYSTEM: &str = "/redfish/v1/Systems/1";
-const MANAGER: &str = "/redfish/v1/Managers/1";
 
 /// The lines of one process of an engine.
 pub struct Lines {
@@ -40,9 +40,7 @@ impl Lines {
 
 impl Dial for Lines {
     fn dial(&self, origin: &str, _trust: Option<&TlsTrust>) -> Result<Arc<dyn Wire>, String> {
-        let last = origin.rsplit('.').next().and_then(|octet| octet.parse::<usize>().ok());
-        let machine = last.filter(|octet| *octet >= 1).map(|octet| octet - 1);
-        let machine = machine.filter(|index| *index < self.world.scenario.hosts.len());
+        let machine = HostPlan::index_of(origin).filter(|index| *index < self.world.scenario.hosts.len());
         let (world, process) = (Arc::clone(&self.world), Arc::clone(&self.process));
         Ok(Arc::new(Line { world, process, machine }))
     }
@@ -98,7 +96,7 @@ impl Line {
             let mut inner = world.inner();
             let cut_off = inner.engines[who.engine].bmcs_away.is_some_and(|until| until > began);
             let machine = &mut inner.machines[index];
-            let away = machine.bmc_away.is_some_and(|until| until > began);
+            let away = machine.bmc_away.is_some_and(|until| until > began) || machine.bmc_link.is_down(began);
             let fault = if cut_off || away { None } else { machine.take_bmc_fault(changing) };
             (cut_off, away, fault)
         };
@@ -115,10 +113,12 @@ impl Line {
         if !self.process.is_alive() && world.chance.one_in(2) {
             std::future::pending::<()>().await;
         }
-        match fault {
+        let told = match fault {
             None => self.perform(index, &request, Stray::No, began).await,
             Some(fault) => self.perform_badly(index, request, fault, began).await,
-        }
+        };
+        let cut = world.inner().machines[index].bmc_link.is_down(Instant::now());
+        if cut { Err(timeout(began).await) } else { told }
     }
 
     async fn perform_badly(
@@ -152,8 +152,8 @@ impl Line {
                 self.perform(index, &request, Stray::No, began).await
             }
             BmcFault::Status(status) => plain(status, json!({ "error": { "message": "not now" } })),
-            BmcFault::RetryAfter(seconds) => {
-                let mut busy = answer(503, json!({ "error": { "message": "the service is busy" } }));
+            BmcFault::RetryAfter(status, seconds) => {
+                let mut busy = answer(status, json!({ "error": { "message": "the service is busy" } }));
                 busy.headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
                 Ok(busy)
             }
@@ -205,6 +205,20 @@ impl Line {
                 inner.machines[index].network_next = false;
                 Err(lost("connection reset by peer"))
             }
+            BmcFault::RestartMidReset(time) => {
+                let told = self.perform(index, &request, Stray::No, began).await?;
+                let drops = self.world.chance.one_in(2);
+                let machine = &mut self.world.inner().machines[index];
+                machine.bmc_away = Some(Instant::now() + time);
+                if drops {
+                    machine.drop_reset();
+                }
+                Ok(told)
+            }
+            BmcFault::StuckReset(time) => {
+                self.world.inner().machines[index].next_reset_hangs = Some(time);
+                self.perform(index, &request, Stray::No, began).await
+            }
             BmcFault::ResetIgnored => self.perform(index, &request, Stray::No, began).await,
         }
     }
@@ -225,6 +239,9 @@ impl Line {
         }
         sleep(world.chance.between(Duration::from_millis(3), Duration::from_millis(400))).await;
         let told = serve(world, index, request);
+        if told.status == StatusCode::UNAUTHORIZED && stray == Stray::No {
+            self.refused(index, request);
+        }
         if changing {
             let name = world.scenario.hosts[index].name.clone();
             let body = request.body.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
@@ -274,6 +291,24 @@ impl Line {
         }
         if let (Running::System(claim), false) = (running, lied) {
             self.check_disruption(index, request, &claim, &call);
+        }
+    }
+
+    /// Credentials that were refused are not sent a third time before somebody has declared others, or has said that the same
+    /// are right now: a BMC might lock the account.
+    fn refused(&self, index: usize, request: &WireRequest) {
+        let (world, who) = (&self.world, self.process.who);
+        let name = &world.scenario.hosts[index].name;
+        let version = world.host(name).map(|host| host.spec.bmc.password_version.clone()).unwrap_or_default();
+        let key = (who, credentials(request).to_owned(), version);
+        let count = {
+            let mut inner = world.inner();
+            let count = inner.machines[index].refused.entry(key).or_default();
+            *count += 1;
+            *count
+        };
+        if count > 2 {
+            world.violated(name, format!("{who:?} sends a refused password for the {count}th time"));
         }
     }
 
@@ -344,122 +379,6 @@ impl Line {
 enum Stray {
     No,
     Yes,
-}
-
-fn answer(status: u16, body: Value) -> WireAnswer {
-    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    WireAnswer { status, headers: HeaderMap::new(), body }
-}
-
-fn refusal(status: u16, text: &str) -> WireAnswer {
-    answer(status, json!({ "error": { "message": text } }))
-}
-
-/// The Redfish service (DSP0266), as far as the engine uses it.
-fn serve(world: &Arc<World>, index: usize, request: &WireRequest) -> WireAnswer {
-    let path = request.url.path().trim_end_matches('/');
-    if path == "/redfish/v1" {
-        return answer(200, json!({ "RedfishVersion": "1.18.0", "Systems": { "@odata.id": "/redfish/v1/Systems" } }));
-    }
-    let expected = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
-    let given = request.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if given != format!("Basic {expected}") {
-        return refusal(401, "wrong credentials");
-    }
-    let body: Value = request.body.as_deref().and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
-    match (request.method.as_str(), path) {
-        ("GET", "/redfish/v1/Systems") => answer(200, json!({ "Members": [{ "@odata.id": SYSTEM }] })),
-        ("GET", SYSTEM) => system(&world.inner().machines[index]),
-        ("GET", MANAGER) => answer(
-            200,
-            json!({
-                "FirmwareVersion": "7.10",
-                "Actions": { "#Manager.Reset": {
-                    "target": format!("{MANAGER}/Actions/Manager.Reset"),
-                    "ResetType@Redfish.AllowableValues": ["GracefulRestart", "ForceRestart"],
-                } },
-            }),
-        ),
-        ("PATCH", SYSTEM) => patch(&mut world.inner().machines[index], request, &body),
-        ("POST", "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset") => reset(world, index, &body),
-        ("POST", "/redfish/v1/Managers/1/Actions/Manager.Reset") => {
-            let machine = &mut world.inner().machines[index];
-            machine.bmc_away = Some(Instant::now() + Duration::from_secs(90));
-            answer(204, Value::Null)
-        }
-        _ => refusal(404, "no such resource"),
-    }
-}
-
-fn etag(machine: &Machine) -> String {
-    format!("W/\"{}\"", machine.etag)
-}
-
-fn system(machine: &Machine) -> WireAnswer {
-    let mode = match machine.mode {
-        BootMode::Uefi => "UEFI",
-        BootMode::Bios => "Legacy",
-    };
-    let (target, enabled) = if machine.network_next { ("Pxe", "Once") } else { ("None", "Disabled") };
-    let mut told = answer(
-        200,
-        json!({
-            "@odata.id": SYSTEM, "Manufacturer": "Simulated", "Model": "S1", "SerialNumber": machine.serial,
-            "UUID": machine.uuid, "PowerState": if machine.on { "On" } else { "Off" },
-            "Boot": {
-                "BootSourceOverrideTarget": target, "BootSourceOverrideEnabled": enabled, "BootSourceOverrideMode": mode,
-                "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Pxe", "Hdd"],
-            },
-            "Links": { "ManagedBy": [{ "@odata.id": MANAGER }] },
-            "Actions": { "#ComputerSystem.Reset": {
-                "target": "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset",
-                "ResetType@Redfish.AllowableValues": ["On", "ForceOff", "ForceRestart"],
-            } },
-        }),
-    );
-    if let Ok(value) = HeaderValue::from_str(&etag(machine)) {
-        told.headers.insert(header::ETAG, value);
-    }
-    told
-}
-
-fn patch(machine: &mut Machine, request: &WireRequest, body: &Value) -> WireAnswer {
-    let wanted = request.headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok());
-    if wanted.is_some_and(|wanted| wanted != "*" && wanted != etag(machine)) {
-        return refusal(412, "the resource has changed");
-    }
-    let boot = &body["Boot"];
-    if boot["BootSourceOverrideTarget"] != "Pxe" || boot["BootSourceOverrideEnabled"] != "Once" {
-        return refusal(400, "only a network boot at the next start is simulated");
-    }
-    machine.network_next = true;
-    machine.etag += 1;
-    answer(200, json!({}))
-}
-
-fn reset(world: &Arc<World>, index: usize, body: &Value) -> WireAnswer {
-    let on = world.inner().machines[index].on;
-    let delay = world.chance.between(Duration::from_millis(100), Duration::from_secs(4));
-    let world = Arc::clone(world);
-    match (body["ResetType"].as_str(), on) {
-        (Some("On"), false) => {
-            tokio::spawn(async move {
-                sleep(delay).await;
-                world.power_on(index);
-            });
-            answer(204, Value::Null)
-        }
-        (Some("ForceOff"), true) => {
-            tokio::spawn(async move {
-                sleep(delay).await;
-                world.power_off(index, "BMC");
-            });
-            answer(204, Value::Null)
-        }
-        (Some("On" | "ForceOff"), _) => refusal(409, "the system is in that state already"),
-        _ => refusal(400, "no such reset type"),
-    }
 }
 
 /// Doubles the next resets of every BMC, if the scenario asks for that defect.

@@ -10,6 +10,12 @@ use vmetal_runtime::{Clock, Monotonic};
 /// When every simulation begins: 2026-06-01T00:00:00Z.
 pub const BEGIN: i64 = 1_780_272_000;
 
+/// The true time of a simulation that began at `start`.
+pub fn now(start: tokio::time::Instant) -> Timestamp {
+    let millis = BEGIN * 1000 + start.elapsed().as_millis() as i64;
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+}
+
 /// A clock whose wall time may jump while its monotonic time does not.
 #[derive(Debug, Clone)]
 pub struct SimClock {

@@ -11,6 +11,7 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+use vmetal_model::{Host, TenancyEnd};
 use vmetal_tenant::{TenantClient, TenantError};
 use vmetald::tenants::Connect;
 
@@ -71,6 +72,11 @@ impl Cluster {
         let Some((id, secret)) = token.split_once('.') else { return false };
         let known = self.tokens.get(&format!("bootstrap-token-{id}"));
         known.is_some_and(|(_, fields)| fields.get("token-secret").is_some_and(|known| known == secret))
+    }
+
+    /// The tenant gives up whatever ran on a machine that was taken from him.
+    pub fn forget_machine(&mut self, machine: usize) {
+        self.nodes.retain(|_, node| node.machine != machine);
     }
 
     /// A kubelet registers, or comes back.
@@ -255,7 +261,8 @@ fn node(world: &Arc<World>, method: &str, name: &str, body: &Value) -> (u16, Val
             if body["preconditions"]["uid"].as_str().is_some_and(|uid| uid != found.uid) {
                 return failure(409, "Conflict", "the uid is another one");
             }
-            let (lied, host) = (machine.lied, machine.name.clone());
+            // A host that was taken by force, or is left as it is, is not known to be off.
+            let (excused, host) = (machine.lied || machine.left, machine.name.clone());
             inner.cluster.nodes.remove(name);
             let world = Arc::clone(world);
             let text = format!("Node {name} was deleted while its server runs");
@@ -263,7 +270,10 @@ fn node(world: &Arc<World>, method: &str, name: &str, body: &Value) -> (u16, Val
             // After this call has let the world go.
             tokio::spawn(async move {
                 world.say("cluster", format!("Node {name} deleted"));
-                if runs && !lied {
+                let forced = |host: Arc<Host>| {
+                    host.status.unerased.as_ref().is_some_and(|ended| ended.end == TenancyEnd::Forced)
+                };
+                if runs && !excused && !world.host(&host).is_some_and(forced) {
                     world.violated(&host, text);
                 }
             });

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::link::Flapping;
+
 /// How one request to a BMC goes wrong.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BmcFault {
@@ -18,8 +20,8 @@ pub enum BmcFault {
     Doubled,
     /// Another status.
     Status(u16),
-    /// Too busy, and says for how long (seconds).
-    RetryAfter(u32),
+    /// Too busy (503) or asked too often (429), and says for how long (seconds).
+    RetryAfter(u16, u32),
     /// All sessions are in use, in iDRAC's words.
     NoSessions,
     /// The answer's body is cut off in the middle.
@@ -34,6 +36,10 @@ pub enum BmcFault {
     OverrideLost,
     /// The BMC restarts: away for this long, and the boot override is forgotten.
     Restart(Duration),
+    /// The BMC restarts in the middle of a reset that it has accepted, which may or may not be performed.
+    RestartMidReset(Duration),
+    /// The next reset is accepted and hangs for this long before it is performed; until then the BMC takes no other.
+    StuckReset(Duration),
 }
 
 /// How one start of a machine goes wrong.
@@ -136,6 +142,24 @@ pub enum What {
     },
     /// With the tenant's cluster.
     Cluster(ClusterFault),
+    /// With a network link.
+    Link {
+        /// Which host's.
+        host: usize,
+        /// Which of its links.
+        side: Side,
+        /// How.
+        how: Flapping,
+    },
+}
+
+/// Which link of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Its BMC's.
+    Bmc,
+    /// Its boot interface's.
+    Boot,
 }
 
 /// Which requests a fault of a BMC hits.

@@ -11,7 +11,6 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use vmetal_api::netboot::NetbootBackend as _;
 use vmetal_bmc::{AddressGuard, Gateways};
-use vmetal_model::boot::{BootNews, BootTable};
 use vmetal_policy::PolicyEngine;
 use vmetal_runtime::{Clock, SeededEntropy};
 use vmetal_store::{AnyStore, InterceptedStore};
@@ -60,7 +59,7 @@ pub struct Incarnation {
 const CONFIG: &str = r#"
 [network]
 range_start = "172.22.0.10"
-range_end = "172.22.0.99"
+range_end = "172.22.15.255"
 url = "http://172.22.0.1:8080"
 [bmc]
 allow = ["10.0.0.0/8"]
@@ -155,19 +154,9 @@ async fn serve(world: Arc<World>, process: Arc<Incarnation>) {
     let mut news = engine.watch_boot();
     let site = Arc::clone(&world);
     process.keep(async move {
-        let mut table = BootTable::default();
         while let Some(told) = news.next().await {
-            match told {
-                BootNews::Whole(whole) => table = whole,
-                BootNews::Change(change) => {
-                    let anew = |host: &String| change.entries.iter().any(|entry| entry.host == *host);
-                    table.entries.retain(|entry| !change.gone.contains(&entry.host) && !anew(&entry.host));
-                    table.entries.extend(change.entries);
-                    table.revision = change.revision;
-                }
-            }
             tokio::time::sleep(Duration::from_millis(20)).await;
-            site.table(&table);
+            site.boot_news(told);
         }
     });
     *process.engine.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine);

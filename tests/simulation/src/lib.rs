@@ -16,6 +16,8 @@ pub mod cluster;
 pub mod fault;
 pub mod incarnation;
 pub mod life;
+pub mod link;
+pub mod liveness;
 pub mod machine;
 pub mod operator;
 pub mod oracle;
@@ -24,4 +26,4 @@ pub mod scenario;
 pub mod way;
 pub mod world;
 
-pub use run::{Options, Outcome, simulate};
+pub use run::{Options, Outcome, play, register, simulate};

@@ -76,11 +76,10 @@ impl Start {
     /// The network boot service is asked; what it answers is booted.
     async fn network_boot(&self, firmware: Duration) {
         sleep(self.world.chance.between(Duration::from_secs(1), Duration::from_secs(8))).await;
-        let target = {
-            let inner = self.world.inner();
-            inner.boot.get(&inner.machines[self.index].mac).cloned()
-        };
-        let Some(BootTarget::Agent { attempt, token }) = target else {
+        if !self.offered().await {
+            return self.say("network boot: no answer, on to the disk");
+        }
+        let Some(BootTarget::Agent { attempt, token }) = self.world.boot_target(self.index) else {
             return self.say("network boot: nothing but the disk");
         };
         self.say(format!("network boot: the installer of attempt {attempt}"));
@@ -94,9 +93,28 @@ impl Start {
         sleep(firmware).await;
     }
 
+    fn link_is_down(&self) -> bool {
+        self.world.inner().machines[self.index].link.is_down(Instant::now())
+    }
+
+    /// Firmware asks for an address four times, with growing pauses, and then tries the disk.
+    async fn offered(&self) -> bool {
+        for pause in [4, 8, 16, 32] {
+            if !self.link_is_down() {
+                return true;
+            }
+            sleep(Duration::from_secs(pause)).await;
+        }
+        false
+    }
+
     /// One request to whichever engine the network boot service is connected to.
     async fn call(&self, method: &str, path: &str, token: &str, body: Vec<u8>) -> Result<Vec<u8>, Silence> {
         sleep(self.world.chance.between(Duration::from_millis(1), Duration::from_millis(30))).await;
+        if self.link_is_down() {
+            sleep(Duration::from_secs(5)).await;
+            return Err(Silence::Away);
+        }
         let now = Instant::now();
         let process = {
             let inner = self.world.inner();
@@ -120,6 +138,9 @@ impl Start {
             reply = engine.agent(request) => reply,
         };
         sleep(self.world.chance.between(Duration::from_millis(1), Duration::from_millis(30))).await;
+        if self.link_is_down() {
+            return Err(Silence::Away);
+        }
         let AgentReply { status, body } = reply;
         match status {
             200..300 => Ok(body),
@@ -303,7 +324,7 @@ impl Start {
                 .violated(&self.name, format!("the disks of claim {} are erased while it holds the host", held.uid));
         }
         // One that has moved on is Ready elsewhere.
-        let here = |node: &vmetal_model::TenantNode| {
+        let here = |node: &Arc<vmetal_model::TenantNode>| {
             node.metadata.uid == held.uid && node.status.host.as_ref() == Some(&self.name)
         };
         let node = self.world.node(&held.node).filter(here);

@@ -9,6 +9,7 @@ use vmetal_model::{BootMode, MacAddr};
 
 use crate::fault::{BmcFault, MachineFault, Scope};
 use crate::incarnation::Who;
+use crate::link::Link;
 
 /// An installed system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,20 +116,34 @@ pub struct Machine {
     pub network_next: bool,
     /// Counts changes of the system resource.
     pub etag: u64,
+    /// What its BMC's account is opened with.
+    pub password: String,
+    /// The link of its boot interface.
+    pub link: Link,
+    /// The link of its BMC.
+    pub bmc_link: Link,
     /// Until when its BMC is away.
     pub bmc_away: Option<Instant>,
+    /// How long the next reset hangs.
+    pub next_reset_hangs: Option<Duration>,
+    /// The last reset that the BMC accepted, and until when it takes no other.
+    pub reset: Option<(AbortHandle, Instant)>,
     /// Faults of the BMC, the next first.
     pub bmc_faults: Vec<(BmcFault, u32, Scope)>,
     /// Faults of the machine, the next first.
     pub faults: Vec<(MachineFault, u32)>,
     /// Whether its BMC ever lied about power: what follows from that is not the engine's doing.
     pub lied: bool,
+    /// Whether its host was removed and it was left as it was: nobody's to touch until it is declared again.
+    pub left: bool,
     /// Changing calls that are not answered yet.
     pub open: Vec<Open>,
     /// Who made the last changing call, and when it arrived.
     pub last: Option<(Who, Instant)>,
     /// How often each reset was performed, by host uid, operation and reset type.
     pub resets: BTreeMap<(String, u64, String), u32>,
+    /// How often each process was refused with each credentials, by the version of the password that was declared.
+    pub refused: BTreeMap<(Who, String, String), u32>,
 }
 
 impl Machine {
@@ -143,6 +158,13 @@ impl Machine {
             self.bmc_faults.remove(at);
         }
         Some(fault)
+    }
+
+    /// Its BMC drops whatever reset it is busy with.
+    pub fn drop_reset(&mut self) {
+        if let Some((reset, _)) = self.reset.take() {
+            reset.abort();
+        }
     }
 
     /// The faults of this start.

@@ -1,15 +1,18 @@
-//! The operator: declares, gives back, and helps where only a person can. Speaks to the engine's API, as terraform does.
+//! The operator: declares, gives back, orders, and helps where only a person can. Speaks to the engine's API, as terraform
+//! and the command line do.
+
+mod orders;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
 use serde_json::json;
 use tokio::time::sleep;
 use vmetal_api::{Apply, Backend as _, BackendError, Caller, Secret};
-use vmetal_model::action::HostAction;
-use vmetal_model::tenant_node::{DrainSpec, DrainTimeout};
+use vmetal_model::tenant_node::{DrainSpec, DrainTimeout, GroupSpec};
 use vmetal_model::{
     BootMode, Image, ImagePhase, ImageSpec, ImageStatus, Kind, NodeType, NodeTypeSpec, Resources, TenantCluster,
     TenantClusterSpec, TenantNode, TenantNodeSpec,
@@ -18,8 +21,12 @@ use vmetal_store::{Store as _, Txn, Write};
 use vmetald::backend::ApiBackend;
 use vmetald::ledger::{self, new_metadata, new_object};
 
-use crate::scenario::{HostPlan, PASSWORD, USER, Wish};
+use crate::machine::Content;
+use crate::scenario::wishes::member;
+use crate::scenario::{First, PASSWORD, QUIET, USER, Wish};
 use crate::world::World;
+
+pub use orders::order;
 
 const CLUSTER: &str = "tenant-a";
 const CLASS: &str = "small";
@@ -104,33 +111,20 @@ pub async fn delete(world: &Arc<World>, kind: Kind, name: &str) -> Said {
     }
 }
 
-/// Ends a quarantine.
-pub async fn unquarantine(world: &Arc<World>, name: &str) {
-    world.say("operator", format!("unquarantines host {name}"));
-    let Some(backend) = backend(world) else { return };
-    let action = HostAction::Unquarantine { reason: "the simulated operator has looked".to_owned() };
-    let caller = caller();
-    let acted = backend.act_on_host(&caller, name, None, &action);
-    // One that is lost is given again.
-    if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(30), acted).await {
-        world.say("operator", format!("unquarantine of {name}: {error}"));
-    }
-}
-
 fn request(world: &World, apply: Apply) -> Apply {
     Apply { request_id: format!("request-{}", world.chance.below(u64::MAX)), ..apply }
 }
 
 #[allow(clippy::expect_used, reason = "the model's types always serialise")]
-fn order<R: vmetal_api::Resource>(world: &World, name: &str, spec: &R::Spec) -> Apply {
+fn declaration<R: vmetal_api::Resource>(world: &World, name: &str, spec: &R::Spec) -> Apply {
     request(world, Apply::new::<R>(name, spec).expect("a spec is plain data"))
 }
 
 /// Declares the cluster and the class.
 pub async fn declare(world: &Arc<World>) {
     let cluster = TenantClusterSpec::default();
-    let cluster =
-        order::<TenantCluster>(world, CLUSTER, &cluster).secret("kubeconfig", Secret::new("the simulated cluster"));
+    let cluster = declaration::<TenantCluster>(world, CLUSTER, &cluster)
+        .secret("kubeconfig", Secret::new("the simulated cluster"));
     apply(world, cluster).await;
     let resources = [("cpu", "8"), ("memory", "32Gi")];
     let resources: Resources =
@@ -142,64 +136,152 @@ pub async fn declare(world: &Arc<World>) {
         image: Some(IMAGE.to_owned()),
         properties: BTreeMap::new(),
     };
-    apply(world, order::<NodeType>(world, CLASS, &class)).await;
+    apply(world, declaration::<NodeType>(world, CLASS, &class)).await;
+}
+
+/// Whether a declaration tells the password of a host's BMC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tells {
+    /// As far as the operator knows it.
+    Password,
+    /// Not yet.
+    NoPassword,
 }
 
 /// Declares a host; `touched` is a label that may change.
-pub async fn declare_host(world: &Arc<World>, plan: &HostPlan, touched: u32) -> Said {
+pub async fn declare_host(world: &Arc<World>, index: usize, touched: u32, tells: Tells) -> Said {
+    let plan = &world.scenario.hosts[index];
     // As terraform declares it: what is left out has its default.
     let mode = if plan.mode == BootMode::Bios { "bios" } else { "uefi" };
     let spec = json!({
         "bmc": { "address": plan.bmc(), "username": USER, "password_version": touched.to_string() },
         "boot_mac": plan.mac().to_string(),
         "boot_mode": mode,
+        "on_delete": plan.on_delete,
     });
     let labels = BTreeMap::from([("class".to_owned(), CLASS.to_owned()), ("touched".to_owned(), touched.to_string())]);
-    let host = request(world, Apply::from_json(Kind::Host, &plan.name, spec)).labels(labels);
-    world.say("operator", format!("declares host {} ({touched})", plan.name));
-    apply(world, host.secret("bmc.password", Secret::new(PASSWORD))).await
+    let mut host = request(world, Apply::from_json(Kind::Host, &plan.name, spec)).labels(labels);
+    world.say("operator", format!("declares host {} ({touched}, {tells:?})", plan.name));
+    if tells == Tells::Password {
+        let password = world.inner().passwords[index].clone();
+        host = host.secret("bmc.password", Secret::new(password));
+    }
+    apply(world, host).await
+}
+
+/// Declares a host anew, once it is gone if it is being deleted; a server that was left as it was is wiped first.
+async fn declare_again(world: &Arc<World>, index: usize, touched: &AtomicU32) {
+    loop {
+        wipe(world, index);
+        let next = touched.fetch_add(1, Ordering::Relaxed) + 1;
+        if declare_host(world, index, next, Tells::Password).await == Said::Taken || world.start.elapsed() > QUIET {
+            return;
+        }
+        sleep(Duration::from_secs(60)).await;
+    }
+}
+
+/// What a person does with a server that was left as it was before he hands it over again.
+fn wipe(world: &World, index: usize) {
+    if !std::mem::take(&mut world.inner().machines[index].left) {
+        return;
+    }
+    world.power_off(index, "operator");
+    let mut inner = world.inner();
+    let machine = &mut inner.machines[index];
+    machine.network_next = false;
+    for disk in &mut machine.disks {
+        disk.content = Content::Foreign;
+    }
+    let name = machine.name.clone();
+    inner.cluster.forget_machine(index);
+    drop(inner);
+    world.say(&name, "the operator has wiped it");
+}
+
+/// Changes the password of a host's BMC, there and in the declaration.
+async fn rotate(world: &Arc<World>, index: usize, touched: &AtomicU32, first: First, then: Duration) {
+    let number = touched.fetch_add(1, Ordering::Relaxed) + 1;
+    let password = format!("{PASSWORD}-{number}");
+    let name = world.scenario.hosts[index].name.clone();
+    for place in if first == First::Bmc { ["BMC", "declaration"] } else { ["declaration", "BMC"] } {
+        if place == "BMC" {
+            world.say(&name, format!("the operator sets password {number} at the BMC"));
+            password.clone_into(&mut world.inner().machines[index].password);
+        } else {
+            password.clone_into(&mut world.inner().passwords[index]);
+            // Whoever declares a host that is being deleted waits for its end.
+            declare_again(world, index, touched).await;
+        }
+        sleep(then).await;
+    }
+    // Where the declaration came first, it has failed meanwhile, and the operator says that it is right now.
+    if first == First::Declaration {
+        declare_again(world, index, touched).await;
+    }
 }
 
 /// Asks for a node.
-pub async fn claim(world: &Arc<World>, name: &str, drain: u32) -> Said {
+async fn claim(world: &Arc<World>, name: &str, drain: u32, group: Option<GroupSpec>) -> Said {
     let spec = TenantNodeSpec {
         cluster: CLUSTER.to_owned(),
         node_type: Some(CLASS.to_owned()),
         drain: DrainSpec { timeout_seconds: drain, on_timeout: DrainTimeout::Force },
+        group,
         ..TenantNodeSpec::default()
     };
     world.say("operator", format!("claims {name}"));
-    apply(world, order::<TenantNode>(world, name, &spec)).await
+    apply(world, declaration::<TenantNode>(world, name, &spec)).await
 }
 
 /// Does as the scenario says, at its times.
-pub async fn follow(world: Arc<World>, touched: Arc<std::sync::atomic::AtomicU32>) {
+pub async fn follow(world: Arc<World>, touched: Arc<AtomicU32>) {
     let wishes = world.scenario.wishes.clone();
     let wishes = wishes.into_iter().map(|(at, wish)| {
         let (world, touched) = (Arc::clone(&world), Arc::clone(&touched));
         async move {
             tokio::time::sleep_until(world.start + at).await;
-            match wish {
-                Wish::Claim { name, drain } => {
-                    claim(&world, &name, drain).await;
-                }
-                Wish::Release { name } => {
-                    delete(&world, Kind::TenantNode, &name).await;
-                }
-                Wish::Touch { host } => {
-                    let next = touched.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-                    declare_host(&world, &world.scenario.hosts[host].clone(), next).await;
-                }
-            }
+            fulfil(&world, &touched, wish).await;
         }
     });
-    let hosts = world.scenario.hosts.clone();
-    let hosts = hosts.into_iter().map(|plan| {
-        let world = Arc::clone(&world);
+    let hosts = (0..world.scenario.hosts.len()).map(|index| {
+        let (world, touched) = (Arc::clone(&world), Arc::clone(&touched));
         async move {
+            let plan = &world.scenario.hosts[index];
             tokio::time::sleep_until(world.start + plan.at).await;
-            declare_host(&world, &plan, 0).await;
+            let Some(later) = plan.introduced else {
+                declare_host(&world, index, 0, Tells::Password).await;
+                return;
+            };
+            declare_host(&world, index, 0, Tells::NoPassword).await;
+            sleep(later).await;
+            declare_again(&world, index, &touched).await;
         }
     });
     futures::future::join(futures::future::join_all(wishes), futures::future::join_all(hosts)).await;
+}
+
+async fn fulfil(world: &Arc<World>, touched: &AtomicU32, wish: Wish) {
+    match wish {
+        Wish::Claim { name, drain } => {
+            claim(world, &name, drain, None).await;
+        }
+        Wish::Group { name, size, drain } => {
+            for number in 0..size {
+                let group = GroupSpec { name: name.clone(), size, same: None };
+                claim(world, &member(&name, number), drain, Some(group)).await;
+            }
+        }
+        Wish::Release { name } => {
+            delete(world, Kind::TenantNode, &name).await;
+        }
+        Wish::Touch { host } => declare_again(world, host, touched).await,
+        Wish::Delete { host } => {
+            delete(world, Kind::Host, &world.scenario.hosts[host].name).await;
+        }
+        Wish::Rotate { host, first, then } => rotate(world, host, touched, first, then).await,
+        Wish::Order { host, order: what } => {
+            order(world, &world.scenario.hosts[host].name, what).await;
+        }
+    }
 }

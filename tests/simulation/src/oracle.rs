@@ -1,15 +1,25 @@
 //! Watches every commit, in order, and says what must never be.
 
-use std::collections::BTreeMap;
+mod groups;
+mod orders;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use vmetal_model::{ClaimState, Event, Host, HostPhase, Kind, OperationState, TenantNode, TenantNodePhase};
+use vmetal_model::{ClaimState, Event, Host, HostPhase, Kind, OperationState, TenantNode, TenantNodePhase, Uid};
 use vmetal_store::{Change, Committed, Revision, Selector, Store as _};
 use vmetald::fleet::{Entry, Update};
 use vmetald::ledger::decode_change;
 
 use crate::world::World;
+
+/// Whether a claim got a host in a commit.
+#[derive(PartialEq, Eq)]
+enum Seating {
+    Fresh,
+    Old,
+}
 
 /// What it has seen.
 #[derive(Default)]
@@ -17,6 +27,8 @@ struct Seen {
     hosts: BTreeMap<String, Arc<Host>>,
     nodes: BTreeMap<String, Arc<TenantNode>>,
     revision: u64,
+    /// Claims that lost a host without an erasure, by that host.
+    lost: BTreeSet<(String, Uid)>,
 }
 
 /// Watches until the simulation ends.
@@ -49,26 +61,44 @@ impl Seen {
                 Err(error) => world.violated("store", format!("an event cannot be read: {error}")),
             }
         }
+        let (mut seated, mut claims) = (Vec::new(), false);
         for change in &committed.objects {
             match decode_change(change) {
-                Ok(Some(Update::Put(Entry::Host(host)))) => self.host(world, host, &events, revision),
-                Ok(Some(Update::Put(Entry::TenantNode(node)))) => self.node(world, node, &events),
+                Ok(Some(Update::Put(Entry::Host(host)))) => {
+                    let before = self.hosts.get(host.name());
+                    let same = before.is_some_and(|before| {
+                        before.status.claim == host.status.claim && before.status.unerased == host.status.unerased
+                    });
+                    claims |= !same;
+                    self.host(world, host, &events, revision);
+                }
+                Ok(Some(Update::Put(Entry::TenantNode(node)))) => {
+                    claims = true;
+                    if self.node(world, Arc::clone(&node), &events) == Seating::Fresh {
+                        seated.push(node);
+                    }
+                }
                 Ok(Some(Update::Gone(Kind::Host, name))) => {
-                    if let Some(host) = self.hosts.remove(&name)
-                        && host.status.claim.is_some()
-                    {
-                        world.violated(&name, "removed while a claim holds it");
+                    if let Some(host) = self.hosts.remove(&name) {
+                        if host.status.claim.is_some() {
+                            world.violated(&name, "removed while a claim holds it");
+                        }
+                        orders::removed(world, &host);
                     }
                     world.inner().intents.remove(&name);
                 }
                 Ok(Some(Update::Gone(Kind::TenantNode, name))) => {
                     self.nodes.remove(&name);
+                    claims = true;
                 }
                 Ok(_) => {}
                 Err(error) => world.violated("store", format!("revision {revision} cannot be read: {error}")),
             }
         }
-        self.claims(world);
+        groups::seated(world, &self.nodes, &seated);
+        if claims {
+            self.claims(world);
+        }
     }
 
     fn host(&mut self, world: &World, host: Arc<Host>, events: &[Event], revision: u64) {
@@ -100,10 +130,13 @@ impl Seen {
         if new > old && open {
             world.violated(host.name(), format!("operation {new} was intended while {old} was open"));
         }
+        if new > old {
+            orders::intended(world, before, host);
+        }
     }
 
     /// A claim leaves a host only with an erase record for it, and with truly empty disks.
-    fn tenancy(&self, world: &World, before: &Host, host: &Host) {
+    fn tenancy(&mut self, world: &World, before: &Host, host: &Host) {
         let claim = |host: &Host| host.status.claim.as_ref().map(|claim| claim.uid.clone());
         let (old, new) = (claim(before), claim(host));
         let Some(old) = old.filter(|old| Some(old) != new.as_ref()) else {
@@ -123,6 +156,7 @@ impl Seen {
         }
         // Taken away from a claim that failed on it: kept out of the pool, and remembered as not erased.
         if host.status.phase == HostPhase::Quarantined && host.status.lost_by(&old).is_some() {
+            self.lost.insert((host.name().to_owned(), old));
             return;
         }
         if host.status.erase.as_ref().is_none_or(|record| record.claim_uid != old) {
@@ -134,12 +168,15 @@ impl Seen {
         }
     }
 
-    fn node(&mut self, world: &World, node: Arc<TenantNode>, events: &[Event]) {
+    fn node(&mut self, world: &World, node: Arc<TenantNode>, events: &[Event]) -> Seating {
         let name = node.name().to_owned();
         let before = self.nodes.insert(name.clone(), Arc::clone(&node));
-        if let Some(before) = before.filter(|before| before.metadata.uid == node.metadata.uid) {
-            told(world, &name, events, before.status.phase.as_str(), node.status.phase.as_str());
-        }
+        let Some(before) = before.filter(|before| before.metadata.uid == node.metadata.uid) else {
+            return Seating::Old;
+        };
+        told(world, &name, events, before.status.phase.as_str(), node.status.phase.as_str());
+        let seated = |node: &TenantNode| node.status.phase != TenantNodePhase::Pending && node.status.host.is_some();
+        if seated(&node) && !seated(&before) { Seating::Fresh } else { Seating::Old }
     }
 
     /// No claim has two hosts, and none believes in a host that another has.
@@ -165,7 +202,10 @@ impl Seen {
                 matches!(node.status.phase, P::Scheduled | P::Provisioning | P::Joining | P::Ready | P::Draining);
             let (true, Some(host)) = (holds, &node.status.host) else { continue };
             // A host that failed for good ends the tenancy in one commit; the claim hears of it in the next.
-            let lost = self.hosts.get(host).is_some_and(|host| host.status.lost_by(&node.metadata.uid).is_some());
+            let uid = &node.metadata.uid;
+            let lost = self.hosts.get(host).is_some_and(|host| host.status.lost_by(uid).is_some())
+                // One that goes need not wait for what becomes of a host that it has lost.
+                || node.status.phase == P::Draining && self.lost.contains(&(host.clone(), uid.clone()));
             if !lost && held.get(node.metadata.uid.0.as_str()) != Some(&host.as_str()) {
                 let phase = node.status.phase.as_str();
                 world.violated(node.name(), format!("is {phase} on {host}, which it does not hold"));

@@ -10,15 +10,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use vmetal_model::{Host, HostPhase, Kind, OperationState, TenantNode, TenantNodePhase};
-use vmetal_store::{MemoryStore, Selector, Store as _, StoreClock, StoreTime};
-use vmetald::ledger;
+use vmetal_store::{MemoryStore, StoreClock, StoreTime};
 
-use crate::clock::BEGIN;
+use crate::clock::{self, BEGIN};
 use crate::incarnation::Incarnation;
+use crate::liveness;
 use crate::machine::Running;
-use crate::operator;
+use crate::operator::{self, Tells};
 use crate::oracle;
-use crate::scenario::{Defect, QUIET, Scenario};
+use crate::scenario::{Defect, Order, QUIET, Scenario};
 use crate::world::World;
 
 /// How long everything may take to become stable once nothing goes wrong any more. The longest way is an erasure that is tried
@@ -74,13 +74,36 @@ fn hear_panics() {
 
 /// Runs the scenario of a seed. Blocks the thread, for a fraction of a second.
 pub fn simulate(seed: u64, options: Options) -> Outcome {
+    run(Scenario::of(seed, options.defect), Course::Life)
+}
+
+/// Plays a scenario that was written out. Blocks the thread.
+pub fn play(scenario: Scenario) -> Outcome {
+    run(scenario, Course::Life)
+}
+
+/// Registers a whole fleet that is declared at once, and ends when every host is available. Blocks the thread.
+pub fn register(scenario: Scenario) -> Outcome {
+    run(scenario, Course::Registration)
+}
+
+/// What is played.
+#[derive(Debug, Clone, Copy)]
+enum Course {
+    /// As the module says.
+    Life,
+    /// Hosts are declared and reach the pool.
+    Registration,
+}
+
+fn run(scenario: Scenario, course: Course) -> Outcome {
+    let seed = scenario.seed;
     hear_panics();
     PANICS.with_borrow_mut(|panics| *panics = Some(Vec::new()));
-    let scenario = Scenario::of(seed, options.defect);
     #[allow(clippy::expect_used, reason = "a runtime without I/O needs nothing from the system")]
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    let run = AssertUnwindSafe(|| runtime.block_on(live(scenario.clone())));
+    let run = AssertUnwindSafe(|| runtime.block_on(live(scenario.clone(), course)));
     let world = std::panic::catch_unwind(run);
     drop(runtime);
     let panics = PANICS.with_borrow_mut(Option::take).unwrap_or_default();
@@ -131,7 +154,7 @@ fn story(world: &World, violations: &[String]) -> String {
     text
 }
 
-async fn live(scenario: Scenario) -> (Arc<World>, Duration) {
+async fn live(scenario: Scenario, course: Course) -> (Arc<World>, Duration) {
     let start = Instant::now();
     let clock = StoreClock::from_fn(move || StoreTime((BEGIN as u64) * 1000 + start.elapsed().as_millis() as u64));
     let model = MemoryStore::new(clock);
@@ -140,6 +163,7 @@ async fn live(scenario: Scenario) -> (Arc<World>, Duration) {
     operator::prepare(&world);
     crate::bmc::sabotage(&world);
     tokio::spawn(oracle::watch(Arc::clone(&world)));
+    tokio::spawn(liveness::watch(Arc::clone(&world)));
     for engine in 0..world.scenario.engines {
         Incarnation::start(&world, engine);
     }
@@ -153,7 +177,13 @@ async fn live(scenario: Scenario) -> (Arc<World>, Duration) {
             });
         }
     });
-    let judged = tokio::time::timeout(Duration::from_secs(72 * 60 * 60), judge(&world)).await;
+    let judged = tokio::time::timeout(Duration::from_secs(72 * 60 * 60), async {
+        match course {
+            Course::Life => judge(&world).await,
+            Course::Registration => registration(&world).await,
+        }
+    });
+    let judged = judged.await;
     if judged.is_err() {
         world.violated("world", "the simulation did not come to its end");
     }
@@ -182,14 +212,14 @@ async fn judge(world: &Arc<World>) {
     if !settle(world, &touched, "all is quiet", settled).await {
         return;
     }
-    for node in nodes(world).await {
+    for node in world.nodes() {
         operator::delete(world, Kind::TenantNode, node.name()).await;
     }
     if !settle(world, &touched, "every claim was given back", returned).await {
         return;
     }
     leftovers(world);
-    for host in hosts(world).await {
+    for host in world.hosts() {
         operator::delete(world, Kind::Host, host.name()).await;
     }
     settle(world, &touched, "every host was deleted", |hosts, _| {
@@ -198,14 +228,37 @@ async fn judge(world: &Arc<World>) {
     .await;
 }
 
-async fn hosts(world: &World) -> Vec<Host> {
-    let list = world.model.list_all(&Selector::Kind(Kind::Host.as_str().into())).await;
-    list.map(|list| list.items.iter().filter_map(|stored| ledger::decode(stored).ok()).collect()).unwrap_or_default()
-}
-
-async fn nodes(world: &World) -> Vec<TenantNode> {
-    let list = world.model.list_all(&Selector::Kind(Kind::TenantNode.as_str().into())).await;
-    list.map(|list| list.items.iter().filter_map(|stored| ledger::decode(stored).ok()).collect()).unwrap_or_default()
+/// Everything is declared at once; whatever goes wrong, goes wrong meanwhile.
+async fn registration(world: &Arc<World>) {
+    operator::declare(world).await;
+    let faults = world.scenario.faults.clone();
+    let site = Arc::clone(world);
+    tokio::spawn(async move {
+        for fault in faults {
+            sleep_until(site.start + fault.at).await;
+            site.strike(&fault);
+        }
+    });
+    let hosts = 0..world.scenario.hosts.len();
+    futures::future::join_all(hosts.map(|index| operator::declare_host(world, index, 0, Tells::Password))).await;
+    let end = Instant::now() + SETTLE;
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        let hosts = world.hosts();
+        let Some(late) = hosts.iter().find(|host| host.status.phase != HostPhase::Available) else { return };
+        if !world.violations().is_empty() {
+            return;
+        }
+        if Instant::now() >= end {
+            let status = &late.status;
+            let why =
+                format!("{:?}/{:?}, wait {:?}, failure {:?}", status.phase, status.stage, status.wait, status.failure);
+            return world.violated(
+                late.name(),
+                format!("not available {} h after it was declared: {why}", SETTLE.as_secs() / 3600),
+            );
+        }
+    }
 }
 
 /// Who is not where it belongs, and why not.
@@ -216,7 +269,7 @@ async fn settle(
     world: &Arc<World>,
     touched: &AtomicU32,
     since: &str,
-    unsettled: impl Fn(&[Host], &[TenantNode]) -> Unsettled,
+    unsettled: impl Fn(&[Arc<Host>], &[Arc<TenantNode>]) -> Unsettled,
 ) -> bool {
     let end = Instant::now() + SETTLE;
     let mut calm = 0;
@@ -224,7 +277,11 @@ async fn settle(
         if !world.violations().is_empty() {
             return false;
         }
-        let (hosts, nodes) = (hosts(world).await, nodes(world).await);
+        let (hosts, nodes) = (world.hosts(), world.nodes());
+        if let Some((who, why)) = liveness::overdue(world, &hosts, &nodes) {
+            world.violated(&who, why);
+            return false;
+        }
         match unsettled(&hosts, &nodes) {
             None if calm == 1 => return true,
             None => calm += 1,
@@ -241,12 +298,18 @@ async fn settle(
     }
 }
 
-fn settled(hosts: &[Host], nodes: &[TenantNode]) -> Unsettled {
+fn settled(hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unsettled {
     let mut free = 0;
     for host in hosts {
         let status = &host.status;
+        if host.is_deleted() {
+            return Some((host.name().to_owned(), format!("deleted and still there: {:?}", status.wait)));
+        }
         if status.operation.as_ref().is_some_and(|op| op.state == OperationState::Intended) {
             return Some((host.name().to_owned(), format!("operation under way: {:?}", status.operation)));
+        }
+        if let Some(pause) = &status.pause {
+            return Some((host.name().to_owned(), format!("paused: {pause:?}")));
         }
         match (status.phase, &status.claim) {
             (HostPhase::Available, None) => free += 1,
@@ -264,8 +327,7 @@ fn settled(hosts: &[Host], nodes: &[TenantNode]) -> Unsettled {
         let status = &node.status;
         let fine = match status.phase {
             TenantNodePhase::Ready => true,
-            // A host that it was given up on is none for it, however free.
-            TenantNodePhase::Pending => free <= status.tried.len() && !node.is_deleted(),
+            TenantNodePhase::Pending => !node.is_deleted() && !could_be_placed(node, nodes, free),
             _ => false,
         };
         if !fine {
@@ -277,30 +339,58 @@ fn settled(hosts: &[Host], nodes: &[TenantNode]) -> Unsettled {
     None
 }
 
-fn returned(hosts: &[Host], nodes: &[TenantNode]) -> Unsettled {
+/// Whether there is a host for a claim that waits for one: for all of its group that waits, if it is in one that is whole.
+fn could_be_placed(node: &TenantNode, nodes: &[Arc<TenantNode>], free: usize) -> bool {
+    let group = |node: &TenantNode| node.spec.group.as_ref().map(|group| group.name.clone());
+    let with_it = |other: &&Arc<TenantNode>| {
+        node.name() == other.name() || group(node).is_some() && group(node) == group(other) && !other.is_deleted()
+    };
+    let members: Vec<_> = nodes.iter().filter(with_it).collect();
+    let waiting = members.iter().filter(|member| member.status.phase == TenantNodePhase::Pending);
+    // A host that a claim was given up on is none for it, however free.
+    let wanted: usize = waiting.map(|member| 1 + member.status.tried.len()).sum();
+    let whole = node.spec.group.as_ref().is_none_or(|group| members.len() >= group.size as usize);
+    whole && free >= wanted
+}
+
+fn returned(hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unsettled {
     if let Some(node) = nodes.first() {
         return Some((node.name().to_owned(), format!("{:?}, failure {:?}", node.status.phase, node.status.failure)));
+    }
+    if let Some(host) = hosts.iter().find(|host| host.status.claim.is_some()) {
+        return Some((host.name().to_owned(), format!("still held: {:?}", host.status.claim)));
     }
     settled(hosts, &[])
 }
 
-/// What only a person does: touches hosts whose failure waits for one, and gives up claims that have failed.
-async fn help(world: &Arc<World>, touched: &AtomicU32, hosts: &[Host], nodes: &[TenantNode]) {
-    let now = jiff::Timestamp::from_millisecond(BEGIN * 1000 + world.start.elapsed().as_millis() as i64);
-    let now = now.unwrap_or(jiff::Timestamp::MAX);
+/// What only a person does: ends what he has ordered and forgotten, touches hosts whose failure waits for one, and gives up
+/// claims that have failed.
+async fn help(world: &Arc<World>, touched: &AtomicU32, hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) {
+    let now = clock::now(world.start);
     let old = |since: jiff::Timestamp| now.duration_since(since).unsigned_abs() >= PATIENCE;
     for host in hosts {
-        if host.status.phase == HostPhase::Error
-            && old(host.status.phase_since)
-            && let Some(plan) = world.scenario.hosts.iter().find(|plan| plan.name == host.name())
-        {
-            let next = touched.fetch_add(1, Ordering::Relaxed) + 1;
-            operator::declare_host(world, plan, next).await;
+        let (name, status) = (host.name(), &host.status);
+        if let Some(pause) = &status.pause {
+            if old(pause.since) {
+                operator::order(world, name, Order::Resume).await;
+            }
+            continue;
         }
-    }
-    for host in hosts {
-        if host.status.phase == HostPhase::Quarantined && old(host.status.phase_since) {
-            operator::unquarantine(world, host.name()).await;
+        match status.phase {
+            HostPhase::Error if old(status.phase_since) => {
+                let index = world.scenario.hosts.iter().position(|plan| plan.name == name);
+                let next = touched.fetch_add(1, Ordering::Relaxed) + 1;
+                if let Some(index) = index {
+                    operator::declare_host(world, index, next, Tells::Password).await;
+                }
+            }
+            HostPhase::Quarantined if old(status.phase_since) => {
+                operator::order(world, name, Order::Unquarantine).await;
+            }
+            HostPhase::Maintenance if old(status.phase_since) => {
+                operator::order(world, name, Order::Resume).await;
+            }
+            _ => {}
         }
     }
     for node in nodes {
@@ -318,6 +408,8 @@ fn leftovers(world: &World) {
         let machines: Vec<(String, Vec<String>, bool, bool)> = inner
             .machines
             .iter()
+            // Its host went, and it was left as it was.
+            .filter(|m| !m.left)
             .map(|m| {
                 let claims = m.claims().into_iter().map(str::to_owned).collect();
                 (m.name.clone(), claims, matches!(m.running, Running::System(_)), m.lied)

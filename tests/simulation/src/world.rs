@@ -8,17 +8,17 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use vmetal_model::boot::{BootTable, BootTarget};
+use vmetal_model::boot::{BootNews, BootTarget};
 use vmetal_model::{Host, Kind, MacAddr, TenantNode};
-use vmetal_store::{MemoryStore, Store};
-use vmetald::ledger;
+use vmetal_store::{MemoryStore, Selector, Store, Stored};
+use vmetald::ledger::{self, Record};
 
 use crate::chance::Chance;
 use crate::cluster::Cluster;
-use crate::fault::{ClusterFault, EngineFault, Fault, Step, What};
+use crate::fault::{ClusterFault, EngineFault, Fault, Side, Step, What};
 use crate::incarnation::{Incarnation, Who};
 use crate::machine::{Machine, Running};
-use crate::scenario::Scenario;
+use crate::scenario::{PASSWORD, Scenario};
 
 /// Calls and commits of one simulation after which an engine counts as spinning.
 const PATIENCE: u64 = 400_000;
@@ -63,15 +63,16 @@ pub struct Inner {
     pub cluster: Cluster,
     /// The engines.
     pub engines: Vec<Plight>,
-    /// What the network boot service answers from.
-    pub boot: BTreeMap<MacAddr, BootTarget>,
-    boot_revision: u64,
+    /// What the network boot service answers from: by host, with the revision at which it was said.
+    boot: BTreeMap<String, (u64, Option<(MacAddr, BootTarget)>)>,
     lines: Vec<Line>,
     violations: Vec<String>,
     digest: u64,
     effort: u64,
     /// Who made each commit.
     pub authors: BTreeMap<u64, Who>,
+    /// What the operator believes the passwords of the BMCs to be, and which he has declared.
+    pub passwords: Vec<String>,
     /// Who committed the intent of each host's present operation: by host, operation and author.
     pub intents: BTreeMap<String, (u64, Who)>,
 }
@@ -89,6 +90,25 @@ pub struct World {
     /// Engines that are to be started again: which, and after how long.
     pub restarts: mpsc::UnboundedSender<(usize, Duration)>,
     inner: Mutex<Inner>,
+    read: Mutex<Read>,
+}
+
+/// What was read from the store last, by name: most questions are about what has not changed since.
+#[derive(Default)]
+struct Read {
+    hosts: BTreeMap<String, Arc<Host>>,
+    nodes: BTreeMap<String, Arc<TenantNode>>,
+}
+
+/// The object that is stored, decoded only if it is another than before.
+fn remembered<R: Record>(read: &mut BTreeMap<String, Arc<R>>, stored: &Stored) -> Option<Arc<R>> {
+    let known = read.get(stored.key.name.as_str()).filter(|known| known.metadata().revision == stored.revision.0);
+    if let Some(known) = known {
+        return Some(Arc::clone(known));
+    }
+    let object = Arc::new(ledger::decode::<R>(stored).ok()?);
+    read.insert(stored.key.name.clone(), Arc::clone(&object));
+    Some(object)
 }
 
 impl World {
@@ -100,22 +120,23 @@ impl World {
         start: Instant,
     ) -> Arc<Self> {
         let machines = scenario.hosts.iter().map(|plan| plan.machine()).collect();
+        let passwords = vec![PASSWORD.to_owned(); scenario.hosts.len()];
         let engines = (0..scenario.engines).map(|_| Plight::default()).collect();
         let inner = Inner {
             machines,
             cluster: Cluster::default(),
             engines,
             boot: BTreeMap::new(),
-            boot_revision: 0,
             lines: Vec::new(),
             violations: Vec::new(),
             digest: 0xcbf2_9ce4_8422_2325,
             effort: 0,
             authors: BTreeMap::new(),
+            passwords,
             intents: BTreeMap::new(),
         };
         let chance = Chance::new(scenario.seed, "world");
-        Arc::new(World { scenario, chance, start, model, restarts, inner: Mutex::new(inner) })
+        Arc::new(World { scenario, chance, start, model, restarts, inner: Mutex::new(inner), read: Mutex::default() })
     }
 
     /// What changes. Never held across a wait.
@@ -196,25 +217,65 @@ impl World {
     }
 
     /// A host as the store has it.
-    pub fn host(&self, name: &str) -> Option<Host> {
+    pub fn host(&self, name: &str) -> Option<Arc<Host>> {
         let stored = self.model.get(&ledger::key(Kind::Host, name)).now_or_never()?.ok()??;
-        ledger::decode(&stored).ok()
+        remembered(&mut self.read().hosts, &stored)
     }
 
     /// A claim as the store has it.
-    pub fn node(&self, name: &str) -> Option<TenantNode> {
+    pub fn node(&self, name: &str) -> Option<Arc<TenantNode>> {
         let stored = self.model.get(&ledger::key(Kind::TenantNode, name)).now_or_never()?.ok()??;
-        ledger::decode(&stored).ok()
+        remembered(&mut self.read().nodes, &stored)
     }
 
-    /// Takes a newer table for network boot.
-    pub fn table(&self, table: &BootTable) {
+    /// All hosts as the store has them.
+    pub fn hosts(&self) -> Vec<Arc<Host>> {
+        let list = self.list(Kind::Host);
+        let mut read = self.read();
+        list.iter().filter_map(|stored| remembered(&mut read.hosts, stored)).collect()
+    }
+
+    /// All claims as the store has them.
+    pub fn nodes(&self) -> Vec<Arc<TenantNode>> {
+        let list = self.list(Kind::TenantNode);
+        let mut read = self.read();
+        list.iter().filter_map(|stored| remembered(&mut read.nodes, stored)).collect()
+    }
+
+    fn list(&self, kind: Kind) -> Vec<Stored> {
+        let list = self.model.list_all(&Selector::Kind(kind.as_str().into())).now_or_never();
+        list.and_then(Result::ok).map(|list| list.items).unwrap_or_default()
+    }
+
+    fn read(&self) -> MutexGuard<'_, Read> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes news for network boot, of whichever engine; what is older than what is known of a host is no news.
+    pub fn boot_news(&self, told: BootNews) {
         let mut inner = self.inner();
-        if table.revision < inner.boot_revision {
-            return;
+        let (revision, entries, gone) = match told {
+            BootNews::Change(change) => (change.revision, change.entries, change.gone),
+            BootNews::Whole(table) => {
+                let there = |host: &String| table.entries.iter().any(|entry| entry.host == *host);
+                let gone = inner.boot.keys().filter(|host| !there(host)).cloned().collect();
+                (table.revision, table.entries, gone)
+            }
+        };
+        let entries = entries.into_iter().map(|entry| (entry.host, Some((entry.macs[0], entry.target))));
+        for (host, target) in entries.chain(gone.into_iter().map(|host| (host, None))) {
+            if inner.boot.get(&host).is_none_or(|(known, _)| *known <= revision) {
+                inner.boot.insert(host, (revision, target));
+            }
         }
-        inner.boot_revision = table.revision;
-        inner.boot = table.entries.iter().map(|entry| (entry.macs[0], entry.target.clone())).collect();
+    }
+
+    /// What a machine is told to boot.
+    pub fn boot_target(&self, machine: usize) -> Option<BootTarget> {
+        let inner = self.inner();
+        let Machine { name, mac, .. } = &inner.machines[machine];
+        let (_, known) = inner.boot.get(name)?;
+        known.as_ref().filter(|(theirs, _)| theirs == mac).map(|(_, target)| target.clone())
     }
 
     /// Lets a fault come to pass.
@@ -239,6 +300,15 @@ impl World {
                 }
             }
             What::Engine { engine, fault } => self.strike_engine(*engine, fault),
+            What::Link { host, side, how } => {
+                self.say(&self.scenario.hosts[*host].name, format!("fault: link {side:?} {how:?}"));
+                let machine = &mut self.inner().machines[*host];
+                let link = match side {
+                    Side::Bmc => &mut machine.bmc_link,
+                    Side::Boot => &mut machine.link,
+                };
+                link.flap(Instant::now(), *how);
+            }
         }
     }
 
@@ -301,6 +371,9 @@ impl World {
             machine.bmc_faults.clear();
             machine.faults.clear();
             machine.bmc_away = None;
+            machine.bmc_link.mend();
+            machine.link.mend();
+            machine.next_reset_hangs = None;
         }
         inner.cluster.away = None;
         inner.cluster.refusing = None;

@@ -1,0 +1,54 @@
+//! Orders about hosts, as `vmetal host ...` gives them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use vmetal_api::{Backend as _, BackendError};
+use vmetal_model::HostAction;
+
+use super::{Said, backend, caller};
+use crate::clock::now;
+use crate::scenario::Order;
+use crate::world::World;
+
+/// Gives an order until it is taken or refused.
+pub async fn order(world: &Arc<World>, host: &str, what: Order) -> Said {
+    world.say("operator", format!("orders {what:?} of {host}"));
+    let action = action(world, what);
+    loop {
+        sleep(world.chance.between(Duration::from_millis(1), Duration::from_millis(30))).await;
+        let Some(backend) = backend(world) else {
+            sleep(Duration::from_secs(1)).await;
+            continue;
+        };
+        let caller = caller();
+        let acted = backend.act_on_host(&caller, host, None, &action);
+        match tokio::time::timeout(Duration::from_secs(30), acted).await {
+            Ok(Ok(_)) => return Said::Taken,
+            Ok(Err(BackendError::Unavailable { .. })) | Err(_) => sleep(Duration::from_secs(1)).await,
+            Ok(Err(error)) => {
+                world.say("operator", format!("{what:?} of {host} was refused: {error}"));
+                return Said::NotNow;
+            }
+        }
+    }
+}
+
+fn action(world: &World, order: Order) -> HostAction {
+    let reason = "the simulated operator says so".to_owned();
+    match order {
+        Order::Pause => HostAction::Pause { reason },
+        Order::Resume => HostAction::Resume,
+        Order::Maintenance(time) => {
+            let until = time.and_then(|time| now(world.start).checked_add(time).ok());
+            HostAction::Maintenance { reason, until }
+        }
+        Order::Quarantine => HostAction::Quarantine { reason },
+        Order::Unquarantine => HostAction::Unquarantine { reason },
+        Order::Inspect => HostAction::Inspect { reason },
+        Order::Retry => HostAction::Retry,
+        Order::ForceRelease => HostAction::ForceRelease { reason },
+        Order::Detach => HostAction::Detach { reason },
+    }
+}
