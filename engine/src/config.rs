@@ -302,6 +302,10 @@ pub struct Deadlines {
     pub erase: Option<SignedDuration>,
     /// From the end of the installation to the installed system's first request. Default 20 min.
     pub first_boot: Option<SignedDuration>,
+    /// The longest silence of a system on standby, which speaks every 25 s. Default 5 min.
+    pub standby_silence: Option<SignedDuration>,
+    /// From a claim's first-boot data to the first word of the system on standby that runs with it. Default 5 min.
+    pub hand_over: Option<SignedDuration>,
     /// From a reservation to join token and user data, the import of the image apart. Default 30 min.
     pub seed: Option<SignedDuration>,
     /// How long a reserved host waits for the import of its image. Default 6 h.
@@ -329,6 +333,8 @@ impl Deadlines {
             (&mut limits.install, self.install),
             (&mut limits.erase, self.erase),
             (&mut limits.first_boot, self.first_boot),
+            (&mut limits.standby_silence, self.standby_silence),
+            (&mut limits.hand_over, self.hand_over),
             (&mut limits.seed, self.seed),
             (&mut limits.import, self.import),
             (&mut limits.bmc, self.bmc),
@@ -350,6 +356,8 @@ impl Deadlines {
             self.install,
             self.erase,
             self.first_boot,
+            self.standby_silence,
+            self.hand_over,
             self.seed,
             self.import,
             self.bmc,

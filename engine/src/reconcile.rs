@@ -3,6 +3,7 @@
 mod hosts;
 mod images;
 mod nodes;
+mod standby;
 mod types;
 
 use std::collections::HashMap;
@@ -215,7 +216,11 @@ impl Engine {
                     self.wake_pending();
                 }
             }
-            Update::Put(Entry::Image(_) | Entry::TenantCluster(_)) => self.wake_scheduled(),
+            Update::Put(Entry::Image(_)) => {
+                self.wake_scheduled();
+                self.classes_changed();
+            }
+            Update::Put(Entry::TenantCluster(_)) => self.wake_scheduled(),
             Update::Gone(kind, name) => {
                 if *kind == Kind::TenantNode {
                     seen.members.remove(name);
@@ -301,7 +306,7 @@ impl Seen {
         let now = (host.status.phase, claim.clone(), host.metadata.generation);
         let before = self.hosts.insert(host.name().to_owned(), now.clone());
         let declared = before.as_ref().map(|(.., generation)| *generation) != Some(host.metadata.generation);
-        let free = claim.is_none() && matches!(host.status.phase, HostPhase::Available | HostPhase::Error);
+        let free = claim.is_none() && (host.status.phase.is_claimable() || host.status.phase == HostPhase::Error);
         let claimant = claim
             .or_else(|| before.as_ref().and_then(|(_, claim, _)| claim.clone()))
             .map(|(node, _)| node)

@@ -35,6 +35,10 @@ impl Kind for NodeTypes {
             ("total", Attribute::computed(Type::Number).describe("All hosts that the selector matches.")),
             ("available", Attribute::computed(Type::Number).describe("Those that are available and unclaimed.")),
             ("claimed", Attribute::computed(Type::Number).describe("Those that are claimed.")),
+            (
+                "standby",
+                Attribute::computed(Type::Number).describe("Those that wait on standby, installed and running."),
+            ),
         ];
         Schema::new(
             "A class of hosts: which hosts belong to it, what they offer and what they cost. Tenant nodes that name no type \
@@ -70,6 +74,13 @@ impl Kind for NodeTypes {
                         .describe("Name of the image that tenant nodes of the class install unless they name another."),
                 ),
                 (
+                    "standby",
+                    Attribute::optional(Type::Number).validate(Validator::integer(0, i64::from(u32::MAX))).describe(
+                        "How many hosts of the class are kept installed with `image`, running and waiting, so that a \
+                             tenant node on that image only has to join. Needs `image`. 0 when not set.",
+                    ),
+                ),
+                (
                     "properties",
                     labels_attribute("Labels that requirements are matched against, besides the selector's."),
                 ),
@@ -92,6 +103,7 @@ impl Kind for NodeTypes {
             resources: resources(planned.attr("resources"), &Path::attr("resources"))?,
             cost: planned.attr("cost").as_i64().and_then(|cost| u64::try_from(cost).ok()),
             image: text(planned.attr("image")),
+            standby: planned.attr("standby").as_i64().and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
             properties: string_map(planned.attr("properties")),
         };
         Ok(Declaration { spec, labels: Default::default() })
@@ -101,7 +113,12 @@ impl Kind for NodeTypes {
         let seen = object.status.observed_generation > 0;
         let capacity = object.status.capacity;
         state.set("effective_cost", seen.then_some(object.status.cost));
-        let counts = [("total", capacity.total), ("available", capacity.available), ("claimed", capacity.claimed)];
+        let counts = [
+            ("total", capacity.total),
+            ("available", capacity.available),
+            ("claimed", capacity.claimed),
+            ("standby", capacity.standby),
+        ];
         state.set("capacity", Value::object(counts.map(|(name, count)| (name, u64::from(count)))));
     }
 
@@ -111,6 +128,9 @@ impl Kind for NodeTypes {
         refresh(state, "resources", resources_value(&spec.resources), same_resources);
         refresh(state, "cost", spec.cost, equal);
         refresh(state, "image", spec.image.clone(), equal);
+        // None is 0: what the user did not write stays unwritten.
+        let said = spec.standby > 0 || *state.attr("standby") != Value::Null;
+        refresh(state, "standby", said.then_some(u64::from(spec.standby)), equal);
         refresh(state, "properties", spec.properties.clone(), equal);
     }
 

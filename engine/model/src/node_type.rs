@@ -27,9 +27,16 @@ pub struct NodeTypeSpec {
     /// Name of the image that claims on this class install unless they name another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// How many hosts are kept on standby: installed with the class's image, running, and waiting for a claim.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub standby: u32,
     /// Labels that requirements of claims are matched against, besides the selector's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, String>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What the engine computed for a class.
@@ -41,6 +48,9 @@ pub struct NodeTypeStatus {
     /// How many hosts there are.
     #[serde(default)]
     pub capacity: Capacity,
+    /// Why hosts are not being put on standby now, if they should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<StandbyTrouble>,
     /// The generation of the spec that the status speaks of.
     #[serde(default)]
     pub observed_generation: u64,
@@ -68,4 +78,7 @@ pub struct Capacity {
     pub available: u32,
     /// Those that are claimed.
     pub claimed: u32,
+    /// Those that wait on standby: installed, running, unclaimed.
+    #[serde(default)]
+    pub standby: u32,
 }

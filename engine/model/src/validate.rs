@@ -146,6 +146,11 @@ impl Validate for NodeTypeSpec {
                 ));
             }
         }
+        if self.standby > 0 && self.image.is_none() {
+            let message =
+                format!("is {}, but spec.image is not set; expected the image that is kept installed", self.standby);
+            errors.push(FieldError::new("spec.standby", message));
+        }
         errors
     }
 }
@@ -282,6 +287,20 @@ mod tests {
                 "spec.group.same"
             ]
         );
+    }
+
+    #[test]
+    fn standby_needs_an_image() {
+        let amount = |text: &str| text.parse().unwrap();
+        let mut spec = NodeTypeSpec {
+            selector: [("class".to_owned(), "a".to_owned())].into(),
+            resources: [("cpu".to_owned(), amount("1")), ("memory".to_owned(), amount("1Gi"))].into(),
+            standby: 2,
+            ..NodeTypeSpec::default()
+        };
+        assert_eq!(spec.validate()[0].path, "spec.standby");
+        spec.image = Some("linux".to_owned());
+        assert!(spec.validate().is_empty());
     }
 
     #[test]

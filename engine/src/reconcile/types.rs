@@ -21,10 +21,11 @@ impl Engine {
     pub(super) async fn reconcile_node_type(&self, name: &str) -> Result<(), CommitError> {
         let Some(hold) = self.ownership.hold(&ObjectKey::new(Kind::NodeType, name)) else { return Ok(()) };
         let Some(node_type) = self.fleet.node_type(name) else { return Ok(()) };
+        let hosts = self.fleet.hosts();
+        let standby = self.keep_standby(hold, &node_type, &hosts).await?;
         if node_type.is_deleted() {
             return self.remove_unused(hold, &*node_type, &[]).await.map(|_| ());
         }
-        let hosts = self.fleet.hosts();
         let selector = &node_type.spec.selector;
         let mut capacity = Capacity::default();
         for host in hosts.iter().filter(|h| selector.iter().all(|(k, v)| h.metadata.labels.get(k) == Some(v))) {
@@ -34,6 +35,7 @@ impl Engine {
                 None if host.status.phase == HostPhase::Available && host.status.pause.is_none() => {
                     capacity.available += 1
                 }
+                None if host.status.phase == HostPhase::Standby && host.status.pause.is_none() => capacity.standby += 1,
                 None => {}
             }
         }
@@ -46,7 +48,8 @@ impl Engine {
                 node_type.status.cost
             }
         };
-        let status = NodeTypeStatus { cost, capacity, observed_generation: node_type.metadata.generation };
+        let observed_generation = node_type.metadata.generation;
+        let status = NodeTypeStatus { cost, capacity, standby, observed_generation };
         if status == node_type.status {
             return Ok(());
         }

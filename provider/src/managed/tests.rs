@@ -114,8 +114,15 @@ fn node_spec() -> impl Strategy<Value = TenantNodeSpec> {
 }
 
 fn node_type_spec() -> impl Strategy<Value = NodeTypeSpec> {
-    (labels(), resources(), option::of(0..1u64 << 60), option::of(word()), labels()).prop_map(
-        |(selector, resources, cost, image, properties)| NodeTypeSpec { selector, resources, cost, image, properties },
+    (labels(), resources(), option::of(0..1u64 << 60), option::of(word()), 0..3u32, labels()).prop_map(
+        |(selector, resources, cost, image, standby, properties)| NodeTypeSpec {
+            selector,
+            resources,
+            cost,
+            image,
+            standby,
+            properties,
+        },
     )
 }
 

@@ -134,6 +134,7 @@ pub async fn declare(world: &Arc<World>) {
         resources,
         cost: None,
         image: Some(IMAGE.to_owned()),
+        standby: 0,
         properties: BTreeMap::new(),
     };
     apply(world, declaration::<NodeType>(world, CLASS, &class)).await;

@@ -277,9 +277,26 @@ fn node_type(node_type: &NodeType, now: Timestamp) -> String {
         fields.add("properties", labels(&spec.properties));
     }
     let capacity = status.capacity;
-    let hosts = format!("{} in all, {} available, {} claimed", capacity.total, capacity.available, capacity.claimed);
-    fields.add("hosts", hosts);
+    let vmetal_model::Capacity { total, available, claimed, standby } = capacity;
+    let standby = if spec.standby > 0 || standby > 0 {
+        format!(", {standby} on standby ({} wanted)", spec.standby)
+    } else {
+        String::new()
+    };
+    fields.add("hosts", format!("{total} in all, {available} available, {claimed} claimed{standby}"));
+    if let Some(trouble) = &status.standby {
+        fields.add("standby", format!("failed on {} hosts; {}", trouble.failed, next_standby(trouble.next, now)));
+        failed(&mut fields, Some(&trouble.failure), now);
+    }
     fields.render()
+}
+
+fn next_standby(next: Option<Timestamp>, now: Timestamp) -> String {
+    match next {
+        Some(next) if next > now => format!("another is tried in {}", age(now, next)),
+        Some(_) => "another is tried when there is one free".to_owned(),
+        None => "no other is tried before image or node type change, or one of them goes on".to_owned(),
+    }
 }
 
 fn candidates(value: &str, candidates: &[Candidate], chosen: Option<&str>) -> String {
@@ -488,7 +505,10 @@ Hosts considered
 
     #[test]
     fn the_other_kinds_are_described_too() {
-        assert!(text(&samples::node_type()).contains("  hosts      3 in all, 2 available, 1 claimed\n"));
+        assert!(
+            text(&samples::node_type())
+                .contains("  hosts      4 in all, 2 available, 1 claimed, 1 on standby (2 wanted)\n")
+        );
         assert!(text(&samples::tenant_cluster()).contains("  endpoint   https://10.1.0.1\n"));
         assert!(text(&samples::image()).contains("  size     3 GiB (512 MiB stored)\n"));
     }

@@ -23,9 +23,11 @@ pub(crate) fn header(kind: Kind, width: Width) -> Vec<&'static str> {
             &["ADDRESS", "BOOT MAC", "SERIAL", "THREADS", "MEMORY", "DISKS", "BMC"],
             &["NOTE"],
         ),
-        Kind::NodeType => {
-            (&["NAME", "COST", "TOTAL", "AVAILABLE", "CLAIMED", "RESOURCES"], &["SELECTOR", "IMAGE"], &[])
-        }
+        Kind::NodeType => (
+            &["NAME", "COST", "TOTAL", "AVAILABLE", "STANDBY", "CLAIMED", "RESOURCES"],
+            &["SELECTOR", "IMAGE"],
+            &["NOTE"],
+        ),
         Kind::TenantNode => (
             &["NAME", "PHASE", "SINCE", "CLUSTER", "TYPE", "COST", "HOST"],
             &["NODE", "IMAGE", "PROVIDER ID"],
@@ -128,10 +130,16 @@ fn node_type(node_type: &NodeType) -> Parts {
         status.cost.to_string(),
         capacity.total.to_string(),
         capacity.available.to_string(),
+        if spec.standby > 0 || capacity.standby > 0 {
+            format!("{}/{}", capacity.standby, spec.standby)
+        } else {
+            "0".into()
+        },
         capacity.claimed.to_string(),
         resources(&spec.resources),
     ];
-    (usual, vec![labels(&spec.selector), or_none(spec.image.as_deref())], None)
+    let trouble = status.standby.as_ref().map(|trouble| format!("standby: {}", trouble.failure.message));
+    (usual, vec![labels(&spec.selector), or_none(spec.image.as_deref())], Some(trouble.unwrap_or_default()))
 }
 
 fn tenant_node(node: &TenantNode, now: Timestamp) -> Parts {
@@ -236,8 +244,8 @@ rack1-01  available  2h5m   off    -      172.22.0.11  52:54:00:00:00:01  SN-1  
         assert_eq!(
             table(&[samples::node_type()], Width::Wide),
             "\
-NAME   COST  TOTAL  AVAILABLE  CLAIMED  RESOURCES           SELECTOR    IMAGE
-small  42    3      2          1        cpu=8, memory=32Gi  size=small  debian
+NAME   COST  TOTAL  AVAILABLE  STANDBY  CLAIMED  RESOURCES           SELECTOR    IMAGE   NOTE
+small  42    4      2          1/2      1        cpu=8, memory=32Gi  size=small  debian
 "
         );
         assert_eq!(

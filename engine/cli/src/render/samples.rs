@@ -76,8 +76,9 @@ pub(crate) fn failed_host() -> AnyObject {
 }
 
 pub(crate) fn node_type() -> AnyObject {
-    let spec = json!({"selector": {"size": "small"}, "resources": {"cpu": "8", "memory": "32Gi"}, "image": "debian"});
-    let status = json!({"cost": 42, "capacity": {"total": 3, "available": 2, "claimed": 1}, "observed_generation": 2});
+    let spec = json!({"selector": {"size": "small"}, "resources": {"cpu": "8", "memory": "32Gi"}, "image": "debian", "standby": 2});
+    let capacity = json!({"total": 4, "available": 2, "claimed": 1, "standby": 1});
+    let status = json!({"cost": 42, "capacity": capacity, "observed_generation": 2});
     object(Kind::NodeType, "small", spec, status)
 }
 
