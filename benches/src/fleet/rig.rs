@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt};
 use tempfile::TempDir;
 use vmetal_api::netboot::{BootFeed, NetbootClient};
-use vmetal_api::{Apply, Client, ClientConfig, Secret, TokenSource, WatchItem, WatchQuery};
+use vmetal_api::{Apply, Client, ClientConfig, Secret, TokenSource};
 use vmetal_model::node_type::NodeTypeSpec;
 use vmetal_model::{Host, HostPhase, Kind, NodeType};
 
@@ -234,18 +234,9 @@ impl Rig {
         Ok(result)
     }
 
-    /// Every host as it is now. By a watch, which tells one at a time: a listing is one message, and thirteen thousand hosts
-    /// are larger than a message may be.
+    /// Every host as it is now.
     pub(crate) async fn every_host(&self) -> Result<Vec<Host>> {
-        let mut items = self.client.watch(WatchQuery { kind: Some(Kind::Host), name: None }).await?;
-        let mut hosts = Vec::new();
-        while let Some(item) = items.next().await {
-            match item? {
-                WatchItem::Sync(object) => hosts.push(object.typed::<Host>()?),
-                _ => break,
-            }
-        }
-        Ok(hosts)
+        Ok(self.client.list_as::<Host>(&BTreeMap::new()).await?)
     }
 
     /// Declares all hosts, as many at once as an eager client would.

@@ -157,7 +157,17 @@ impl Client {
     /// [`ApiError`].
     pub async fn list(&self, kind: Kind, labels: &BTreeMap<String, String>) -> Result<Listing, ApiError> {
         let request = proto::ListRequest { kind: kind.as_str().into(), labels: labels.clone() };
-        let answer = self.call(request, |mut rpc, request| async move { rpc.list(request).await }).await?;
+        // A listing that breaks off in the middle is asked for again from its beginning: half of one is never returned.
+        let whole = |mut rpc: VmetalClient<Channel>, request| async move {
+            let mut pages = rpc.list(request).await?.into_inner();
+            let mut whole = proto::ListPage::default();
+            while let Some(page) = pages.message().await? {
+                whole.revision = page.revision;
+                whole.objects.extend(page.objects);
+            }
+            Ok(Response::new(whole))
+        };
+        let answer = self.call(request, whole).await?;
         let objects = answer.objects.into_iter().map(|object| self.object(object)).collect::<Result<_, _>>()?;
         Ok(Listing { objects, revision: answer.revision })
     }

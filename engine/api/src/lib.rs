@@ -33,7 +33,10 @@ pub use types::{
 };
 
 /// The protocol level of this crate. It grows when a client may need something that older engines lack.
-pub const API_LEVEL: u32 = 1;
+pub const API_LEVEL: u32 = 2;
 
 /// The most bytes one message may have, either way. A host with 64 disks and 300 PCI functions takes about 60 KiB.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// About as many bytes as one page of a listing has.
+const PAGE_BYTES: usize = 1024 * 1024;

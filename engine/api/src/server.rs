@@ -298,6 +298,29 @@ async fn uncancelled<T: Send + 'static>(
         .unwrap_or_else(|error| Err(BackendError::Internal { message: format!("the change did not finish: {error}") }))
 }
 
+/// Cuts a listing into pages of about [`crate::PAGE_BYTES`], each made when the one before it was sent. A page has at least one object,
+/// however large, and a listing at least one page, which tells its revision.
+fn pages(listing: Listing) -> impl Iterator<Item = proto::ListPage> + Send {
+    let Listing { objects, revision } = listing;
+    let mut rest = Some(objects.into_iter().peekable());
+    std::iter::from_fn(move || {
+        let mut objects = Vec::new();
+        let mut bytes = 0;
+        let from = rest.as_mut()?;
+        while bytes < crate::PAGE_BYTES
+            && let Some(object) = from.next()
+        {
+            let object = proto::Object::from(&object);
+            bytes += object.json.len();
+            objects.push(object);
+        }
+        if from.peek().is_none() {
+            rest = None;
+        }
+        Some(proto::ListPage { objects, revision })
+    })
+}
+
 fn malformed(error: convert::Malformed) -> Status {
     BackendError::from(error).to_status()
 }
@@ -329,6 +352,7 @@ impl<B: Backend> Service<B> {
 
 #[tonic::async_trait]
 impl<B: Backend> Vmetal for Service<B> {
+    type ListStream = Outgoing<proto::ListPage>;
     type WatchStream = Outgoing<proto::WatchEvent>;
     type EventsStream = Outgoing<proto::EventEntry>;
 
@@ -346,13 +370,11 @@ impl<B: Backend> Vmetal for Service<B> {
         answer(self.backend.get(kind, &request.name).await, |object| (&object).into())
     }
 
-    async fn list(&self, request: Request<proto::ListRequest>) -> Result<Response<proto::ListResponse>, Status> {
+    async fn list(&self, request: Request<proto::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
         let request = request.into_inner();
         let kind = convert::kind(&request.kind).map_err(malformed)?;
-        answer(self.backend.list(kind, &request.labels).await, |listing| proto::ListResponse {
-            objects: listing.objects.iter().map(Into::into).collect(),
-            revision: listing.revision,
-        })
+        let listing = self.backend.list(kind, &request.labels).await.map_err(|error| error.to_status())?;
+        Ok(self.outgoing(futures::stream::iter(pages(listing).map(Ok))))
     }
 
     async fn apply(&self, request: Request<proto::ApplyRequest>) -> Result<Response<proto::Object>, Status> {

@@ -274,6 +274,21 @@ async fn a_token_file_is_read_again_when_it_changes() {
     server.stop().await;
 }
 
+/// Forty objects of a megabyte each: more than twice what one message may have.
+#[tokio::test]
+async fn a_listing_may_be_larger_than_a_message() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let client = server.client();
+    let names: Vec<String> = (0..40).map(|number| format!("large-{number:02}")).collect();
+    for name in &names {
+        let large = [("text".to_owned(), "x".repeat(1 << 20))].into();
+        client.apply(node_type(name).labels(large)).await.unwrap();
+    }
+    let listing = client.list(Kind::NodeType, &BTreeMap::new()).await.unwrap();
+    let listed: Vec<_> = listing.objects.iter().map(|object| object.metadata.name.clone()).collect();
+    assert_eq!((listed, listing.revision), (names, 40));
+}
+
 #[tokio::test]
 async fn objects_cross_the_wire_typed_and_untyped() {
     let backend = Memory::new();
@@ -292,6 +307,7 @@ async fn objects_cross_the_wire_typed_and_untyped() {
     assert_eq!(client.list(Kind::NodeType, &labels).await.unwrap().objects, [any]);
     let other = [("tier".to_owned(), "b".to_owned())].into();
     assert!(client.list(Kind::NodeType, &other).await.unwrap().objects.is_empty());
+    assert!(client.list(Kind::Host, &BTreeMap::new()).await.unwrap().revision > 0, "an empty listing has a revision too");
     {
         let state = backend.state.lock().unwrap();
         assert_eq!(&*state.callers[0].token, "admin");
