@@ -1,9 +1,15 @@
 //! How much of each kind of work goes on at the same time in this engine: exact, first come first served.
 
+mod places;
+
+use std::sync::Arc;
+
 use serde::Deserialize;
 use vmetal_lifecycle::node::Effect;
 use vmetal_model::OperationKind;
 use vmetal_runtime::{Lane, LaneCounts};
+
+pub use places::{Place, PlacedLane, Urgency};
 
 /// The widths of the lanes. Each engine has its own; with several, the fleet sees their sum.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -13,10 +19,16 @@ pub struct Widths {
     /// have open, whatever is said here. Default 4,096: BMCs that do not answer hold a place until their call times out, and
     /// the others are not to wait for them.
     pub bmc: usize,
+    /// Hosts that are being registered. Default 512: a fleet that is declared all at once is worked through host by host, and
+    /// the first are in the pool before the last are looked at. Whoever pauses because a BMC does not answer holds no place.
+    pub register: usize,
     /// Of those, servers being switched on or off: what a power feed must stand. Default 256.
     pub power: usize,
     /// Of those, BMCs being restarted, as for firmware: each is away for minutes. Default 16.
     pub firmware: usize,
+    /// Servers that boot or run the installer. Default 1,024: so many fetch kernel and installer, 60 MiB each, and write
+    /// images at the same time.
+    pub boot: usize,
     /// Images being fetched and imported. Default 2.
     pub image: usize,
     /// Calls to tenants' API servers. Default 64.
@@ -25,18 +37,20 @@ pub struct Widths {
 
 impl Default for Widths {
     fn default() -> Self {
-        Widths { bmc: 4_096, power: 256, firmware: 16, image: 2, join: 64 }
+        Widths { bmc: 4_096, register: 512, power: 256, firmware: 16, boot: 1_024, image: 2, join: 64 }
     }
 }
 
 impl Widths {
     /// The key of a lane that is closed: nothing would ever go through it.
     pub fn closed(&self) -> Option<&'static str> {
-        let Widths { bmc, power, firmware, image, join } = self;
+        let Widths { bmc, register, power, firmware, boot, image, join } = self;
         let all = [
             ("lanes.bmc", bmc),
+            ("lanes.register", register),
             ("lanes.power", power),
             ("lanes.firmware", firmware),
+            ("lanes.boot", boot),
             ("lanes.image", image),
             ("lanes.join", join),
         ];
@@ -48,8 +62,10 @@ impl Widths {
 #[derive(Debug, Clone)]
 pub struct Lanes {
     bmc: Lane,
+    register: Arc<PlacedLane>,
     power: Lane,
     firmware: Lane,
+    boot: Arc<PlacedLane>,
     image: Lane,
     join: Lane,
 }
@@ -65,8 +81,10 @@ impl Lanes {
     pub fn new(widths: &Widths) -> Self {
         Lanes {
             bmc: Lane::new("bmc", widths.bmc),
+            register: Arc::new(PlacedLane::new("register", widths.register)),
             power: Lane::new("power", widths.power),
             firmware: Lane::new("firmware", widths.firmware),
+            boot: Arc::new(PlacedLane::new("boot", widths.boot)),
             image: Lane::new("image", widths.image),
             join: Lane::new("join", widths.join),
         }
@@ -100,9 +118,21 @@ impl Lanes {
         Turn { _places: [place(Some(&self.image)).await, None] }
     }
 
+    /// Where hosts have a place while they are registered.
+    pub fn register(&self) -> &PlacedLane {
+        &self.register
+    }
+
+    /// Where servers have a place while the installer boots and runs on them.
+    pub fn boot(&self) -> &PlacedLane {
+        &self.boot
+    }
+
     /// How full they are.
-    pub fn counts(&self) -> [LaneCounts; 5] {
-        [&self.bmc, &self.power, &self.firmware, &self.image, &self.join].map(Lane::counts)
+    pub fn counts(&self) -> [LaneCounts; 7] {
+        let [bmc, power, firmware, image, join] =
+            [&self.bmc, &self.power, &self.firmware, &self.image, &self.join].map(Lane::counts);
+        [bmc, self.register.counts(), power, firmware, self.boot.counts(), image, join]
     }
 }
 
@@ -213,7 +243,7 @@ mod tests {
         });
         sleep(Duration::from_millis(1)).await;
         let counts = lanes.counts();
-        assert_eq!((counts[0].in_use, counts[1].in_use, counts[1].waiting), (1, 1, 1));
+        assert_eq!((counts[0].in_use, counts[2].in_use, counts[2].waiting), (1, 1, 1));
         drop(first);
         let _second = waiting.await.unwrap();
         assert_eq!(Widths { image: 0, ..Widths::default() }.closed(), Some("lanes.image"));

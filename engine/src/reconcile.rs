@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use jiff::SignedDuration;
 use tokio::task::JoinSet;
+use vmetal_lifecycle::host::runs_installer;
 use vmetal_model::{Host, HostPhase, Kind, TenantNode, TenantNodePhase, Timestamp, Uid};
 use vmetal_store::{Change, CommitError, ReadError, Revision, Selector, Shard, Store};
 
@@ -23,7 +24,7 @@ use crate::ownership::ENGINES;
 use crate::secrets;
 
 /// How many objects are decided on at the same time. Decisions are short; effects run apart.
-const WORKERS: usize = 16;
+const WORKERS: usize = 128;
 /// How long changes of hosts are gathered before the classes are counted again: so long, and as long again for each
 /// [`COUNT_SLOWER`] hosts, because counting looks at all of them.
 const COUNT_PAUSE: Duration = Duration::from_millis(200);
@@ -71,6 +72,12 @@ impl Engine {
     }
 
     fn wake_all(&self, wanted: impl Fn(&ObjectKey) -> bool) {
+        // Before any other host is let in: those that boot already count.
+        for host in self.fleet.hosts().iter().filter(|host| runs_installer(&host.status)) {
+            if wanted(&ObjectKey::new(Kind::Host, host.name())) {
+                self.lanes.boot().resume(host.name());
+            }
+        }
         for kind in Kind::ALL {
             for entry in self.fleet.entries(kind) {
                 let key = ObjectKey::new(kind, entry.metadata().name.clone());

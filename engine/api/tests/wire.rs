@@ -307,7 +307,10 @@ async fn objects_cross_the_wire_typed_and_untyped() {
     assert_eq!(client.list(Kind::NodeType, &labels).await.unwrap().objects, [any]);
     let other = [("tier".to_owned(), "b".to_owned())].into();
     assert!(client.list(Kind::NodeType, &other).await.unwrap().objects.is_empty());
-    assert!(client.list(Kind::Host, &BTreeMap::new()).await.unwrap().revision > 0, "an empty listing has a revision too");
+    assert!(
+        client.list(Kind::Host, &BTreeMap::new()).await.unwrap().revision > 0,
+        "an empty listing has a revision too"
+    );
     {
         let state = backend.state.lock().unwrap();
         assert_eq!(&*state.callers[0].token, "admin");

@@ -58,6 +58,19 @@ pub struct Change {
     pub notes: Vec<Note>,
 }
 
+/// Whether the installer boots or runs on a host, from the moment when a network boot was opened for it until it is off again.
+pub fn runs_installer(status: &HostStatus) -> bool {
+    let opened = status.operation.as_ref().is_some_and(|op| {
+        op.kind == OperationKind::OpenBoot && matches!(op.state, OperationState::Intended | OperationState::Succeeded)
+    });
+    match status.stage {
+        Stage::Open => opened && status.operation.as_ref().is_some_and(|op| op.started >= status.stage_since),
+        Stage::BootDevice | Stage::On | Stage::Agent | Stage::Work => true,
+        Stage::OffAgain => status.boot.is_some(),
+        _ => false,
+    }
+}
+
 /// What a successful effect brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effected {
@@ -95,6 +108,30 @@ pub fn step(host: &Host, limits: &Limits, now: Timestamp) -> Decision {
     let mut turn = Turn::new(host, limits, now);
     let fate = turn.run();
     turn.finish(fate)
+}
+
+/// The most steps that are taken together: more than any way through the stages has without an effect or a wait.
+const STEPS: usize = 8;
+
+/// Decides what happens next, and goes on deciding as long as nothing is to be done or waited for in between: one commit then
+/// tells of all of it. The last decision's effect and next look count.
+pub fn decide(host: &Host, limits: &Limits, now: Timestamp) -> Decision {
+    let mut decision = step(host, limits, now);
+    let mut stepped = host.clone();
+    for _ in 1..STEPS {
+        let goes_on = decision.fate == Fate::Keep
+            && decision.effect.is_none()
+            && decision.next.is_some_and(|next| next <= now)
+            && decision.status != stepped.status;
+        if !goes_on {
+            break;
+        }
+        stepped.status = decision.status;
+        let more = step(&stepped, limits, now);
+        decision.notes.extend(more.notes);
+        decision = Decision { notes: decision.notes, ..more };
+    }
+    decision
 }
 
 /// Takes in the outcome of an operation. `None` when it is not the operation under way: a late or doubled outcome.

@@ -18,6 +18,7 @@ use vmetal_store::CommitError;
 use crate::boundary::{Boundary, reached};
 use crate::engine::{Engine, ObjectKey};
 use crate::fleet::AddressPromise;
+use crate::lanes::{Place, PlacedLane, Urgency};
 use crate::ledger::{Batch, INDEX_ADDRESS};
 use crate::ownership::{Author, Grip, Hold};
 use crate::secrets;
@@ -26,6 +27,13 @@ use crate::secrets;
 const STORM_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 /// How the wait of such a host begins.
 const STORM_WAIT: &str = "the end of a storm of failures";
+
+/// What a host waits for its turn to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Register,
+    Boot,
+}
 
 /// What an effect brought, with what must be kept beside the host.
 struct Brought {
@@ -64,7 +72,10 @@ impl Engine {
         if self.is_under_way(&key) {
             return Ok(());
         }
-        let Some(hold) = self.ownership.hold(&key) else { return Ok(()) };
+        let Some(hold) = self.ownership.hold(&key) else {
+            self.leave_lanes(name);
+            return Ok(());
+        };
         let limits = self.limits_since(hold);
         let open = |host: &Host| host.status.operation.as_ref().is_some_and(|op| op.state == OperationState::Intended);
         if self.fleet.host(name).is_some_and(|host| open(&host)) {
@@ -72,10 +83,14 @@ impl Engine {
             let recover = |host: &Host| host::recover(host, &limits, self.now());
             self.change_host(Author::Owner(hold), name, recover, |_, _| {}).await?;
         }
-        let Some(host) = self.fleet.host(name) else { return Ok(()) };
+        let Some(host) = self.fleet.host(name) else {
+            self.leave_lanes(name);
+            return Ok(());
+        };
         let now = self.now();
-        let decision = host::step(&host, &limits, now);
+        let decision = host::decide(&host, &limits, now);
         if decision.fate == Fate::Remove {
+            self.leave_lanes(name);
             let uid = &host.metadata.uid;
             self.fleet.set_token(uid, None);
             self.remove(hold, &*host, &[secrets::bmc_password(uid), secrets::boot_token(uid)], now).await?;
@@ -90,6 +105,9 @@ impl Engine {
         {
             self.wake_in(key, STORM_PAUSE);
             return self.hold_back(hold, &host, kind, &storm).await;
+        }
+        if let Some(turn) = self.queued(&host, &decision) {
+            return self.say_queued(hold, &host, turn).await;
         }
         // Before the intent is committed: an intent that nobody may act on would have to be looked after.
         let grip =
@@ -142,6 +160,64 @@ impl Engine {
         let deadline = None;
         changed.status.wait =
             Some(Wait { reason, unblocks: storm.remedy(), since: storm.since, next_check: None, deadline });
+        batch.replace(changed);
+        self.ledger.commit(batch).await.map(|_| ())
+    }
+
+    /// Keeps the lanes in step with what a host does, and asks for a place where it is to begin something. What it waits for
+    /// when there is none.
+    fn queued(&self, host: &Host, decision: &host::Decision) -> Option<Turn> {
+        let (name, effect) = (host.name(), decision.effect.map(Effect::kind));
+        let registers = decision.status.phase == HostPhase::Registering && effect.is_some();
+        if !registers {
+            self.leave(self.lanes.register(), name);
+        }
+        let boots = effect == Some(OperationKind::OpenBoot);
+        match host::runs_installer(&decision.status) {
+            // Its place is asked for, not taken.
+            _ if boots => {}
+            true => self.lanes.boot().resume(name),
+            false => self.leave(self.lanes.boot(), name),
+        }
+        let urgency = if host.status.claim.is_some() { Urgency::Claimed } else { Urgency::Pool };
+        if registers && self.lanes.register().enter(name, urgency) == Place::Queued {
+            return Some(Turn::Register);
+        }
+        (boots && self.lanes.boot().enter(name, urgency) == Place::Queued).then_some(Turn::Boot)
+    }
+
+    fn leave_lanes(&self, name: &str) {
+        for lane in [self.lanes.register(), self.lanes.boot()] {
+            self.leave(lane, name);
+        }
+    }
+
+    fn leave(&self, lane: &PlacedLane, name: &str) {
+        if let Some(next) = lane.leave(name) {
+            self.scheduler.wake(ObjectKey::new(Kind::Host, next));
+        }
+    }
+
+    /// Says on the host that it waits for its turn. Whoever leaves the lane wakes it.
+    async fn say_queued(&self, hold: Hold, host: &Host, turn: Turn) -> Result<(), CommitError> {
+        let lanes = &self.config.lanes;
+        let (reason, unblocks) = match turn {
+            Turn::Register => (
+                "its turn to be registered",
+                format!("fewer than {} others are being registered (lanes.register)", lanes.register),
+            ),
+            Turn::Boot => (
+                "its turn to boot from the network",
+                format!("fewer than {} others boot or run the installer (lanes.boot)", lanes.boot),
+            ),
+        };
+        if host.status.wait.as_ref().is_some_and(|wait| wait.reason == reason) {
+            return Ok(());
+        }
+        let (reason, since) = (reason.to_owned(), self.now());
+        let mut changed = host.clone();
+        changed.status.wait = Some(Wait { reason, unblocks, since, next_check: None, deadline: None });
+        let mut batch = Batch::by(Author::Owner(hold));
         batch.replace(changed);
         self.ledger.commit(batch).await.map(|_| ())
     }

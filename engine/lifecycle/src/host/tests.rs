@@ -187,9 +187,28 @@ impl World {
         }
     }
 
+    /// Decisions taken together tell what they would have told one by one.
+    fn together_as_one_by_one(&self) {
+        let (mut host, mut notes) = (self.host.clone(), Vec::new());
+        for _ in 0..STEPS {
+            let one = step(&host, &self.limits, self.now);
+            notes.extend(one.notes);
+            let settled = one.effect.is_some() || one.status == host.status || one.next.is_none_or(|at| at > self.now);
+            host.status = one.status;
+            if settled {
+                break;
+            }
+        }
+        let together = decide(&self.host, &self.limits, self.now);
+        assert_eq!((&together.status, &together.notes), (&host.status, &notes), "at {}", self.now);
+        let busy = together.next.is_some_and(|at| at <= self.now) && together.status != self.host.status;
+        assert!(!busy || together.effect.is_some(), "a way without end: {:?}", together.status);
+    }
+
     /// One step; performs the effect unless `broken` says how it fails. Returns the decision's next check.
     pub(super) fn tick(&mut self, broken: Option<Cause>) -> Option<Timestamp> {
         let decision = step(&self.host, &self.limits, self.now);
+        self.together_as_one_by_one();
         let (next, kind) = (decision.next, kind_of(&decision));
         self.may(kind);
         self.take(decision.status);
