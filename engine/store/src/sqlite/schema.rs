@@ -229,7 +229,7 @@ fn configure(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     // A fleet that moves writes the same pages over and over: the longer the log, the fewer of them are copied to the database
     // again and again. Both in KiB, or pages of 4 KiB: what the writer keeps in memory, and how long the log grows.
     connection.pragma_update(None, "cache_size", -8_192).map_err(sqlite)?;
-    connection.pragma_update_and_check(None, "wal_autocheckpoint", 8_192, |_| Ok(())).map_err(sqlite)?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", 4_096, |_| Ok(())).map_err(sqlite)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(sqlite)
 }
 
