@@ -117,7 +117,12 @@ impl Engine {
         let mut batch = Batch::by(Author::Owner(*hold));
         holds.iter().skip(1).for_each(|hold| batch.also(*hold));
         for place in &places {
-            for reference in self.references(&place.node, place.choice.node_type.as_deref()) {
+            let node_type = place.choice.node_type.as_deref();
+            // What was decided by may have begun to go since, or be gone.
+            if self.gone(&place.node, node_type) || self.leaving(&place.node, node_type).is_some() {
+                return self.questions.forget(&place.node.metadata.uid);
+            }
+            for reference in self.references(&place.node, node_type) {
                 batch.needs(reference.0, &reference.1, reference.2);
             }
             self.questions.forget(&place.node.metadata.uid);
@@ -187,6 +192,12 @@ impl Engine {
         let image = node.spec.image.clone().or_else(|| node_type.as_ref().and_then(|t| t.spec.image.clone()));
         let image = image.and_then(|name| seen(self.fleet.image(&name)));
         [seen(self.fleet.cluster(&node.spec.cluster)), seen(node_type), image].into_iter().flatten().collect()
+    }
+
+    /// Whether the cluster or the class that a claim was decided by is gone.
+    fn gone(&self, node: &TenantNode, node_type: Option<&str>) -> bool {
+        let no_type = node_type.is_some_and(|name| self.fleet.node_type(name).is_none());
+        no_type || self.fleet.cluster(&node.spec.cluster).is_none()
     }
 
     /// What a claim refers to and what is being deleted: it must not be given a host for it any more.
