@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 use vmetal_api::netboot::{AgentReply, AgentRequest, NetbootBackend as _};
 use vmetal_model::agent::{
-    Action, AgentFailure, EraseOrder, ErasedDisk, Hello, InstallOrder, Installed, Order, Report, ReportBody,
+    Action, AgentFailure, EraseOrder, ErasedDisk, Hello, Installed, Order, Report, ReportBody, Seed,
 };
 use vmetal_model::boot::BootTarget;
 use vmetal_model::inventory::{Cpu, Disk as DiskFacts, Firmware, Identity, Nic};
@@ -282,12 +282,13 @@ impl Start {
         }
         drop(inner);
         match action {
-            Action::Install(order) => self.check_install(&claim_of(order)),
+            Action::Install(order) => self.check_install(&instance_of(&order.seed)),
             Action::Erase(_) => self.check_erase(),
             _ => {}
         }
         if let Action::Install(order) = action {
-            self.world.inner().machines[self.index].disks[0].content = Content::Data(claim_of(order));
+            let content = if waits(&order.seed) { Content::Foreign } else { Content::Data(instance_of(&order.seed)) };
+            self.world.inner().machines[self.index].disks[0].content = content;
         }
         Ok(())
     }
@@ -371,10 +372,10 @@ impl Start {
                 }),
             },
             Action::Install(order) => {
-                machine.disks[0].content = Content::System(Box::new(system(order, token)));
+                machine.disks[0].content = Content::System(Box::new(system(&order.seed, token)));
                 let serial = machine.disks[0].serial.clone();
                 drop(inner);
-                self.say(format!("installer: wrote the system of claim {}", claim_of(order)));
+                self.say(format!("installer: wrote the system of {}", instance_of(&order.seed)));
                 ReportBody::Installed(Installed {
                     disk: "sda".to_owned(),
                     disk_serial: Some(serial),
@@ -415,13 +416,16 @@ impl Start {
                 _ => None,
             })
         };
-        let Some(system) = system else { return self.say("nothing to boot from") };
-        self.say(format!("boots the system of claim {}", system.claim));
+        let Some(mut system) = system else { return self.say("nothing to boot from") };
+        self.say(format!("boots the system of {}", system.claim));
         self.run(Running::System(system.claim.clone()));
         if self.has(&MachineFault::NoFirstBoot) {
             std::future::pending::<()>().await;
         }
         sleep(self.world.chance.between(Duration::from_secs(10), Duration::from_secs(60))).await;
+        if system.waits {
+            system = self.stand_by(&system).await;
+        }
         if !system.phoned_home {
             self.phone_home(&system).await;
         }
@@ -436,11 +440,55 @@ impl Start {
         }
     }
 
+    /// As the service in the user data does: says that it waits, and asks until there is a claim, whose system this is then.
+    async fn stand_by(&self, system: &System) -> System {
+        let home = format!("/agent/v1/phone-home?instance={}", system.claim);
+        while self.call("POST", &home, &system.boot_token, b"up".to_vec()).await.is_err() {
+            sleep(Duration::from_secs(2)).await;
+        }
+        self.say("the system on standby waits");
+        if self.has(&MachineFault::PowerLoss) {
+            sleep(self.world.chance.between(Duration::from_secs(1), Duration::from_secs(1800))).await;
+            let (world, index) = (Arc::clone(&self.world), self.index);
+            tokio::spawn(async move { world.power_off(index, "power loss") });
+            std::future::pending::<()>().await;
+        }
+        let seed: Seed = loop {
+            match self.call("GET", "/agent/v1/claim?wait=25", &system.boot_token, Vec::new()).await {
+                Ok(body) if body.is_empty() => {}
+                Ok(body) => match serde_json::from_slice(&body) {
+                    Ok(seed) => break seed,
+                    Err(error) => self.world.violated(&self.name, format!("the claim's data cannot be read: {error}")),
+                },
+                Err(_) => sleep(Duration::from_secs(2)).await,
+            }
+        };
+        if self.has(&MachineFault::Hangs) {
+            self.say("the system on standby hangs");
+            std::future::pending::<()>().await;
+        }
+        let taken = self::system(&seed, &system.boot_token);
+        self.say(format!("the system on standby takes over claim {}", taken.claim));
+        self.check_install(&taken.claim);
+        {
+            let mut inner = self.world.inner();
+            let machine = &mut inner.machines[self.index];
+            machine.running = Running::System(taken.claim.clone());
+            let waiting = |disk: &&mut crate::machine::Disk| matches!(&disk.content, Content::System(s) if s.waits);
+            for disk in machine.disks.iter_mut().filter(waiting) {
+                disk.content = Content::System(Box::new(taken.clone()));
+            }
+        }
+        sleep(self.world.chance.between(Duration::from_secs(2), Duration::from_secs(20))).await;
+        taken
+    }
+
     /// As the script in the user data does: for ten minutes.
     async fn phone_home(&self, system: &System) {
         let end = Instant::now() + Duration::from_secs(600);
+        let path = format!("/agent/v1/phone-home?instance={}", system.claim);
         while Instant::now() < end {
-            let told = self.call("POST", "/agent/v1/phone-home", &system.boot_token, b"up".to_vec()).await;
+            let told = self.call("POST", &path, &system.boot_token, b"up".to_vec()).await;
             if told.is_ok() {
                 self.say("the installed system phoned home");
                 break;
@@ -522,16 +570,21 @@ fn facts(n: usize, serial: &str, bytes: u64) -> DiskFacts {
     }
 }
 
-/// The claim in an order's seed: cloud-init's instance id.
-fn claim_of(order: &InstallOrder) -> String {
-    let meta: Value = serde_json::from_str(&order.seed.meta_data).unwrap_or_default();
+/// The claim in a seed: cloud-init's instance id.
+fn instance_of(seed: &Seed) -> String {
+    let meta: Value = serde_json::from_str(&seed.meta_data).unwrap_or_default();
     meta["instance-id"].as_str().unwrap_or_default().to_owned()
 }
 
+/// Whether a seed is that of a system that waits for a claim.
+fn waits(seed: &Seed) -> bool {
+    seed.user_data.contains("/agent/v1/claim")
+}
+
 /// What cloud-init makes of the seed.
-fn system(order: &InstallOrder, boot_token: &str) -> System {
-    let meta: Value = serde_json::from_str(&order.seed.meta_data).unwrap_or_default();
-    let text = &order.seed.user_data;
+fn system(seed: &Seed, boot_token: &str) -> System {
+    let meta: Value = serde_json::from_str(&seed.meta_data).unwrap_or_default();
+    let text = &seed.user_data;
     let provider = text.find("vmetal://").map(|at| {
         text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || "-:/".contains(*c)).collect::<String>()
     });
@@ -542,7 +595,8 @@ fn system(order: &InstallOrder, boot_token: &str) -> System {
         (part(id) && part(secret)).then(|| format!("{id}.{secret}"))
     });
     System {
-        claim: claim_of(order),
+        claim: instance_of(seed),
+        waits: waits(seed),
         node: meta["local-hostname"].as_str().unwrap_or_default().to_owned(),
         provider_id: provider.unwrap_or_default(),
         boot_token: boot_token.to_owned(),

@@ -24,6 +24,8 @@ pub struct System {
     pub boot_token: String,
     /// What it joins with.
     pub join_token: String,
+    /// Whether it was installed ahead of any claim and waits for one. `claim` is then its own instance id.
+    pub waits: bool,
     /// Whether it has said so.
     pub phoned_home: bool,
     /// Whether it has the cluster's certificate.
@@ -49,7 +51,7 @@ impl Content {
         match self {
             Content::Blank | Content::Foreign => None,
             Content::Data(claim) => Some(claim),
-            Content::System(system) => Some(&system.claim),
+            Content::System(system) => (!system.waits).then_some(&system.claim),
         }
     }
 }

@@ -126,6 +126,11 @@ pub async fn declare(world: &Arc<World>) {
     let cluster = declaration::<TenantCluster>(world, CLUSTER, &cluster)
         .secret("kubeconfig", Secret::new("the simulated cluster"));
     apply(world, cluster).await;
+    declare_class(world, world.scenario.standby.first().map_or(0, |(_, standby)| *standby)).await;
+}
+
+/// Declares the class, with so many hosts on standby.
+pub async fn declare_class(world: &Arc<World>, standby: u32) {
     let resources = [("cpu", "8"), ("memory", "32Gi")];
     let resources: Resources =
         resources.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text.parse().ok()?))).collect();
@@ -134,7 +139,7 @@ pub async fn declare(world: &Arc<World>) {
         resources,
         cost: None,
         image: Some(IMAGE.to_owned()),
-        standby: 0,
+        standby,
         properties: BTreeMap::new(),
     };
     apply(world, declaration::<NodeType>(world, CLASS, &class)).await;
@@ -245,6 +250,16 @@ pub async fn follow(world: Arc<World>, touched: Arc<AtomicU32>) {
             fulfil(&world, &touched, wish).await;
         }
     });
+    let standby = world.scenario.standby.clone();
+    let standby = standby.into_iter().skip(1).map(|(at, standby)| {
+        let world = Arc::clone(&world);
+        async move {
+            tokio::time::sleep_until(world.start + at).await;
+            world.say("operator", format!("wants {standby} hosts on standby"));
+            declare_class(&world, standby).await;
+        }
+    });
+    let standby = futures::future::join_all(standby);
     let hosts = (0..world.scenario.hosts.len()).map(|index| {
         let (world, touched) = (Arc::clone(&world), Arc::clone(&touched));
         async move {
@@ -259,7 +274,7 @@ pub async fn follow(world: Arc<World>, touched: Arc<AtomicU32>) {
             declare_again(&world, index, &touched).await;
         }
     });
-    futures::future::join(futures::future::join_all(wishes), futures::future::join_all(hosts)).await;
+    futures::future::join3(futures::future::join_all(wishes), futures::future::join_all(hosts), standby).await;
 }
 
 async fn fulfil(world: &Arc<World>, touched: &AtomicU32, wish: Wish) {

@@ -141,7 +141,7 @@ impl Seen {
         let (old, new) = (claim(before), claim(host));
         let Some(old) = old.filter(|old| Some(old) != new.as_ref()) else {
             if claim(before) != new {
-                if host.status.phase != HostPhase::Available {
+                if !host.status.phase.is_claimable() {
                     world.violated(host.name(), format!("claimed while {}", host.status.phase.as_str()));
                 }
                 let left = claims_on_disks(world, host.name());

@@ -143,6 +143,9 @@ fn story(world: &World, violations: &[String]) -> String {
     for plan in &scenario.hosts {
         text.push_str(&format!("  {plan:?}\n"));
     }
+    for (at, standby) in &scenario.standby {
+        text.push_str(&format!("  {:>5} s {standby} hosts on standby\n", at.as_secs()));
+    }
     for (at, wish) in &scenario.wishes {
         text.push_str(&format!("  {:>5} s {wish:?}\n", at.as_secs()));
     }
@@ -209,11 +212,15 @@ async fn judge(world: &Arc<World>) {
     };
     tokio::join!(operator::follow(Arc::clone(world), Arc::clone(&touched)), striking, sleep_until(world.start + QUIET));
     world.heal();
-    if !settle(world, &touched, "all is quiet", settled).await {
+    let standby = world.scenario.standby.last().map_or(0, |(_, standby)| *standby);
+    if !settle(world, &touched, "all is quiet", |hosts, nodes| settled(standby, hosts, nodes)).await {
         return;
     }
     for node in world.nodes() {
         operator::delete(world, Kind::TenantNode, node.name()).await;
+    }
+    if standby > 0 {
+        operator::declare_class(world, 0).await;
     }
     if !settle(world, &touched, "every claim was given back", returned).await {
         return;
@@ -298,8 +305,8 @@ async fn settle(
     }
 }
 
-fn settled(hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unsettled {
-    let mut free = 0;
+fn settled(standby: u32, hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unsettled {
+    let (mut free, mut waiting) = (0, 0);
     for host in hosts {
         let status = &host.status;
         if host.is_deleted() {
@@ -313,6 +320,7 @@ fn settled(hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unsettled {
         }
         match (status.phase, &status.claim) {
             (HostPhase::Available, None) => free += 1,
+            (HostPhase::Standby, None) => waiting += 1,
             (HostPhase::Provisioned, Some(_)) => {}
             (phase, claim) => {
                 let why = format!(
@@ -323,6 +331,13 @@ fn settled(hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unsettled {
             }
         }
     }
+    if waiting > standby || waiting < standby && free > 0 {
+        return Some((
+            "host-0".to_owned(),
+            format!("{waiting} hosts on standby instead of {standby}, {free} are free"),
+        ));
+    }
+    let free = free + waiting as usize;
     for node in nodes {
         let status = &node.status;
         let fine = match status.phase {
@@ -360,7 +375,7 @@ fn returned(hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unsettled {
     if let Some(host) = hosts.iter().find(|host| host.status.claim.is_some()) {
         return Some((host.name().to_owned(), format!("still held: {:?}", host.status.claim)));
     }
-    settled(hosts, &[])
+    settled(0, hosts, &[])
 }
 
 /// What only a person does: ends what he has ordered and forgotten, touches hosts whose failure waits for one, and gives up

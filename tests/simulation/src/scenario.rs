@@ -213,6 +213,8 @@ pub struct Scenario {
     pub engines: usize,
     /// The fleet.
     pub hosts: Vec<HostPlan>,
+    /// How many hosts are wanted on standby, and from when on; empty where there is no standby.
+    pub standby: Vec<(Duration, u32)>,
     /// What is asked for, and when.
     pub wishes: Vec<(Duration, Wish)>,
     /// What goes wrong.
@@ -245,7 +247,7 @@ impl Scenario {
         let faults = if chance.one_in(8) { 0 } else { 1 + chance.below(9) };
         let mut faults: Vec<Fault> = (0..faults).map(|_| faults::draw(&chance, count, engines)).collect();
         faults.sort_by_key(|fault| fault.at);
-        Scenario { seed, engines, hosts, wishes, faults, defect }
+        Scenario { seed, engines, hosts, standby: standby(seed), wishes, faults, defect }
     }
 
     /// So many hosts with firmware that takes so long, one engine, nothing that is asked for but the hosts.
@@ -262,6 +264,19 @@ impl Scenario {
             number,
         };
         let hosts = (1..=hosts).map(plan).collect();
-        Scenario { seed, engines: 1, hosts, wishes: Vec::new(), faults: Vec::new(), defect: None }
+        Scenario { seed, engines: 1, hosts, standby: Vec::new(), wishes: Vec::new(), faults: Vec::new(), defect: None }
     }
+}
+
+/// In one simulation of three. By a chance of its own: what else a seed means does not depend on it.
+fn standby(seed: u64) -> Vec<(Duration, u32)> {
+    let chance = Chance::new(seed, "standby");
+    if !chance.one_in(3) {
+        return Vec::new();
+    }
+    let mut wanted = vec![(Duration::ZERO, 1 + chance.below(2) as u32)];
+    if chance.one_in(2) {
+        wanted.push((chance.between(s(5 * 60), s(70 * 60)), chance.below(3) as u32));
+    }
+    wanted
 }
