@@ -268,10 +268,11 @@ impl Scenario {
     }
 }
 
-/// In one simulation of three. By a chance of its own: what else a seed means does not depend on it.
+/// In one simulation of three where it is asked for (`STANDBY=1`): too few seeds have been played with it for it to be among
+/// those that must always pass. By a chance of its own: what else a seed means does not depend on it.
 fn standby(seed: u64) -> Vec<(Duration, u32)> {
     let chance = Chance::new(seed, "standby");
-    if !chance.one_in(3) {
+    if std::env::var_os("STANDBY").is_none() || !chance.one_in(3) {
         return Vec::new();
     }
     let mut wanted = vec![(Duration::ZERO, 1 + chance.below(2) as u32)];
