@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::machine::Sickness;
-use crate::row::{Row, median};
+use crate::row::{self, Row, median};
 use rig::{Options, Registration, Rig};
 
 /// What to run.
@@ -69,7 +69,10 @@ impl Fleet {
         rows.push(Row::new("fleet_rate_13500_over_1000", "ratio", ratio, 1, notes));
         rows.push(Row::new("fleet_end_state_fraction", "fraction", large.fraction(), 1, "hosts in phase available"));
         rows.push(self.memory(&mut rig, idle).await?);
-        rows.extend(claims::run(&mut rig, self.claims).await?);
+        row::tell(&rows);
+        let claimed = claims::run(&mut rig, self.claims).await?;
+        row::tell(&claimed);
+        rows.extend(claimed);
         drop(rig);
 
         say(&format!("register {} hosts with reboots of {:?}", self.large, self.delay));

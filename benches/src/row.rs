@@ -86,6 +86,13 @@ fn machine() -> String {
     )
 }
 
+/// Says what was measured so far: a run that is broken off later has not measured nothing.
+pub fn tell(rows: &[Row]) {
+    for row in rows {
+        eprintln!("   {}: {:.3} {}", row.name, row.ours, row.unit);
+    }
+}
+
 /// Writes the rows and prints them.
 ///
 /// # Errors
