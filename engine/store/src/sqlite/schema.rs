@@ -227,9 +227,9 @@ fn configure(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     }
     connection.pragma_update(None, "synchronous", "FULL").map_err(sqlite)?;
     // A fleet that moves writes the same pages over and over: the longer the log, the fewer of them are copied to the database
-    // again and again. Both in KiB, or pages of 4 KiB: what the writer keeps in memory, and how long the log grows.
+    // again and again. In KiB (negative) of memory, and in pages of 4 KiB of log.
     connection.pragma_update(None, "cache_size", -8_192).map_err(sqlite)?;
-    connection.pragma_update_and_check(None, "wal_autocheckpoint", 4_096, |_| Ok(())).map_err(sqlite)?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", 2_048, |_| Ok(())).map_err(sqlite)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(sqlite)
 }
 
