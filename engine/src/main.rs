@@ -8,8 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use vmetald::Config;
 
-/// Thousands of tasks allocate at the same time, and what a burst of them took is given back: the system allocator of glibc took a
-/// fifth of all time and kept the memory.
+/// Thousands of tasks allocate at the same time: with the allocator of glibc a fifth of all time went there. What a burst took is
+/// given back late, only as its threads come by again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -298,8 +298,8 @@ async fn uncancelled<T: Send + 'static>(
         .unwrap_or_else(|error| Err(BackendError::Internal { message: format!("the change did not finish: {error}") }))
 }
 
-/// Cuts a listing into pages of about [`crate::PAGE_BYTES`], each made when the one before it was sent. A page has at least one object,
-/// however large, and a listing at least one page, which tells its revision.
+/// Cuts a listing into pages of about [`crate::PAGE_BYTES`], each made when the one before it was sent. A page has at least
+/// one object, however large, and a listing at least one page, which tells its revision.
 fn pages(listing: Listing) -> impl Iterator<Item = proto::ListPage> + Send {
     let Listing { objects, revision } = listing;
     let mut rest = Some(objects.into_iter().peekable());

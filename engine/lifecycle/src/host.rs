@@ -60,11 +60,12 @@ pub struct Change {
 
 /// Whether the installer boots or runs on a host, from the moment when a network boot was opened for it until it is off again.
 pub fn runs_installer(status: &HostStatus) -> bool {
-    let opened = status.operation.as_ref().is_some_and(|op| {
-        op.kind == OperationKind::OpenBoot && matches!(op.state, OperationState::Intended | OperationState::Succeeded)
-    });
     match status.stage {
-        Stage::Open => opened && status.operation.as_ref().is_some_and(|op| op.started >= status.stage_since),
+        // Only by an operation of this very stage: the last boot's may still stand there.
+        Stage::Open => status.operation.as_ref().is_some_and(|op| {
+            let open = matches!(op.state, OperationState::Intended | OperationState::Succeeded);
+            op.kind == OperationKind::OpenBoot && open && op.started >= status.stage_since
+        }),
         Stage::BootDevice | Stage::On | Stage::Agent | Stage::Work => true,
         Stage::OffAgain => status.boot.is_some(),
         _ => false,

@@ -2,8 +2,8 @@
 //! installed ahead of any claim and waits; a claim takes its system over and becomes a Ready node without a reset, a boot or
 //! an installer. Then the same server serves the same claim cold, in the same lab, and both times are told.
 //!
-//! Without KVM the processor is emulated, which stretches what a node does itself (cloud-init, kubeadm, kubelet) about
-//! tenfold, and firmware, which takes real servers minutes, hardly at all: the ratio here is the least that there is.
+//! Without KVM the processor is emulated, which stretches what a node does itself (cloud-init, kubeadm, kubelet) and spares the
+//! minutes that a real server spends in firmware: the ratio here says little about real servers.
 
 #![allow(clippy::disallowed_methods, reason = "measures real processes in real time")]
 
