@@ -134,6 +134,19 @@ impl Engine {
 
     /// The present order; held until there is another than `after`, for at most `wait` seconds.
     async fn order(&self, host: &Host, after: &str, wait: u64) -> Result<AgentReply, Refused> {
+        match self.held(host, wait, |now| Some(agent::order(now)).filter(|(id, _)| id != after)).await? {
+            Some((current, (id, kind))) => json(&Order { id, action: self.action(&current, kind).await? }),
+            None => json(&Order { id: after.to_owned(), action: Action::Wait }),
+        }
+    }
+
+    /// Looks at the caller's host at each of its changes until there is an answer; `None` after `wait` seconds without one.
+    async fn held<T>(
+        &self,
+        host: &Host,
+        wait: u64,
+        answer: impl Fn(&Host) -> Option<T>,
+    ) -> Result<Option<(Arc<Host>, T)>, Refused> {
         let until = tokio::time::sleep(Duration::from_secs(wait.min(LONGEST_WAIT)));
         tokio::pin!(until);
         let bell = self.fleet.bell(host.name());
@@ -141,15 +154,13 @@ impl Engine {
             // Before the look: what changes meanwhile counts.
             let changed = bell.rung();
             let current = self.same_attempt(host)?;
-            let (id, kind) = agent::order(&current);
-            if id != after {
-                let action = self.action(&current, kind).await?;
-                return json(&Order { id, action });
+            if let Some(answer) = answer(&current) {
+                return Ok(Some((current, answer)));
             }
             // In this order, not in one drawn by chance: a simulation must be able to repeat itself.
             tokio::select! {
                 biased;
-                () = &mut until => return json(&Order { id, action: Action::Wait }),
+                () = &mut until => return Ok(None),
                 () = changed => {}
             }
         }
@@ -171,24 +182,13 @@ impl Engine {
     async fn claim_for(&self, host: &Host, wait: u64) -> Result<AgentReply, Refused> {
         self.change_host(Author::Outside, host.name(), |host| agent::waits(host, &self.limits, self.now()), |_, _| {})
             .await?;
-        let until = tokio::time::sleep(Duration::from_secs(wait.min(LONGEST_WAIT)));
-        tokio::pin!(until);
-        let bell = self.fleet.bell(host.name());
-        loop {
-            let changed = bell.rung();
-            let current = self.same_attempt(host)?;
-            if agent::claimed(&current) == Claimed::Yes {
-                let node = self.fleet.holder(&current);
-                let node =
-                    node.ok_or_else(|| Refused(503, "the tenant node that claims the host is gone".to_owned()))?;
-                return json(&self.seed(&node, &current).await?);
-            }
-            tokio::select! {
-                biased;
-                () = &mut until => return Ok(AgentReply { status: 204, body: Vec::new() }),
-                () = changed => {}
-            }
-        }
+        let claimed = |now: &Host| (agent::claimed(now) == Claimed::Yes).then_some(());
+        let Some((current, ())) = self.held(host, wait, claimed).await? else {
+            return Ok(AgentReply { status: 204, body: Vec::new() });
+        };
+        let node = self.fleet.holder(&current);
+        let node = node.ok_or_else(|| Refused(503, "the tenant node that claims the host is gone".to_owned()))?;
+        json(&self.seed(&node, &current).await?)
     }
 
     async fn action(&self, host: &Host, kind: OrderKind) -> Result<Action, Refused> {
