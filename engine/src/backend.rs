@@ -3,6 +3,7 @@
 
 mod action;
 mod admission;
+mod credentials;
 mod preview;
 mod reading;
 
@@ -11,7 +12,8 @@ use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use vmetal_api::{
-    AnyObject, Apply, Backend, BackendError, Caller, EventEntry, EventsQuery, Listing, ObjectRef, WatchItem, WatchQuery,
+    AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
+    JoinTokenRequest, Listing, ObjectRef, WatchItem, WatchQuery,
 };
 use vmetal_lifecycle::Note;
 use vmetal_model::tenant_cluster::TenantClusterStatus;
@@ -129,6 +131,18 @@ impl Backend for ApiBackend {
 
     async fn preview_placement(&self, spec: &TenantNodeSpec, count: u32) -> Result<Vec<Decision>, BackendError> {
         self.0.preview_placement(spec, count)
+    }
+
+    async fn create_join_token(&self, caller: &Caller, request: &JoinTokenRequest) -> Result<JoinToken, BackendError> {
+        self.0.create_join_token(caller, request).await
+    }
+
+    async fn revoke_join_token(&self, caller: &Caller, cluster: &str, token_id: &str) -> Result<(), BackendError> {
+        self.0.revoke_join_token(caller, cluster, token_id).await
+    }
+
+    async fn bmc_credential(&self, caller: &Caller, host: &str, reason: &str) -> Result<BmcCredential, BackendError> {
+        self.0.bmc_credential(caller, host, reason).await
     }
 
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {

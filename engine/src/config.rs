@@ -140,11 +140,14 @@ pub struct Bmc {
     /// has run out. Default 30 s, from 1 s to 2 min.
     #[serde(default = "default_bmc_timeout")]
     pub timeout: SignedDuration,
+    /// Whether BMC passwords can be read back through the API, on the record, by whoever has a token.
+    #[serde(default)]
+    pub hand_out_passwords: bool,
 }
 
 impl Default for Bmc {
     fn default() -> Self {
-        Bmc { allow: Vec::new(), timeout: default_bmc_timeout() }
+        Bmc { allow: Vec::new(), timeout: default_bmc_timeout(), hand_out_passwords: false }
     }
 }
 

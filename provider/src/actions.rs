@@ -6,19 +6,16 @@ use tfplugin::{
     Action, Attribute, Ctx, Diagnostic, Diagnostics, Named, Path, Pending, Progress, Schema, Type, Value,
     schema::Validator,
 };
-use vmetal_model::{Host, HostAction, Timestamp};
+use vmetal_model::{Host, HostAction, PowerWish, Timestamp};
 
 use crate::{
     convert::{duration, parsed, text},
     explain::{circumstances, refused, span},
     host::Hosts,
-    kind::Kind as _,
+    kind::{Kind as _, Verdict},
     provider::Engine,
     wait::{Ended, Wait},
 };
-
-/// How long an action that waits does so unless the user says otherwise.
-const PATIENCE: Duration = Duration::from_secs(90 * 60);
 
 /// One kind of order.
 #[derive(Clone, Copy, PartialEq)]
@@ -27,6 +24,50 @@ enum Order {
     ReleaseFromQuarantine,
     SetMaintenance,
     EndMaintenance,
+    Power,
+}
+
+/// What an action may wait for.
+#[derive(Clone, Copy)]
+enum Goal {
+    /// The host is in the pool again.
+    Pool,
+    /// The power is what was ordered.
+    Power,
+}
+
+impl Goal {
+    /// How long is waited unless the user says otherwise.
+    fn patience(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Pool => 90 * 60,
+            Self::Power => 15 * 60,
+        })
+    }
+
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Pool => "Whether the action waits until the host is in the pool again.",
+            Self::Power => "Whether the action waits until the BMC says that it is so.",
+        }
+    }
+
+    /// What was not reached in time.
+    fn missed(self) -> &'static str {
+        match self {
+            Self::Pool => "available",
+            Self::Power => "switched as ordered",
+        }
+    }
+
+    fn judge(self, host: &Host, ordered: Timestamp) -> Verdict {
+        match (self, &host.status.power_order, &host.status.failure) {
+            (Self::Pool, ..) => Hosts::judge(host, "available"),
+            (Self::Power, Some(_), _) => Verdict::Going(Hosts::doing(host)),
+            (Self::Power, None, Some(failure)) if failure.at >= ordered => Verdict::Stuck(failure.clone()),
+            (Self::Power, None, _) => Verdict::Done,
+        }
+    }
 }
 
 /// All of them.
@@ -36,6 +77,7 @@ pub(crate) fn all() -> Vec<Named<dyn Action<Engine>>> {
         ("vmetal_release_from_quarantine", Arc::new(Order::ReleaseFromQuarantine)),
         ("vmetal_set_maintenance", Arc::new(Order::SetMaintenance)),
         ("vmetal_end_maintenance", Arc::new(Order::EndMaintenance)),
+        ("vmetal_power", Arc::new(Order::Power)),
     ]
 }
 
@@ -50,6 +92,10 @@ impl Order {
             Self::EndMaintenance => {
                 "Ends a maintenance (or a pause) that was ordered: the host is registered and inspected anew."
             }
+            Self::Power => {
+                "Switches a host that is in maintenance or quarantined on, off, or off and on. Everywhere else the engine \
+                 switches the server as its work wants, and refuses. What was not erased is not made to run."
+            }
         }
     }
 
@@ -57,9 +103,13 @@ impl Order {
         self != Self::EndMaintenance
     }
 
-    /// Whether the host is in the pool again when the order has come to its end.
-    fn leads_to_pool(self) -> bool {
-        self != Self::SetMaintenance
+    /// What the order leads to, where that takes time.
+    fn goal(self) -> Option<Goal> {
+        match self {
+            Self::Inspect | Self::ReleaseFromQuarantine | Self::EndMaintenance => Some(Goal::Pool),
+            Self::Power => Some(Goal::Power),
+            Self::SetMaintenance => None,
+        }
     }
 
     fn action(self, config: &Value) -> Result<HostAction, Diagnostic> {
@@ -73,6 +123,13 @@ impl Order {
                 HostAction::Maintenance { reason, until }
             }
             Self::EndMaintenance => HostAction::Resume,
+            Self::Power => {
+                let wanted = config.attr("power").as_str().unwrap_or_default();
+                let power = PowerWish::ALL.into_iter().find(|wish| wish.as_str() == wanted);
+                let unknown =
+                    || Diagnostic::error("Invalid value", "Expected on, off or cycle.").at(Path::attr("power"));
+                HostAction::Power { power: power.ok_or_else(unknown)?, reason }
+            }
         })
     }
 
@@ -84,16 +141,16 @@ impl Order {
         let ordered = client.act_on_host(&name, None, &action).await;
         let host: Host = ordered.and_then(|object| Ok(object.typed()?)).map_err(|e| refused::<Hosts>(&doing, e))?;
         progress.say(format!("host {name}: {}", Hosts::doing(&host)));
-        if !self.leads_to_pool() || config.attr("wait").as_bool() != Some(true) {
-            return Ok(());
-        }
-        let within = config.attr("timeout").as_str().and_then(|text| duration(text).ok()).unwrap_or(PATIENCE);
+        let Some(goal) = self.goal().filter(|_| config.attr("wait").as_bool() == Some(true)) else { return Ok(()) };
+        let ordered = host.status.power_order.as_ref().map_or(Timestamp::MAX, |order| order.hold.since);
+        let asked = config.attr("timeout").as_str().and_then(|text| duration(text).ok());
+        let within = asked.unwrap_or_else(|| goal.patience());
         let uid = &host.metadata.uid;
         let wait = Wait { client, name: &name, uid, within, cancelled: ctx.cancelled() };
         let told = |what: &str| progress.say(format!("host {name}: {what}"));
         let unfinished =
             |why: String| Diagnostics::from(Diagnostic::error(format!("Host {name:?} is not done yet"), why));
-        match wait.until::<Host>(|host| Hosts::judge(host, "available"), told).await {
+        match wait.until::<Host>(|host| goal.judge(host, ordered), told).await {
             Ended::Done(_) => Ok(()),
             Ended::Gone => Err(unfinished("It was deleted in the meantime.".to_owned())),
             Ended::Stuck(host, failure) => {
@@ -104,7 +161,8 @@ impl Order {
                 Err(unfinished("You asked Terraform to stop. The engine goes on by itself.".to_owned()))
             }
             Ended::Deadline(_) => {
-                Err(unfinished(format!("It was not available within {}. The engine goes on by itself.", span(within))))
+                let (missed, within) = (goal.missed(), span(within));
+                Err(unfinished(format!("It was not {missed} within {within}. The engine goes on by itself.")))
             }
             Ended::Refused(_, error) => Err(refused::<Hosts>(&format!("waiting for host {name:?}"), error)),
         }
@@ -127,12 +185,21 @@ impl Action<Engine> for Order {
             let until = Attribute::optional(Type::String).validate(Validator::string("Invalid time", time));
             attributes.push(("until", until.describe("When it ends by itself (RFC 3339).")));
         }
-        if self.leads_to_pool() {
-            let wait = "Whether the action waits until the host is in the pool again.";
-            attributes.push(("wait", Attribute::optional(Type::Bool).describe(wait)));
+        if *self == Self::Power {
+            let power = Attribute::required(Type::String).validate(Validator::one_of(&["on", "off", "cycle"]));
+            attributes.push((
+                "power",
+                power.describe("`on`, `off` (at once, the operating system is not asked) or `cycle`."),
+            ));
+        }
+        if let Some(goal) = self.goal() {
+            attributes.push(("wait", Attribute::optional(Type::Bool).describe(goal.describe())));
             let timeout = Attribute::optional(Type::String)
                 .validate(Validator::string("Invalid duration", |text| duration(text).map(drop)));
-            attributes.push(("timeout", timeout.describe("How long it waits; `90m` when not set.")));
+            attributes.push((
+                "timeout",
+                timeout.describe(format!("How long it waits; `{}m` when not set.", goal.patience().as_secs() / 60)),
+            ));
         }
         Schema::new(self.describe(), attributes)
     }

@@ -10,7 +10,7 @@ use tfplugin::{Attribute, Diagnostic, Diagnostics, Type, Value, schema::Validato
 use vmetal_api::ApiError;
 use vmetal_model::{Decision, TenantNodeSpec};
 
-use crate::{convert::sentence, provider::Engine, tenant_node::unsatisfiable, wish};
+use crate::{convert::sentence, errand, provider::Engine, tenant_node::unsatisfiable, wish};
 
 /// How long a plan waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) fn attribute() -> Attribute {
     Attribute::optional(Type::String).validate(Validator::one_of(&["fail", "warn", "off"])).describe(
         "What a plan does about a node that no node type fits: `fail` (also when not set), `warn`, or `off`, which asks the \
-         engine nothing while planning.",
+         engine nothing while planning. A plan to destroy only warns; where a client does not show that it is one, \
+         `terraform destroy -refresh=false` plans nothing else.",
     )
 }
 
@@ -31,7 +32,11 @@ pub(crate) async fn foresee(
     count: u32,
     title: &str,
 ) -> Diagnostics {
-    let check = planned.attr("plan_check").as_str().unwrap_or("fail");
+    let check = match planned.attr("plan_check").as_str().unwrap_or("fail") {
+        // What is planned then is to go, and a plan that fails would keep it.
+        "fail" if errand::destroys() => "warn",
+        check => check,
+    };
     let Ok(client) = engine.client() else { return Diagnostics::new() };
     if check == "off" || count == 0 || engine.plans_supply() || !asked(planned) {
         return Diagnostics::new();
@@ -63,7 +68,7 @@ fn tell(decisions: &[Decision], check: &str, title: &str) -> Diagnostics {
         let summary = format!("No node type fits {title}");
         let detail = format!(
             "{listed}\n\nAsk for less, or declare a node type that fits. If one is on its way by other means, set plan_check = \
-             \"warn\". Terraform plans before it destroys, too: while this stands, use terraform destroy -refresh=false."
+             \"warn\"."
         );
         let told =
             if check == "warn" { Diagnostic::warning(summary, detail) } else { Diagnostic::error(summary, detail) };

@@ -16,11 +16,15 @@
 
 mod actions;
 mod convert;
+mod cost;
+mod ephemerals;
+mod errand;
 mod events;
 mod explain;
 mod fields;
 mod foresee;
 mod functions;
+mod hardware;
 mod host;
 mod image;
 mod inventory;

@@ -11,8 +11,11 @@ use vmetal_api::{ApiError, Client, ClientConfig, Secret, TokenSource};
 use crate::{
     actions,
     convert::sentence,
+    cost::Cost,
+    ephemerals,
     events::Events,
     functions,
+    hardware::Hardware,
     host::Hosts,
     image::Images,
     look::{All, One},
@@ -159,6 +162,8 @@ impl Provider for Vmetal {
             All::<TenantClusters>::register("vmetal_tenant_clusters"),
             All::<Images>::register("vmetal_images"),
             Placement::register(),
+            Cost::register(),
+            Hardware::register(),
             Events::register(),
         ]
     }
@@ -175,6 +180,10 @@ impl Provider for Vmetal {
 
     fn actions(&self) -> Vec<Named<dyn tfplugin::Action<Engine>>> {
         actions::all()
+    }
+
+    fn ephemerals(&self) -> Vec<Named<dyn tfplugin::Ephemeral<Engine>>> {
+        ephemerals::all()
     }
 
     fn functions(&self) -> Vec<Named<dyn tfplugin::Function>> {
@@ -268,6 +277,9 @@ mod tests {
         }
         for (name, source) in provider.data_sources() {
             assert_eq!(source.schema().faults(), Vec::<String>::new(), "data {name}");
+        }
+        for (name, ephemeral) in provider.ephemerals() {
+            assert_eq!(ephemeral.schema().faults(), Vec::<String>::new(), "ephemeral {name}");
         }
         for (name, action) in provider.actions() {
             assert_eq!(action.schema().faults(), Vec::<String>::new(), "action {name}");

@@ -1,11 +1,12 @@
-//! Actions over the plugin protocol, in process: the clients at hand are too old to run them (Terraform 1.14 can).
+//! Actions and ephemeral resources over the plugin protocol, in process: the clients at hand are too old to run actions
+//! (Terraform 1.14 can), and too quick to renew anything.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests watch the real clock")]
 
 #[path = "support/engine.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod engine;
 
-use engine::{Engine, PASSWORD, TOKEN};
+use engine::{Engine, JOIN_SECRET, PASSWORD, TOKEN};
 use futures::StreamExt as _;
 use provider_vmetal::Vmetal;
 use tfplugin::{
@@ -15,7 +16,7 @@ use tfplugin::{
     wire::{self, invoke_action_event::Event, provider_client::ProviderClient, provider_server::ProviderServer},
 };
 use vmetal_api::{Apply, Client, ClientConfig, Secret, TokenSource};
-use vmetal_model::{HostAction, Kind};
+use vmetal_model::{HostAction, Kind, PowerWish};
 
 type Plugin = ProviderClient<ProviderServer<ProviderService<Vmetal>>>;
 
@@ -88,6 +89,10 @@ fn orders_reach_the_engine_and_are_waited_for() {
         assert!(said.iter().any(|line| line.contains("inspecting")), "it says how far it is: {said:?}");
         let phase = engine.world.get(Kind::Host, "h1").unwrap().status["phase"].clone();
         assert_eq!(phase, "available", "it was waited for");
+        let fields = [("host", text("h1")), ("power", text("cycle")), ("reason", text("hangs")), ("wait", true.into())];
+        let (_, told) = invoke(&mut plugin, "vmetal_power", &fields).await;
+        assert!(told.is_empty(), "{told:?}");
+        assert_eq!(engine.world.get(Kind::Host, "h1").unwrap().status["power"], "on", "it was waited for");
         for name in ["vmetal_inspect", "vmetal_release_from_quarantine"] {
             let (_, told) = invoke(&mut plugin, name, &[("host", text("h1")), ("reason", text("mended"))]).await;
             assert!(told.is_empty(), "{told:?}");
@@ -99,10 +104,24 @@ fn orders_reach_the_engine_and_are_waited_for() {
             [
                 HostAction::Maintenance { reason: "new DIMMs".into(), until: Some(until.parse().unwrap()) },
                 HostAction::Resume,
+                HostAction::Power { power: PowerWish::Cycle, reason: "hangs".into() },
                 HostAction::Inspect { reason: reason.clone() },
                 HostAction::Unquarantine { reason },
             ]
         );
+
+        // What the engine gave up is told, with what to do.
+        let spec = engine.world.get(Kind::Host, "h1").unwrap().spec;
+        let mut other = spec.clone();
+        other["boot_mac"] = "52:54:00:00:00:02".into();
+        client.apply(Apply::from_json(Kind::Host, "stuck", other)).await.unwrap();
+        let fields = [("host", text("stuck")), ("power", text("on")), ("reason", text("x")), ("wait", true.into())];
+        let (_, told) = invoke(&mut plugin, "vmetal_power", &fields).await;
+        assert_eq!(told[0].summary, "Host \"stuck\" failed");
+        assert!(told[0].detail.contains("Pull the plug"), "{}", told[0].detail);
+        let fields = [("host", text("h1")), ("power", text("sideways")), ("reason", text("x"))];
+        let (_, told) = invoke(&mut plugin, "vmetal_power", &fields).await;
+        assert!(told[0].detail.contains("on, off, cycle"), "{told:?}");
 
         let (_, told) =
             invoke(&mut plugin, "vmetal_inspect", &[("host", text("nowhere")), ("reason", text("x"))]).await;
@@ -110,5 +129,78 @@ fn orders_reach_the_engine_and_are_waited_for() {
         let fields = [("host", text("h1")), ("reason", text("x")), ("until", text("soon"))];
         let (_, told) = invoke(&mut plugin, "vmetal_set_maintenance", &fields).await;
         assert_eq!(told[0].summary, "Invalid time");
+    });
+}
+
+/// Opens an ephemeral resource: its result, what it wants to be given back, and when it wants to be renewed.
+async fn open(
+    plugin: &mut Plugin,
+    name: &str,
+    fields: &[(&str, Value)],
+) -> Result<(Value, Option<Vec<u8>>, Option<i64>), Vec<wire::Diagnostic>> {
+    let (_, ephemeral) = Vmetal::new().ephemerals().into_iter().find(|(known, _)| *known == name).unwrap();
+    let config = pack(&ephemeral.schema(), fields);
+    let check = wire::ValidateEphemeralResourceConfigRequest { type_name: name.into(), config: config.clone() };
+    let faults = plugin.validate_ephemeral_resource_config(check).await.unwrap().into_inner().diagnostics;
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let request = wire::OpenEphemeralResourceRequest { type_name: name.into(), config, ..Default::default() };
+    let opened = plugin.open_ephemeral_resource(request).await.unwrap().into_inner();
+    if !opened.diagnostics.is_empty() {
+        return Err(opened.diagnostics);
+    }
+    let result = codec::from_wire(opened.result.as_ref(), &ephemeral.schema().value_type()).unwrap();
+    Ok((result, opened.private, opened.renew_at.map(|at| at.seconds)))
+}
+
+#[test]
+fn credentials_live_as_long_as_they_are_used() {
+    let engine = Engine::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let token = TokenSource::Literal(Secret::new(TOKEN));
+        let client = Client::connect_lazy(ClientConfig::new(engine.endpoint(), token)).unwrap();
+        client.apply(Apply::from_json(Kind::TenantCluster, "acme", serde_json::json!({}))).await.unwrap();
+        let host = serde_json::json!({
+            "bmc": { "address": "redfish://10.0.0.1/redfish/v1/Systems/1", "username": "root", "tls": "verify" },
+            "boot_mac": "52:54:00:00:00:01",
+        });
+        let host = Apply::from_json(Kind::Host, "h1", host).secret("bmc.password", Secret::new(PASSWORD));
+        client.apply(host).await.unwrap();
+        let mut plugin = plugin(&engine).await;
+        let text = |text: &str| Value::from(text);
+
+        let name = "vmetal_join_token";
+        let fields = [("cluster", text("acme")), ("reason", text("a test")), ("ttl", text("30m"))];
+        let (token, private, renew_at) = open(&mut plugin, name, &fields).await.unwrap();
+        let secret = format!("t00000.{JOIN_SECRET}");
+        assert_eq!((token.attr("token"), token.attr("token_id")), (&text(&secret), &text("t00000")));
+        let command = format!("kubeadm join 10.0.0.1:6443 --token {secret} --discovery-token-ca-cert-hash sha256:00ff");
+        assert_eq!(token.attr("join_command"), &text(&command));
+        assert_eq!(renew_at, Some(20 * 60), "when a third of its life is left");
+        let notes = String::from_utf8(private.clone().unwrap()).unwrap();
+        assert!(!notes.contains(JOIN_SECRET), "{notes}");
+        let request = wire::RenewEphemeralResourceRequest { type_name: name.into(), private };
+        let renewed = plugin.renew_ephemeral_resource(request).await.unwrap().into_inner();
+        assert!(renewed.diagnostics.is_empty() && renewed.renew_at.is_some(), "{:?}", renewed.diagnostics);
+        assert_eq!(engine.world.tokens(), (vec![("t00000".to_owned(), 2)], vec![]), "prolonged, not doubled");
+        let request = wire::CloseEphemeralResourceRequest { type_name: name.into(), private: renewed.private };
+        let closed = plugin.close_ephemeral_resource(request).await.unwrap().into_inner();
+        assert!(closed.diagnostics.is_empty(), "{:?}", closed.diagnostics);
+        assert_eq!(engine.world.tokens().1, ["t00000"]);
+
+        let fields = [("host", text("h1")), ("reason", text("a test"))];
+        let (credential, _, _) = open(&mut plugin, "vmetal_bmc_credential", &fields).await.unwrap();
+        assert_eq!(
+            ["origin", "username", "password"].map(|part| credential.attr(part).clone()),
+            ["https://10.0.0.1", "root", PASSWORD].map(Value::from)
+        );
+        let fields = [("cluster", text("nowhere")), ("reason", text("a test"))];
+        let told = open(&mut plugin, name, &fields).await.unwrap_err();
+        assert_eq!(told[0].summary, "There is no tenant cluster \"nowhere\"");
+        let fields = [("cluster", text("acme")), ("reason", text("a test")), ("ttl", text("5s"))];
+        let told = open(&mut plugin, name, &fields).await.unwrap_err();
+        assert!(told[0].detail.contains("between 1m and 24h"), "{told:?}");
     });
 }

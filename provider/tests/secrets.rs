@@ -11,11 +11,30 @@ mod engine;
 use std::process::Command;
 
 use bench::{Bench, REST, children, host};
-use engine::{PASSWORD, TOKEN};
+use engine::{JOIN_SECRET, PASSWORD, TOKEN};
 use vmetal_model::Kind;
 
-/// Everything that is secret here: write-only values, and the token of the provider's own configuration.
-const SECRETS: [&str; 4] = [PASSWORD, "a secret kubeconfig", "a secret script", TOKEN];
+/// Everything that is secret here: write-only values, ephemeral ones, and the token of the provider's own configuration.
+const SECRETS: [&str; 5] = [PASSWORD, "a secret kubeconfig", "a secret script", JOIN_SECRET, TOKEN];
+
+/// Credentials that a configuration asks for and hands on, to where they are not kept.
+const HANDED_ON: &str = r#"
+ephemeral "vmetal_join_token" "acme" {
+  cluster = vmetal_tenant_cluster.acme.id
+  reason  = "a test"
+}
+ephemeral "vmetal_bmc_credential" "h1" {
+  host   = vmetal_host.h1.id
+  reason = "a test"
+}
+resource "vmetal_tenant_node" "handed" {
+  name         = "handed"
+  cluster      = vmetal_tenant_cluster.acme.name
+  wait_for     = "none"
+  plan_check   = "off"
+  user_data_wo = "${ephemeral.vmetal_join_token.acme.join_command} ${ephemeral.vmetal_bmc_credential.h1.password}"
+}
+"#;
 
 /// Files that Terraform keeps or that were printed, with what they hold. The configuration itself is the user's.
 fn kept(bench: &Bench) -> Vec<(String, String)> {
@@ -46,7 +65,7 @@ fn no_secret_is_kept_or_printed_not_even_by_a_crash() {
     bench.tf.env("TF_LOG_PATH", &trace);
     // The token is given where users give it most carelessly, too.
     let provider = format!("provider \"vmetal\" {{\n  token = \"{TOKEN}\"\n}}\n");
-    bench.config(&format!("{provider}{}{REST}", host("h1", "")));
+    bench.config(&format!("{provider}{}{REST}{HANDED_ON}", host("h1", "")));
     let mut printed = bench.tf.expect(&["plan", "-no-color", "-out=saved.tfplan"]).unwrap().text;
     // A saved plan is a compressed archive that also holds the configuration; what Terraform makes of it is shown here.
     printed += &bench.tf.expect(&["show", "-no-color", "saved.tfplan"]).unwrap().text;
@@ -57,6 +76,13 @@ fn no_secret_is_kept_or_printed_not_even_by_a_crash() {
     }
     printed += &bench.tf.expect(&["apply", "-no-color", "saved.tfplan"]).unwrap().text;
     printed += &bench.tf.expect(&["show", "-json"]).unwrap().text;
+    // They were there, and used, and ended with each command.
+    let handed = bench.engine.world.secret(Kind::TenantNode, "handed", "user_data").unwrap();
+    assert!(handed.contains(JOIN_SECRET) && handed.ends_with(PASSWORD), "the search proves nothing");
+    let (made, revoked) = bench.engine.world.tokens();
+    let ids =
+        |made: &[(String, usize)]| made.iter().map(|(id, _)| id.clone()).collect::<std::collections::BTreeSet<_>>();
+    assert!(!made.is_empty() && ids(&made) == revoked.into_iter().collect(), "{made:?}");
     printed += &bench.tf.expect(&["plan", "-no-color", "-destroy"]).unwrap().text;
     let kept_now = kept(&bench);
     let names: Vec<_> = kept_now.iter().map(|(name, _)| name.as_str()).collect();
@@ -75,7 +101,7 @@ fn no_secret_is_kept_or_printed_not_even_by_a_crash() {
     // The provider dies in the middle of a create that has the secret in its hands.
     bench.engine.world.hold("h2");
     let second = host("h2", "").replace("AA:00:01", "AA:00:02");
-    bench.config(&format!("{provider}{}{REST}{second}", host("h1", "")));
+    bench.config(&format!("{provider}{}{REST}{HANDED_ON}{second}", host("h1", "")));
     let mut apply = bench.apply_until_made(Kind::Host, "h2");
     let all = children(apply.id());
     assert!(!all.is_empty(), "the provider was not found");

@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status};
 use vmetal_model::{Decision, HostAction, Kind, TenantNodeSpec, Uid};
 
 use crate::convert::{self, Malformed};
+use crate::credential::{BmcCredential, JoinToken, JoinTokenRequest};
 use crate::error::ApiError;
 use crate::proto;
 use crate::proto::vmetal_client::VmetalClient;
@@ -188,12 +189,7 @@ impl Client {
     /// [`ApiError`].
     pub async fn apply(&self, mut apply: Apply) -> Result<AnyObject, ApiError> {
         if apply.request_id.is_empty() {
-            let mut bytes = [0u8; 16];
-            getrandom::fill(&mut bytes).map_err(|e| ApiError::Other {
-                endpoint: self.endpoint().to_owned(),
-                message: format!("no random bytes for a request id: {e}"),
-            })?;
-            apply.request_id = hex::encode(bytes);
+            apply.request_id = self.new_request_id()?;
         }
         let request = proto::ApplyRequest::from(apply);
         let answer = self.call(request, |mut rpc, request| async move { rpc.apply(request).await }).await?;
@@ -245,6 +241,40 @@ impl Client {
         let answer = self.call(request, |mut rpc, request| async move { rpc.preview_placement(request).await }).await?;
         let decisions = answer.decision_json.iter().map(|json| convert::decision(json));
         decisions.collect::<Result<_, _>>().map_err(incompatible)
+    }
+
+    /// Makes a token that lets nodes join a tenant's cluster for a short time. Safe to repeat: an empty `request_id` is
+    /// replaced by a random one that all tries of this call share. Asked for again with the same id, it lasts longer.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn create_join_token(&self, request: &JoinTokenRequest) -> Result<JoinToken, ApiError> {
+        let mut request = proto::CreateJoinTokenRequest::from(request);
+        if request.request_id.is_empty() {
+            request.request_id = self.new_request_id()?;
+        }
+        let answer = self.call(request, |mut rpc, request| async move { rpc.create_join_token(request).await }).await?;
+        answer.try_into().map_err(incompatible)
+    }
+
+    /// Ends such a token. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn revoke_join_token(&self, cluster: &str, token_id: &str) -> Result<(), ApiError> {
+        let request = proto::RevokeJoinTokenRequest { cluster: cluster.to_owned(), token_id: token_id.to_owned() };
+        self.call(request, |mut rpc, request| async move { rpc.revoke_join_token(request).await }).await.map(|_| ())
+    }
+
+    /// How to sign in to a host's BMC, where the engine hands that out. Who asked and why is on the host's record.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn bmc_credential(&self, host: &str, reason: &str) -> Result<BmcCredential, ApiError> {
+        let request = proto::GetBmcCredentialRequest { host: host.to_owned(), reason: reason.to_owned() };
+        let answer =
+            self.call(request, |mut rpc, request| async move { rpc.get_bmc_credential(request).await }).await?;
+        answer.try_into().map_err(incompatible)
     }
 
     /// The present state, a bookmark, then every change in order, until the connection breaks (the last item is then an
@@ -326,6 +356,19 @@ impl Client {
     pub async fn wait_gone(&self, kind: Kind, name: &str, uid: &Uid, within: Duration) -> Result<(), WaitError> {
         let gone = |object: Option<&AnyObject>| object.is_none_or(|o| o.metadata.uid != *uid).then_some(());
         self.wait_for(kind, name, within, gone).await
+    }
+
+    /// A random id for a request that its caller repeats, such as a token that is prolonged.
+    ///
+    /// # Errors
+    /// [`ApiError::Other`] when the operating system gives no random bytes.
+    pub fn new_request_id(&self) -> Result<String, ApiError> {
+        let mut bytes = [0u8; 16];
+        getrandom::fill(&mut bytes).map_err(|e| ApiError::Other {
+            endpoint: self.endpoint().to_owned(),
+            message: format!("no random bytes for a request id: {e}"),
+        })?;
+        Ok(hex::encode(bytes))
     }
 
     fn object(&self, object: proto::Object) -> Result<AnyObject, ApiError> {

@@ -15,6 +15,7 @@
 
 pub mod client;
 mod convert;
+pub mod credential;
 pub mod error;
 pub mod netboot;
 mod proto;
@@ -24,6 +25,7 @@ pub mod token;
 pub mod types;
 
 pub use client::{Client, ClientConfig, TokenSource};
+pub use credential::{BmcCredential, JoinToken, JoinTokenRequest};
 pub use error::{ApiError, BackendError, ObjectRef};
 pub use resource::{AnyObject, DecodeError, Resource};
 pub use server::{Backend, Caller, ServeError, ServerConfig, TlsIdentity, serve};

@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status};
 use vmetal_model::{Decision, HostAction, Kind, TenantNodeSpec, Uid};
 
 use crate::convert;
+use crate::credential::{BmcCredential, JoinToken, JoinTokenRequest};
 use crate::error::BackendError;
 use crate::proto;
 use crate::proto::vmetal_server::{Vmetal, VmetalServer};
@@ -100,6 +101,39 @@ pub trait Backend: Send + Sync + 'static {
         spec: &TenantNodeSpec,
         count: u32,
     ) -> impl Future<Output = Result<Vec<Decision>, BackendError>> + Send;
+
+    /// Makes a token that lets nodes join a tenant's cluster, or makes the one that this request has made last longer. The
+    /// caller's name goes on the record.
+    ///
+    /// # Errors
+    /// Any [`BackendError`]; [`BackendError::Precondition`] also where the cluster cannot take nodes now.
+    fn create_join_token(
+        &self,
+        caller: &Caller,
+        request: &JoinTokenRequest,
+    ) -> impl Future<Output = Result<JoinToken, BackendError>> + Send;
+
+    /// Ends such a token. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// Any [`BackendError`]; [`BackendError::Precondition`] for a token of a tenant node's own.
+    fn revoke_join_token(
+        &self,
+        caller: &Caller,
+        cluster: &str,
+        token_id: &str,
+    ) -> impl Future<Output = Result<(), BackendError>> + Send;
+
+    /// How to sign in to a host's BMC. The caller's name goes on the record before anything is handed out.
+    ///
+    /// # Errors
+    /// Any [`BackendError`]; [`BackendError::Precondition`] where the engine hands out no such credentials.
+    fn bmc_credential(
+        &self,
+        caller: &Caller,
+        host: &str,
+        reason: &str,
+    ) -> impl Future<Output = Result<BmcCredential, BackendError>> + Send;
 
     /// The present state, a bookmark, then every change in order. An item that is an error ends the stream.
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>>;
@@ -420,6 +454,36 @@ impl<B: Backend> Vmetal for Service<B> {
             // Plain data with string keys: it always serialises.
             decision_json: decisions.iter().map(|one| serde_json::to_vec(one).unwrap_or_default()).collect(),
         })
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<proto::CreateJoinTokenRequest>,
+    ) -> Result<Response<proto::CreateJoinTokenResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner().into();
+        let backend = Arc::clone(&self.backend);
+        answer(uncancelled(async move { backend.create_join_token(&caller, &request).await }).await, Into::into)
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<proto::RevokeJoinTokenRequest>,
+    ) -> Result<Response<proto::RevokeJoinTokenResponse>, Status> {
+        let caller = caller(&request)?;
+        let proto::RevokeJoinTokenRequest { cluster, token_id } = request.into_inner();
+        let backend = Arc::clone(&self.backend);
+        let revoked = uncancelled(async move { backend.revoke_join_token(&caller, &cluster, &token_id).await });
+        answer(revoked.await, |()| proto::RevokeJoinTokenResponse {})
+    }
+
+    async fn get_bmc_credential(
+        &self,
+        request: Request<proto::GetBmcCredentialRequest>,
+    ) -> Result<Response<proto::GetBmcCredentialResponse>, Status> {
+        let caller = caller(&request)?;
+        let proto::GetBmcCredentialRequest { host, reason } = request.into_inner();
+        answer(self.backend.bmc_credential(&caller, &host, &reason).await, Into::into)
     }
 
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

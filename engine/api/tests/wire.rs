@@ -11,9 +11,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
 use vmetal_api::types::Follow;
 use vmetal_api::{
-    AnyObject, ApiError, Apply, Backend, BackendError, Caller, Client, ClientConfig, EventEntry, EventsQuery, Listing,
-    ObjectRef, Precondition, Secret, Secrets, ServerConfig, TlsIdentity, TokenSource, TokenStore, WatchItem,
-    WatchQuery, client, serve, token,
+    AnyObject, ApiError, Apply, Backend, BackendError, BmcCredential, Caller, Client, ClientConfig, EventEntry,
+    EventsQuery, JoinToken, JoinTokenRequest, Listing, ObjectRef, Precondition, Secret, Secrets, ServerConfig,
+    TlsIdentity, TokenSource, TokenStore, WatchItem, WatchQuery, client, serve, token,
 };
 use vmetal_model::{
     Decision, Event, FieldError, HostAction, Kind, Metadata, NodeType, Severity, TenantNodeSpec, Timestamp, Uid,
@@ -151,6 +151,29 @@ impl Backend for Memory {
             at: Timestamp::UNIX_EPOCH,
         };
         Ok((0..count).map(decision).collect())
+    }
+
+    async fn create_join_token(&self, caller: &Caller, request: &JoinTokenRequest) -> Result<JoinToken, BackendError> {
+        assert_eq!((&*caller.token, &*request.reason), ("admin", "a test"));
+        let end = Timestamp::UNIX_EPOCH + request.ttl;
+        let (ca_cert_hash, endpoint) = ("sha256:00".to_owned(), request.cluster.clone());
+        // The same request, the same token.
+        let token = Secret::new(format!("abcdef.{:.16}", request.request_id));
+        Ok(JoinToken { token, ca_cert_hash, endpoint, expires_at: end })
+    }
+
+    async fn revoke_join_token(&self, _: &Caller, cluster: &str, token_id: &str) -> Result<(), BackendError> {
+        assert_eq!(cluster, "acme");
+        match token_id {
+            "abcdef" => Ok(()),
+            _ => Err(BackendError::Precondition { message: "not ours".into(), advice: "nothing".into() }),
+        }
+    }
+
+    async fn bmc_credential(&self, _: &Caller, host: &str, reason: &str) -> Result<BmcCredential, BackendError> {
+        assert_eq!(reason, "a test");
+        let address = format!("redfish://{host}").parse().unwrap();
+        Ok(BmcCredential { address, username: "root".into(), password: Secret::new("hidden") })
     }
 
     async fn delete(&self, _: &Caller, kind: Kind, name: &str, _: Option<&Uid>) -> Result<AnyObject, BackendError> {
@@ -334,6 +357,30 @@ async fn errors_arrive_as_what_they_are() {
     let stale = node_type("a").precondition(Precondition::Revision(99));
     let error = client.apply(stale).await.unwrap_err().to_string();
     assert!(error.contains("expected revision 99, found revision 1"), "{error}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn credentials_are_handed_out_and_taken_back() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let client = server.client();
+    let request = JoinTokenRequest {
+        cluster: "acme".into(),
+        ttl: Duration::from_secs(600),
+        reason: "a test".into(),
+        request_id: client.new_request_id().unwrap(),
+    };
+    let made = client.create_join_token(&request).await.unwrap();
+    assert_eq!((made.id(), made.expires_at.as_second()), ("abcdef", 600));
+    assert_eq!(client.create_join_token(&request).await.unwrap(), made, "the same request, the same token");
+    let other = JoinTokenRequest { request_id: String::new(), ..request };
+    assert_ne!(client.create_join_token(&other).await.unwrap().token, made.token);
+    assert!(!format!("{made:?}").contains(made.token.expose()), "{made:?}");
+    client.revoke_join_token("acme", made.id()).await.unwrap();
+    assert!(matches!(client.revoke_join_token("acme", "zzzzzz").await, Err(ApiError::Precondition { .. })));
+    let credential = client.bmc_credential("10.0.0.1", "a test").await.unwrap();
+    assert_eq!((credential.username.as_str(), credential.password.expose()), ("root", "hidden"));
+    assert!(!format!("{credential:?}").contains("hidden"), "{credential:?}");
     server.stop().await;
 }
 

@@ -165,8 +165,31 @@ pub enum HostCommand {
         #[arg(long, required = true)]
         force: bool,
     },
+    /// Switch a host in maintenance or quarantine on, off, or off and on
+    ///
+    /// Everywhere else the engine switches the server as its work wants. The order is carried out by the engine and read back
+    /// from the BMC; `vmetal describe host` shows how far it is.
+    Power {
+        /// Which, and why
+        #[command(flatten)]
+        because: Because,
+        /// What it is to be
+        #[arg(value_enum)]
+        power: Power,
+    },
     /// Forget a host that nobody holds and leave its power and disks as they are
     Detach(Because),
+}
+
+/// What a server's power is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Power {
+    /// It runs
+    On,
+    /// It does not run; the operating system is not asked
+    Off,
+    /// Off, then on
+    Cycle,
 }
 
 /// What is done to the store without the engine.

@@ -13,8 +13,8 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::net::TcpListener;
 use vmetal_api::types::Follow;
 use vmetal_api::{
-    AnyObject, Apply, Backend, BackendError, Caller, EventEntry, EventsQuery, Listing, ObjectRef, Secrets,
-    ServerConfig, TokenStore, WatchItem, WatchQuery, serve, token,
+    AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
+    JoinTokenRequest, Listing, ObjectRef, Secrets, ServerConfig, TokenStore, WatchItem, WatchQuery, serve, token,
 };
 use vmetal_cli::CliError;
 use vmetal_cli::args::Cli;
@@ -86,6 +86,18 @@ impl Backend for Engine {
         objects.insert((apply.kind, apply.name), object.clone());
         self.tell(&WatchItem::Changed(object.clone()));
         Ok(object)
+    }
+
+    async fn create_join_token(&self, _: &Caller, request: &JoinTokenRequest) -> Result<JoinToken, BackendError> {
+        Err(missing(Kind::TenantCluster, &request.cluster))
+    }
+
+    async fn revoke_join_token(&self, _: &Caller, cluster: &str, _: &str) -> Result<(), BackendError> {
+        Err(missing(Kind::TenantCluster, cluster))
+    }
+
+    async fn bmc_credential(&self, _: &Caller, host: &str, _: &str) -> Result<BmcCredential, BackendError> {
+        Err(missing(Kind::Host, host))
     }
 
     async fn preview_placement(&self, _: &TenantNodeSpec, _: u32) -> Result<Vec<Decision>, BackendError> {
@@ -246,6 +258,9 @@ async fn orders_reach_the_engine_with_their_reason() {
         "{orders:?}"
     );
     assert_eq!(orders[1].1, HostAction::ForceRelease { reason: "board burnt".into() });
+    vmetal(&endpoint, &["host", "power", "rack1-01", "cycle", "--reason", "hangs"]).await.unwrap();
+    let power = engine.orders.lock().unwrap()[2].1.clone();
+    assert_eq!(power, HostAction::Power { power: vmetal_model::PowerWish::Cycle, reason: "hangs".into() });
     let refused = vmetal(&endpoint, &["host", "retry", "rack1-01"]).await.unwrap_err();
     assert_eq!(refused.exit_code(), 1);
     assert!(refused.lines().join("\n").contains("there is nothing to try again"), "{:?}", refused.lines());

@@ -127,8 +127,8 @@ pub fn page() -> String {
          writing or booting anything; where that does not come about in time, and for a claim on another image, the host is\n\
          installed as if it had been `available`.\n\n\
          `discovered` hosts have no BMC password and are never acted on. In `maintenance` and `quarantined` nothing is done to a\n\
-         host but one: after a claim has ended on it without an erasure, a quarantined host is switched off if its BMC still\n\
-         answers. A pause is no phase: it stops the host where it is.\n\n\
+         host but what is ordered of its power, and one thing: after a claim has ended on it without an erasure, a quarantined\n\
+         host is switched off if its BMC still answers. A pause is no phase: it stops the host where it is.\n\n\
          ### Deadlines and escalation\n\n\
          What is tried when a stage fails, or is not done in time: the same again with growing pauses ({failures} times, counted\n\
          per cause), or another network boot ({attempts} in all); then what the table names, each once per phase, where it may help\n\

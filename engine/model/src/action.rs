@@ -54,6 +54,13 @@ pub enum HostAction {
         /// Why.
         reason: String,
     },
+    /// Switch an unclaimed host that the engine leaves alone: one in maintenance or quarantine.
+    Power {
+        /// What it is to be.
+        power: PowerWish,
+        /// Why.
+        reason: String,
+    },
     /// Forget an unclaimed host and leave its power and disks as they are.
     Detach {
         /// Why.
@@ -73,6 +80,7 @@ impl HostAction {
             HostAction::Inspect { .. } => "inspect",
             HostAction::Retry => "retry",
             HostAction::ForceRelease { .. } => "release --force",
+            HostAction::Power { power, .. } => power.verb(),
             HostAction::Detach { .. } => "detach",
         }
     }
@@ -86,10 +94,55 @@ impl HostAction {
             | HostAction::Unquarantine { reason }
             | HostAction::Inspect { reason }
             | HostAction::ForceRelease { reason }
+            | HostAction::Power { reason, .. }
             | HostAction::Detach { reason } => Some(reason),
             HostAction::Resume | HostAction::Retry => None,
         }
     }
+}
+
+/// What an operator wants of a server's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerWish {
+    /// It runs.
+    On,
+    /// It does not run; switched off at once, without asking the operating system.
+    Off,
+    /// It was off, and runs.
+    Cycle,
+}
+
+impl PowerWish {
+    /// All of them.
+    pub const ALL: [PowerWish; 3] = [PowerWish::On, PowerWish::Off, PowerWish::Cycle];
+
+    /// The public name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PowerWish::On => "on",
+            PowerWish::Off => "off",
+            PowerWish::Cycle => "cycle",
+        }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            PowerWish::On => "power on",
+            PowerWish::Off => "power off",
+            PowerWish::Cycle => "power cycle",
+        }
+    }
+}
+
+/// An order about a server's power that is not carried out yet. It goes when it is, when it fails for good, and when the host
+/// changes its phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PowerOrder {
+    /// What is still wanted: a cycle whose first half is done wants `on`.
+    pub power: PowerWish,
+    /// Why, by whom, since when.
+    pub hold: Hold,
 }
 
 /// Maintenance as it is declared with the host.

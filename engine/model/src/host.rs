@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::action::{DeclaredMaintenance, EndedTenancy, Hold, OnDelete};
+use crate::action::{DeclaredMaintenance, EndedTenancy, Hold, OnDelete, PowerOrder};
 use crate::agent::{BootPurpose, EraseLevel, ErasedDisk, Progress};
 use crate::bmc::{BmcFacts, BmcSpec, PowerState};
 use crate::inventory::Inventory;
@@ -315,6 +315,9 @@ pub struct HostStatus {
     /// In `quarantined`: why, by whom, since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Hold>,
+    /// Ordered, in `maintenance` or `quarantined`: what the power is to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_order: Option<Box<PowerOrder>>,
     /// A tenancy that has ended without an erasure. The host goes nowhere but to an erasure while it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unerased: Option<EndedTenancy>,
@@ -531,6 +534,7 @@ impl HostStatus {
             pause: None,
             maintenance: None,
             quarantine: None,
+            power_order: None,
             unerased: None,
             detach: None,
             failed_phase: None,

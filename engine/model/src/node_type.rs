@@ -42,9 +42,12 @@ fn is_zero(count: &u32) -> bool {
 /// What the engine computed for a class.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct NodeTypeStatus {
-    /// The cost that claims are decided with.
+    /// The cost that claims are decided with, in whole units, rounded up.
     #[serde(default)]
     pub cost: u64,
+    /// The same, exact, in millionths of a unit. Absent where it was computed by an older release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micros: Option<u64>,
     /// How many hosts there are.
     #[serde(default)]
     pub capacity: Capacity,

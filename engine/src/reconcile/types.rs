@@ -41,15 +41,16 @@ impl Engine {
         }
         let offer = Offer::from_model(&node_type, &self.fleet.view());
         let seconds = u64::try_from(self.now().as_second()).unwrap_or(0);
-        let cost = match self.policies.prices(&[offer], seconds) {
-            Ok(costs) => costs.first().map_or(node_type.status.cost, |cost| cost.units()),
+        let known = (node_type.status.cost, node_type.status.cost_micros);
+        let (cost, cost_micros) = match self.policies.prices(&[offer], seconds) {
+            Ok(costs) => costs.first().map_or(known, |cost| (cost.units(), Some(cost.micro().unsigned_abs()))),
             Err(error) => {
                 tracing::warn!(node_type = name, %error, "the cost policy gave no usable answer; the last cost is kept");
-                node_type.status.cost
+                known
             }
         };
         let observed_generation = node_type.metadata.generation;
-        let status = NodeTypeStatus { cost, capacity, standby, observed_generation };
+        let status = NodeTypeStatus { cost, cost_micros, capacity, standby, observed_generation };
         if status == node_type.status {
             return Ok(());
         }

@@ -13,8 +13,9 @@
 //! The service survives a restart of the server; its token is in a file that only root reads, and goes with it.
 
 use serde_json::json;
+use vmetal_user_data::HEADER;
 
-use crate::user_data::{Callback, HEADER, UserDataError, authorization, quoted_url, write};
+use crate::user_data::{Callback, UserDataError, authorization, quoted_url, write};
 
 const SERVICE: &str = "vmetal-standby.service";
 const DIRECTORY: &str = "/etc/vmetal";

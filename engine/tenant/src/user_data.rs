@@ -1,16 +1,11 @@
 //! What cloud-init is told: the files of a NoCloud seed.
 //!
-//! Users bring cloud-config documents at three levels (provider, node type, claim). They are merged key by key, the more
-//! specific one winning: maps are merged, everything else is replaced. Into the result goes what joining needs, so that
-//! neither side can undo the other: files and SSH keys are appended, and `runcmd` becomes
+//! Users' cloud-config documents are merged by [`vmetal_user_data`]. Into the result goes what joining needs, so that neither
+//! side can undo the other: files and SSH keys are appended, and `runcmd` becomes
 //!
 //! 1. phone home: the engine learns that the installed system runs,
 //! 2. the user's commands (mounting data disks, registering with a proxy: a node may need them to join),
 //! 3. `kubeadm join`; when it fails, the end of its log goes to the engine.
-//!
-//! What is written is JSON, which every YAML reader takes: cloud-init and kubeadm read YAML 1.1, where a bare `yes` is a
-//! truth value and a bare MAC address a number in base 60, so nothing is written bare. Users' documents are read as YAML 1.2:
-//! `true` and `false` are truth values, `yes` and `on` are texts (which cloud-init takes for true where it wants one).
 //!
 //! Secrets are kept out of command lines and of everything that is logged: the callback token and the bootstrap token are
 //! in files under /run, which no disk sees, readable by root.
@@ -18,50 +13,22 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use vmetal_model::Taint;
+use vmetal_user_data::{Document, DocumentError};
 
 use crate::join::JoinGrant;
 use crate::node::split_labels;
 
-/// The line that makes a document a cloud-config (cloud-init, "User data formats").
-pub(crate) const HEADER: &str = "#cloud-config";
 const DIRECTORY: &str = "/run/vmetal";
 const DEFAULT_CRI_SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
-/// User data that cannot be merged. The messages name the level.
+/// User data that cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum UserDataError {
-    /// Another of cloud-init's formats.
-    #[error(
-        "user data of {level} does not start with \"#cloud-config\" but with {found:?}; scripts and archives cannot be \
-         merged: write a cloud-config and put the commands under runcmd"
-    )]
-    NotCloudConfig {
-        /// Where it comes from.
-        level: String,
-        /// Its first line, shortened.
-        found: String,
-    },
-    /// Not YAML.
-    #[error("user data of {level} is not valid YAML")]
-    Yaml {
-        /// Where it comes from.
-        level: String,
-        /// Line and column, and what was expected.
-        #[source]
-        source: serde_yaml_ng::Error,
-    },
-    /// YAML, but not what cloud-config wants there.
-    #[error("user data of {level}: {key} must be {expected}")]
-    WrongType {
-        /// Where it comes from.
-        level: String,
-        /// The key.
-        key: &'static str,
-        /// What it must be.
-        expected: &'static str,
-    },
+    /// Users' documents cannot be merged.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// A value that would break out of the place where it is written.
     #[error("{what} {value:?} cannot be written to user data: {problem}")]
     Unrepresentable {
@@ -72,9 +39,6 @@ pub enum UserDataError {
         /// Why not.
         problem: &'static str,
     },
-    /// The finished document could not be written.
-    #[error("the merged user data could not be written")]
-    Write(#[source] serde_json::Error),
 }
 
 /// An address of the engine that the installed system reports to.
@@ -143,13 +107,7 @@ impl fmt::Debug for UserDataInput {
 /// # Errors
 /// [`UserDataError`] when a layer cannot be merged or a value cannot be written.
 pub fn render_user_data(input: &UserDataInput) -> Result<String, UserDataError> {
-    let mut document = Map::new();
-    for (level, text) in &input.layers {
-        let layer = parse_layer(level, text)?;
-        check_lists(level, &layer)?;
-        merge(&mut document, layer);
-    }
-
+    let mut document = Document::merge(&input.layers)?;
     let mut files = Vec::new();
     let mut before = Vec::new();
     let mut after = Vec::new();
@@ -167,18 +125,16 @@ pub fn render_user_data(input: &UserDataInput) -> Result<String, UserDataError> 
         after.push(json!(["sh", format!("{DIRECTORY}/join.sh")]));
     }
 
-    append(&mut document, "write_files", files);
-    append(&mut document, "ssh_authorized_keys", input.ssh_authorized_keys.iter().map(|key| json!(key)).collect());
-    let commands: Vec<Value> = before.into_iter().chain(take_list(&mut document, "runcmd")).chain(after).collect();
-    append(&mut document, "runcmd", commands);
-
-    Ok(format!("{HEADER}\n{}", write(&Value::Object(document))?))
+    document.append("write_files", files);
+    document.append("ssh_authorized_keys", input.ssh_authorized_keys.iter().map(|key| json!(key)).collect());
+    document.surround("runcmd", before, after);
+    Ok(document.render()?)
 }
 
 /// Renders `meta-data`. A new `instance_id` is what makes cloud-init treat the boot as a first one.
 ///
 /// # Errors
-/// [`UserDataError::Write`], which no input is known to cause.
+/// [`UserDataError::Document`], which no input is known to cause.
 pub fn render_meta_data(instance_id: &str, hostname: &str) -> Result<String, UserDataError> {
     write(&json!({ "instance-id": instance_id, "local-hostname": hostname }))
 }
@@ -187,66 +143,14 @@ pub fn render_meta_data(instance_id: &str, hostname: &str) -> Result<String, Use
 /// installed through. Without it cloud-init would guess among the ports.
 ///
 /// # Errors
-/// [`UserDataError::Write`], which no input is known to cause.
+/// [`UserDataError::Document`], which no input is known to cause.
 pub fn render_network_config(mac: &str) -> Result<String, UserDataError> {
     let ethernet = json!({ "match": { "macaddress": mac.to_ascii_lowercase() }, "dhcp4": true });
     write(&json!({ "version": 2, "ethernets": { "provisioning": ethernet } }))
 }
 
 pub(crate) fn write(document: &Value) -> Result<String, UserDataError> {
-    serde_json::to_string_pretty(document).map(|text| text + "\n").map_err(UserDataError::Write)
-}
-
-fn parse_layer(level: &str, text: &str) -> Result<Map<String, Value>, UserDataError> {
-    if text.trim().is_empty() {
-        return Ok(Map::new());
-    }
-    let first = text.lines().next().unwrap_or_default().trim_end();
-    if first != HEADER {
-        return Err(UserDataError::NotCloudConfig { level: level.to_owned(), found: first.chars().take(40).collect() });
-    }
-    match serde_yaml_ng::from_str(text).map_err(|source| UserDataError::Yaml { level: level.to_owned(), source })? {
-        Value::Null => Ok(Map::new()),
-        Value::Object(map) => Ok(map),
-        _ => Err(UserDataError::WrongType { level: level.to_owned(), key: "the document", expected: "a mapping" }),
-    }
-}
-
-/// The keys that are appended to must be lists, at whatever level they are given.
-fn check_lists(level: &str, layer: &Map<String, Value>) -> Result<(), UserDataError> {
-    match ["runcmd", "write_files", "ssh_authorized_keys"]
-        .into_iter()
-        .find(|key| layer.get(*key).is_some_and(|value| !value.is_array() && !value.is_null()))
-    {
-        Some(key) => Err(UserDataError::WrongType { level: level.to_owned(), key, expected: "a list" }),
-        None => Ok(()),
-    }
-}
-
-fn merge(base: &mut Map<String, Value>, over: Map<String, Value>) {
-    for (key, value) in over {
-        match (base.get_mut(&key), value) {
-            (Some(Value::Object(base)), Value::Object(over)) => merge(base, over),
-            (_, value) => {
-                base.insert(key, value);
-            }
-        }
-    }
-}
-
-fn take_list(document: &mut Map<String, Value>, key: &str) -> Vec<Value> {
-    match document.remove(key) {
-        Some(Value::Array(list)) => list,
-        _ => Vec::new(),
-    }
-}
-
-fn append(document: &mut Map<String, Value>, key: &str, more: Vec<Value>) {
-    let mut list = take_list(document, key);
-    list.extend(more);
-    if !list.is_empty() {
-        document.insert(key.to_owned(), Value::Array(list));
-    }
+    Ok(vmetal_user_data::write(document)?)
 }
 
 fn file(name: &str, permissions: &str, content: &str) -> Value {

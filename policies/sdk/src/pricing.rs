@@ -17,12 +17,18 @@ const GIB: i128 = 1 << 30;
 /// Resources that every server has and that cost nothing: ask for their symbols in `validate_settings`.
 pub const FREE_OF_CHARGE: [&str; 2] = ["pods", "ephemeral-storage"];
 
+/// The three terms of the formula over plain amounts, in millionths: processors in thousandths, bytes of memory, and the other
+/// resources that are charged, in thousandths.
+pub fn terms(cpu_milli: u64, memory_bytes: u64, others_milli: impl Iterator<Item = u64>) -> [(&'static str, i128); 3] {
+    let cpu = i128::from(cpu_milli) * CPU * MICRO / 1000;
+    let memory = (i128::from(memory_bytes) * MEMORY_GIB * MICRO + GIB - 1) / GIB;
+    let others: i128 = others_milli.map(i128::from).sum();
+    [("cpu x 10", cpu), ("memory GiB x 2", memory), ("other resources x 10000", others * OTHER * MICRO / 1000)]
+}
+
 /// The three terms of the formula, in millionths.
 pub fn parts(offer: OfferRef<'_>, free_of_charge: &[Sym]) -> [(&'static str, i128); 3] {
-    let cpu = i128::from(offer.cpu_milli()) * CPU * MICRO / 1000;
-    let memory = (i128::from(offer.memory_bytes()) * MEMORY_GIB * MICRO + GIB - 1) / GIB;
-    let others: i128 = charged(offer, free_of_charge).map(|(_, milli)| i128::from(milli)).sum();
-    [("cpu x 10", cpu), ("memory GiB x 2", memory), ("other resources x 10000", others * OTHER * MICRO / 1000)]
+    terms(offer.cpu_milli(), offer.memory_bytes(), charged(offer, free_of_charge).map(|(_, milli)| milli))
 }
 
 fn charged<'a>(offer: OfferRef<'a>, free_of_charge: &'a [Sym]) -> impl Iterator<Item = (Sym, u64)> + 'a {

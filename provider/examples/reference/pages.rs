@@ -6,9 +6,10 @@ use serde_json::Value as Json;
 
 /// What there is a page for: the member of the description, the directory of the pages, that of the examples, and what users
 /// call it.
-pub const SORTS: [(&str, &str, &str, &str); 5] = [
+pub const SORTS: [(&str, &str, &str, &str); 6] = [
     ("resource_schemas", "resources", "resources", "Resource"),
     ("data_source_schemas", "data-sources", "data-sources", "Data Source"),
+    ("ephemeral_resource_schemas", "ephemeral-resources", "ephemeral-resources", "Ephemeral Resource"),
     ("action_schemas", "actions", "actions", "Action"),
     ("list_resource_schemas", "list-resources", "list-resources", "List Resource"),
     ("functions", "functions", "functions", "Function"),

@@ -15,19 +15,23 @@ use futures::stream::{BoxStream, StreamExt as _};
 use tokio::{net::TcpListener, runtime::Runtime, sync::broadcast, sync::oneshot};
 use tokio_stream::wrappers::BroadcastStream;
 use vmetal_api::{
-    AnyObject, Apply, Backend, BackendError, Caller, EventEntry, EventsQuery, Listing, ObjectRef, Precondition,
-    Resource, ServerConfig, TokenStore, WatchItem, WatchQuery, token,
+    AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
+    JoinTokenRequest, Listing, ObjectRef, Precondition, Resource, Secret, ServerConfig, TokenStore, WatchItem,
+    WatchQuery, token,
 };
 use vmetal_model::{
-    Candidate, Cause, Claim, ClaimState, Decision, Event, Failure, Host, HostAction, HostPhase, HostStatus, Image,
-    ImagePhase, Inventory, Kind, Lack, Metadata, NodeType, Severity, TenantCluster, TenantNode, TenantNodePhase,
-    TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
+    BmcSpec, Candidate, Cause, Claim, ClaimState, Decision, Event, Failure, Hold, Host, HostAction, HostPhase,
+    HostStatus, Image, ImagePhase, Inventory, Kind, Lack, Metadata, NodeType, PowerOrder, PowerState, PowerWish,
+    Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
 };
 
 /// The only token this engine knows.
 pub(crate) const TOKEN: &str = "vmt_for_tests_only";
 /// The only BMC password that works.
 pub(crate) const PASSWORD: &str = "the-right-password";
+
+/// The secret half of every join token.
+pub(crate) const JOIN_SECRET: &str = "0123456789abcdef";
 
 const TICK: Duration = Duration::from_millis(15);
 
@@ -40,6 +44,9 @@ struct Inner {
     events: Vec<EventEntry>,
     held: BTreeSet<String>,
     orders: Vec<(String, HostAction)>,
+    /// Join tokens by the request that made them, with their ids and how often they were made or prolonged.
+    tokens: BTreeMap<String, (String, usize)>,
+    revoked: Vec<String>,
     made: usize,
     revision: u64,
     changes: broadcast::Sender<Change>,
@@ -58,6 +65,8 @@ impl World {
             events: Vec::new(),
             held: BTreeSet::new(),
             orders: Vec::new(),
+            tokens: BTreeMap::new(),
+            revoked: Vec::new(),
             made: 0,
             revision: 0,
             changes: broadcast::channel(4096).0,
@@ -92,6 +101,12 @@ impl World {
     /// Operators' orders, in order.
     pub(crate) fn orders(&self) -> Vec<(String, HostAction)> {
         self.lock().orders.clone()
+    }
+
+    /// The ids of join tokens and how often each was made or prolonged; and those that were revoked.
+    pub(crate) fn tokens(&self) -> (Vec<(String, usize)>, Vec<String>) {
+        let inner = self.lock();
+        (inner.tokens.values().cloned().collect(), inner.revoked.clone())
     }
 
     /// How many objects there are.
@@ -252,6 +267,7 @@ impl Inner {
             } else if status.observed_generation != node_type.metadata.generation || status.capacity.total != total {
                 status.observed_generation = node_type.metadata.generation;
                 status.cost = node_type.spec.cost.unwrap_or(4242);
+                status.cost_micros = Some(node_type.spec.cost.map_or(4_241_500_000, |cost| cost * 1_000_000));
                 status.capacity.total = total;
                 self.put(&node_type, "counted");
             }
@@ -296,6 +312,17 @@ impl Inner {
         let generation = host.metadata.generation;
         let password = self.secrets.get(&(Kind::Host, name.clone(), "bmc.password".into()));
         let right = password.is_some_and(|password| password == PASSWORD);
+        if let Some(order) = host.status.power_order.take() {
+            // The BMC of a host of this name does not do what it is told.
+            let stuck = name.starts_with("stuck");
+            host.status.failure =
+                stuck.then(|| failure(Cause::BmcNotApplied, "the power stayed as it was", "pull the plug"));
+            if !stuck {
+                let on = order.power != PowerWish::Off;
+                host.status.power = if on { PowerState::On } else { PowerState::Off };
+            }
+            return self.put(&host, "switched");
+        }
         let status = &mut host.status;
         let phase = match status.phase {
             HostPhase::Registering if right => {
@@ -474,11 +501,44 @@ impl Backend for World {
             return Err(BackendError::Precondition { message, advice: "delete the tenant node first".into() });
         }
         inner.orders.push((name.to_owned(), action.clone()));
+        if let HostAction::Power { power, reason } = action {
+            let hold = Hold { reason: reason.clone(), by: "tests".into(), since: Timestamp::now(), until: None };
+            host.status.power_order = Some(Box::new(PowerOrder { power: *power, hold }));
+            return Ok(inner.store(AnyObject::from_typed(&host).unwrap()));
+        }
         host.status.phase = match action {
             HostAction::Maintenance { .. } => HostPhase::Maintenance,
             _ => HostPhase::Registering,
         };
         Ok(inner.store(AnyObject::from_typed(&host).unwrap()))
+    }
+
+    async fn create_join_token(&self, _: &Caller, request: &JoinTokenRequest) -> Result<JoinToken, BackendError> {
+        let object = ObjectRef { kind: Kind::TenantCluster, name: request.cluster.clone() };
+        World::get(self, Kind::TenantCluster, &request.cluster).ok_or(BackendError::NotFound { object })?;
+        let mut inner = self.lock();
+        let next = format!("t{:05}", inner.tokens.len());
+        let (id, times) = inner.tokens.entry(request.request_id.clone()).or_insert((next, 0));
+        *times += 1;
+        Ok(JoinToken {
+            token: Secret::new(format!("{id}.{JOIN_SECRET}")),
+            ca_cert_hash: "sha256:00ff".into(),
+            endpoint: "10.0.0.1:6443".into(),
+            expires_at: Timestamp::UNIX_EPOCH + request.ttl,
+        })
+    }
+
+    async fn revoke_join_token(&self, _: &Caller, _: &str, token_id: &str) -> Result<(), BackendError> {
+        self.lock().revoked.push(token_id.to_owned());
+        Ok(())
+    }
+
+    async fn bmc_credential(&self, _: &Caller, host: &str, _: &str) -> Result<BmcCredential, BackendError> {
+        let object = ObjectRef { kind: Kind::Host, name: host.to_owned() };
+        let found: Host = World::get(self, Kind::Host, host).ok_or(BackendError::NotFound { object })?.typed().unwrap();
+        let password = self.secret(Kind::Host, host, "bmc.password").unwrap_or_default();
+        let BmcSpec { address, username, .. } = found.spec.bmc;
+        Ok(BmcCredential { address, username, password: Secret::new(password) })
     }
 
     async fn preview_placement(&self, spec: &TenantNodeSpec, count: u32) -> Result<Vec<Decision>, BackendError> {

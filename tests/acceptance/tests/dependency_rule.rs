@@ -22,7 +22,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("vmetal-bmc", &["vmetal-model"]),
     ("vmetal-image", &["vmetal-model"]),
     ("vmetal-agent", &["vmetal-model", "vmetal-image"]),
-    ("vmetal-tenant", &["vmetal-model"]),
+    ("vmetal-user-data", &[]),
+    ("vmetal-tenant", &["vmetal-model", "vmetal-user-data"]),
     ("vmetal-policy-sdk", &[]),
     ("cost-vcluster", &["vmetal-policy-sdk"]),
     ("cost-effective", &["vmetal-policy-sdk"]),
@@ -64,7 +65,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tfplugin", &[]),
-    ("terraform-provider-vmetal", &["tfplugin", "vmetal-model", "vmetal-api"]),
+    // Its functions compute what the engine computes, with the same code: the published price list, and merged user data.
+    ("terraform-provider-vmetal", &["tfplugin", "vmetal-model", "vmetal-api", "vmetal-policy-sdk", "vmetal-user-data"]),
     ("vmetal-lab", &[]),
     ("vmetal-acceptance", &["vmetal-model", "vmetal-api"]),
     (
@@ -108,6 +110,7 @@ const PURE: &[&str] = &[
     "vmetal-model",
     "vmetal-lifecycle",
     "vmetal-policy-sdk",
+    "vmetal-user-data",
     "cost-vcluster",
     "cost-effective",
     "place-first-fit",

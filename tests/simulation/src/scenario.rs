@@ -187,6 +187,8 @@ pub enum Order {
     Retry,
     /// Taken from its claim.
     ForceRelease,
+    /// Off, then on.
+    PowerCycle,
     /// Forgotten and left as it is.
     Detach,
 }

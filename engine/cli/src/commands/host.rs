@@ -4,9 +4,9 @@ use std::io::Write;
 
 use jiff::{SignedDuration, Timestamp};
 use vmetal_api::Client;
-use vmetal_model::HostAction;
+use vmetal_model::{HostAction, PowerWish};
 
-use crate::args::{Because, HostCommand};
+use crate::args::{Because, HostCommand, Power};
 use crate::error::CliError;
 use crate::text::clean;
 
@@ -39,6 +39,14 @@ fn action(command: HostCommand, now: Timestamp) -> Result<(String, HostAction), 
         HostCommand::Retry { name } => (name, HostAction::Retry),
         // clap insists on --force.
         HostCommand::Release { because: why, force: _ } => because(why, |reason| HostAction::ForceRelease { reason }),
+        HostCommand::Power { because: Because { name, reason }, power } => {
+            let power = match power {
+                Power::On => PowerWish::On,
+                Power::Off => PowerWish::Off,
+                Power::Cycle => PowerWish::Cycle,
+            };
+            (name, HostAction::Power { power, reason })
+        }
         HostCommand::Detach(why) => because(why, |reason| HostAction::Detach { reason }),
     })
 }

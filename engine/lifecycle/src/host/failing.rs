@@ -54,7 +54,7 @@ impl Turn<'_> {
     /// Repeating did not help: the next rung, or the end.
     fn escalate(&mut self, failure: Failure) {
         match next_rung(self.status.stage, failure.cause, self.status.retry.rung) {
-            Some(rung) if self.status.phase != HostPhase::Quarantined => {
+            Some(rung) if !matches!(self.status.phase, HostPhase::Quarantined | HostPhase::Maintenance) => {
                 self.notes.push(Note::warning("escalated", format!("{failure}; {}", rung.describe())));
                 self.climb(rung);
             }
@@ -79,8 +79,9 @@ impl Turn<'_> {
         self.notes.push(Note::error("failed", failure.to_string()));
         match phase {
             HostPhase::Error => return,
-            HostPhase::Quarantined => {
+            HostPhase::Quarantined | HostPhase::Maintenance => {
                 // Nothing more can be done to it from here; what was tried stays to be seen.
+                self.status.power_order = None;
                 self.stage(Stage::Idle);
                 self.status.failure = Some(failure);
                 return;

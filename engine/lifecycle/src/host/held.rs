@@ -1,9 +1,12 @@
-//! The phases in which a person has the word: discovered, maintenance, quarantined; and the pause, which is none.
+//! The phases in which a person has the word: discovered, maintenance, quarantined; and the pause, which is none. Nothing is
+//! done there but what a person orders of the power.
 
-use vmetal_model::{Hold, HostPhase, Stage};
+use vmetal_model::{Hold, HostPhase, OperationKind, PowerOrder, PowerState, PowerWish, Stage};
 
 use super::Turn;
 use super::failing::said;
+use crate::grant::{Disruption, Gentle};
+use crate::note::Note;
 
 impl Turn<'_> {
     /// True while an operator wants no effect to begin.
@@ -43,6 +46,9 @@ impl Turn<'_> {
             self.status.maintenance = None;
             return self.enter(HostPhase::Registering, Stage::Address, "the maintenance is over");
         };
+        if self.obeys_power_order() {
+            return;
+        }
         let name = self.host.name();
         let ends = match (&self.status.maintenance, hold.until) {
             (Some(_), Some(until)) => format!("{until}, or `vmetal host resume {name}`"),
@@ -64,6 +70,9 @@ impl Turn<'_> {
             return;
         }
         self.status.observed_generation = self.host.metadata.generation;
+        if self.obeys_power_order() {
+            return;
+        }
         let why = self.status.quarantine.as_ref().map_or_else(|| "quarantined".to_owned(), said);
         let name = self.host.name();
         let then = match &self.status.unerased {
@@ -81,5 +90,37 @@ impl Turn<'_> {
         self.status.observed_generation = self.host.metadata.generation;
         let unblocks = "the host is applied with bmc.password (Terraform: bmc.password_wo)".to_owned();
         self.wait("the password of its BMC", unblocks, None);
+    }
+
+    /// Takes the next step of an ordered change of power; true while one is left to take.
+    fn obeys_power_order(&mut self) -> bool {
+        let Some(order) = self.status.power_order.as_deref().cloned() else { return false };
+        match order.power {
+            PowerWish::On if !self.on() => true,
+            PowerWish::Off | PowerWish::Cycle if !self.off() => true,
+            PowerWish::Cycle => {
+                self.status.power_order = Some(Box::new(PowerOrder { power: PowerWish::On, ..order }));
+                self.look_again_at(self.now);
+                true
+            }
+            PowerWish::On | PowerWish::Off => {
+                let message = format!("power {} as ordered: {}", order.power.as_str(), said(&order.hold));
+                self.notes.push(Note::info("power", message));
+                self.status.power_order = None;
+                false
+            }
+        }
+    }
+
+    /// Makes sure that the host runs; true once it does.
+    fn on(&mut self) -> bool {
+        match self.status.power {
+            PowerState::On | PowerState::PoweringOn => return true,
+            PowerState::Off => self.disrupt(Disruption::PowerOn),
+            // It was read, and is neither: a BMC that says nothing usable, or a server that is still on its way down.
+            _ if self.done(OperationKind::ReadPower) => self.disrupt(Disruption::PowerOn),
+            PowerState::PoweringOff | PowerState::Unknown => self.gently(Gentle::ReadPower),
+        }
+        false
     }
 }

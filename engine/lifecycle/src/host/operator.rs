@@ -2,12 +2,13 @@
 //! follow do the rest.
 
 use vmetal_model::{
-    BmcFacts, Cause, Failure, Hold, Host, HostAction, HostPhase, HostStatus, Severity, Stage, TenancyEnd, Timestamp,
+    BmcFacts, Cause, Failure, Hold, Host, HostAction, HostPhase, HostStatus, PowerOrder, PowerState, PowerWish,
+    Severity, Stage, TenancyEnd, Timestamp,
 };
 
 use super::failing::said;
 use super::{Change, Turn, identity};
-use crate::grant::end_tenancy;
+use crate::grant::{Vacancy, end_tenancy};
 use crate::limits::Limits;
 use crate::note::Note;
 
@@ -80,6 +81,7 @@ impl Turn<'_> {
             HostAction::Inspect { .. } => self.inspect_anew()?,
             HostAction::Retry => self.try_again()?,
             HostAction::ForceRelease { reason } => self.force_release(reason, by)?,
+            HostAction::Power { power, reason } => self.order_power(action.verb(), *power, reason, by)?,
             HostAction::Detach { reason } => {
                 self.unclaimed("detach")?;
                 self.status.detach = Some(self.hold(reason, by, None));
@@ -196,6 +198,50 @@ impl Turn<'_> {
             advice: format!("once it is mended, `vmetal host unquarantine {}`", self.host.name()),
             at: self.now,
         });
+        Ok(())
+    }
+
+    fn order_power(&mut self, verb: &str, power: PowerWish, reason: &str, by: &str) -> Result<(), ActionRefused> {
+        let name = self.host.name();
+        self.unclaimed(verb)?;
+        self.in_phase(
+            verb,
+            &[HostPhase::Maintenance, HostPhase::Quarantined],
+            "take it out of the pool first: `vmetal host maintenance`; everywhere else the engine switches it as its work wants",
+        )?;
+        if let Some(pause) = &self.status.pause {
+            let message = format!("host {name} is paused: {}", said(pause));
+            return Err(self.refuse(message, "end the pause first: `vmetal host resume`"));
+        }
+        let open = self.status.operation.as_ref().filter(|_| self.operation_under_way());
+        if let Some(operation) = open {
+            let message = format!("host {name} has an effect under way: {}", operation.kind.describe());
+            return Err(self.refuse(message, "order again when it has ended: `vmetal describe host` shows it"));
+        }
+        if let Some(order) = &self.status.power_order {
+            let message =
+                format!("power {} is already ordered of host {name}: {}", order.power.as_str(), said(&order.hold));
+            return Err(self.refuse(message, "wait until it is carried out or has failed"));
+        }
+        if self.status.stage != Stage::Idle {
+            let message = format!("host {name} is being switched off, because a tenancy has ended on it");
+            return Err(self.refuse(message, "order again when it is off"));
+        }
+        if power != PowerWish::Off && Vacancy::of(&self.status).is_none() {
+            let left = match &self.status.unerased {
+                Some(ended) => format!("what tenant node {} left", ended.node),
+                None => "the system that was installed for standby".to_owned(),
+            };
+            let message = format!("{left} on host {name} is not erased, and would run");
+            return Err(
+                self.refuse(message, "end maintenance or quarantine, which leads to its erasure; or order `off`")
+            );
+        }
+        let hold = self.hold(reason, by, None);
+        self.stage(Stage::Idle);
+        // What was read before is not what it is now.
+        self.status.power = PowerState::Unknown;
+        self.status.power_order = Some(Box::new(PowerOrder { power, hold }));
         Ok(())
     }
 

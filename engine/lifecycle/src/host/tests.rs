@@ -109,8 +109,9 @@ impl World {
             assert!(theirs && status.phase != HostPhase::Provisioned || claim.state == ClaimState::Release, "{kind:?}");
         }
         assert!(kind.is_none() || status.pause.is_none(), "{kind:?} on a paused host");
+        let ordered = status.power_order.is_some() && matches!(kind, Some(ReadPower | PowerOn | PowerOff));
         let untouched = [HostPhase::Discovered, HostPhase::Maintenance];
-        assert!(kind.is_none() || !untouched.contains(&status.phase), "{kind:?} while {:?}", status.phase);
+        assert!(kind.is_none() || ordered || !untouched.contains(&status.phase), "{kind:?} while {:?}", status.phase);
     }
 
     pub(super) fn take(&mut self, status: HostStatus) {

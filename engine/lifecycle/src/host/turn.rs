@@ -65,6 +65,7 @@ impl<'a> Turn<'a> {
         self.status.failed_phase = None;
         self.status.breach = None;
         self.status.quarantine = None;
+        self.status.power_order = None;
         if from == HostPhase::Available && phase != HostPhase::Provisioning {
             // Ordered, and never begun.
             self.status.standby = None;

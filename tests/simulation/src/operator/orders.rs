@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use vmetal_api::{Backend as _, BackendError};
-use vmetal_model::HostAction;
+use vmetal_model::{HostAction, PowerWish};
 
 use super::{Said, backend, caller};
 use crate::clock::now;
@@ -49,6 +49,7 @@ fn action(world: &World, order: Order) -> HostAction {
         Order::Inspect => HostAction::Inspect { reason },
         Order::Retry => HostAction::Retry,
         Order::ForceRelease => HostAction::ForceRelease { reason },
+        Order::PowerCycle => HostAction::Power { power: PowerWish::Cycle, reason },
         Order::Detach => HostAction::Detach { reason },
     }
 }

@@ -14,6 +14,10 @@ pub(super) fn intended(world: &World, before: &Host, host: &Host) {
         wrong("while it is paused");
     }
     match host.status.phase {
+        // What a person orders of the power, and nothing else.
+        HostPhase::Maintenance | HostPhase::Quarantined
+            if before.status.power_order.is_some()
+                && matches!(kind, OperationKind::ReadPower | OperationKind::PowerOff | OperationKind::PowerOn) => {}
         HostPhase::Maintenance => wrong("in maintenance"),
         HostPhase::Discovered => wrong("without a password"),
         // Whatever a claim left running there is switched off, and nothing else.

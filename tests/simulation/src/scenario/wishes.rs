@@ -74,7 +74,10 @@ fn about_a_host(chance: &Chance, wishes: &mut Vec<(Duration, Wish)>, host: usize
     match chance.below(12) {
         0 | 1 => course(order(Order::Pause), Some(order(Order::Resume))),
         2 => course(order(Order::Maintenance(Some(later - at))), None),
-        3 => course(order(Order::Maintenance(None)), Some(order(Order::Resume))),
+        3 => {
+            course(order(Order::Maintenance(None)), Some(order(Order::Resume)));
+            wishes.push((at + (later - at) / 2, order(Order::PowerCycle)));
+        }
         4 => course(order(Order::Quarantine), Some(order(Order::Unquarantine))),
         5 => course(order(Order::Inspect), None),
         6 => course(order(Order::Retry), None),

@@ -68,6 +68,7 @@ fn a_held_host_is_its_tenants() {
         HostAction::Quarantine { reason: because("x") },
         HostAction::Inspect { reason: because("x") },
         HostAction::Detach { reason: because("x") },
+        HostAction::Power { power: PowerWish::Off, reason: because("x") },
     ] {
         let refused = act(&mut world, &action).unwrap_err();
         assert!(refused.message.contains("tenant node n1"), "{refused:?}");
@@ -160,4 +161,79 @@ fn retry_and_inspect_do_what_they_say() {
     act(&mut world, &HostAction::Inspect { reason: because("a disk was added") }).unwrap();
     assert_eq!(world.host.status.phase, HostPhase::Registering);
     world.run_until(HostPhase::Available);
+}
+
+fn power(power: PowerWish) -> HostAction {
+    HostAction::Power { power, reason: because("a new fan") }
+}
+
+#[test]
+fn power_is_ordered_of_hosts_that_the_engine_leaves_alone() {
+    let mut world = World::new();
+    world.run_until(HostPhase::Available);
+    let refused = act(&mut world, &power(PowerWish::On)).unwrap_err();
+    assert!(refused.message.contains("is available") && refused.advice.contains("maintenance"), "{refused:?}");
+
+    act(&mut world, &HostAction::Maintenance { reason: because("fans"), until: None }).unwrap();
+    rest(&mut world);
+    let told = |world: &World| (world.host.status.phase, world.power, world.host.status.power_order.is_some());
+    act(&mut world, &power(PowerWish::On)).unwrap();
+    let again = act(&mut world, &power(PowerWish::Off)).unwrap_err();
+    assert!(again.message.contains("already ordered") && again.message.contains("a new fan"), "{again:?}");
+    rest(&mut world);
+    assert_eq!(told(&world), (HostPhase::Maintenance, PowerState::On, false));
+    world.mutations.clear();
+    act(&mut world, &power(PowerWish::Cycle)).unwrap();
+    rest(&mut world);
+    assert_eq!((told(&world), world.mutations.clone()), (told(&world), vec!["off", "on"]));
+    // What is so already is only looked at.
+    world.mutations.clear();
+    act(&mut world, &power(PowerWish::On)).unwrap();
+    rest(&mut world);
+    assert_eq!((told(&world).2, world.mutations.len()), (false, 0));
+    act(&mut world, &power(PowerWish::Off)).unwrap();
+    rest(&mut world);
+    assert_eq!(told(&world), (HostPhase::Maintenance, PowerState::Off, false));
+    // The end of the maintenance begins with a look at what there is.
+    act(&mut world, &HostAction::Resume).unwrap();
+    world.run_until(HostPhase::Available);
+}
+
+#[test]
+fn an_order_of_power_that_fails_ends_and_says_so() {
+    for cause in [Cause::BmcUnreachable, Cause::BmcNotApplied, Cause::BmcCredentials] {
+        let mut world = World::new();
+        world.run_until(HostPhase::Available);
+        act(&mut world, &HostAction::Maintenance { reason: because("fans"), until: None }).unwrap();
+        act(&mut world, &power(PowerWish::On)).unwrap();
+        for _ in 0..100 {
+            world.now += SignedDuration::from_secs(60);
+            world.tick(Some(cause));
+        }
+        let status = &world.host.status;
+        assert_eq!((status.phase, &status.power_order), (HostPhase::Maintenance, &None), "{cause}");
+        assert_eq!(status.failure.as_ref().map(|failure| failure.cause), Some(cause));
+        act(&mut world, &HostAction::Resume).unwrap();
+        world.run_until(HostPhase::Available);
+    }
+}
+
+#[test]
+fn what_was_left_on_a_host_is_not_made_to_run() {
+    let mut world = World::new();
+    world.run_until(HostPhase::Available);
+    claim(&mut world.host, ClaimState::Install);
+    world.run_until(HostPhase::Provisioned);
+    act(&mut world, &HostAction::ForceRelease { reason: because("board burnt") }).unwrap();
+    let busy = act(&mut world, &power(PowerWish::Off)).unwrap_err();
+    assert!(busy.message.contains("being switched off"), "{busy:?}");
+    rest(&mut world);
+    for wish in [PowerWish::On, PowerWish::Cycle] {
+        let refused = act(&mut world, &power(wish)).unwrap_err();
+        assert!(refused.message.contains("tenant node n1 left") && refused.advice.contains("erasure"), "{refused:?}");
+    }
+    act(&mut world, &power(PowerWish::Off)).unwrap();
+    rest(&mut world);
+    assert_eq!((world.host.status.phase, world.power), (HostPhase::Quarantined, PowerState::Off));
+    assert_eq!(world.host.status.power_order, None);
 }

@@ -19,6 +19,8 @@ fn an_order(choice: u8) -> HostAction {
         5 => HostAction::Unquarantine { reason },
         6 => HostAction::Inspect { reason },
         7 => HostAction::Retry,
+        8 => HostAction::Power { power: PowerWish::Cycle, reason },
+        9 => HostAction::Power { power: PowerWish::On, reason },
         _ => HostAction::ForceRelease { reason },
     }
 }
