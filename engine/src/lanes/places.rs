@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use vmetal_model::Timestamp;
 use vmetal_runtime::LaneCounts;
 
 /// Who goes first.
@@ -25,7 +26,10 @@ pub enum Place {
     /// Go on.
     Inside,
     /// Wait: [`PlacedLane::leave`] of somebody else names you.
-    Queued,
+    Queued {
+        /// When it asked first.
+        since: Timestamp,
+    },
 }
 
 /// First come, first served within each urgency. All operations take logarithmic time.
@@ -48,7 +52,7 @@ type Ticket = (Urgency, u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Inside,
-    Queued(Ticket),
+    Queued(Ticket, Timestamp),
 }
 
 impl Places {
@@ -57,7 +61,7 @@ impl Places {
     }
 
     fn admit(&mut self, host: &str) {
-        if let Some(Standing::Queued(ticket)) = self.hosts.insert(host.to_owned(), Standing::Inside) {
+        if let Some(Standing::Queued(ticket, _)) = self.hosts.insert(host.to_owned(), Standing::Inside) {
             self.queue.remove(&ticket);
         }
     }
@@ -74,13 +78,15 @@ impl PlacedLane {
     }
 
     /// A host is to begin. Asking again keeps its place in the queue.
-    pub fn enter(&self, host: &str, urgency: Urgency) -> Place {
+    pub fn enter(&self, host: &str, urgency: Urgency, now: Timestamp) -> Place {
         let mut places = self.places();
+        let mut since = now;
         match places.hosts.get(host).copied() {
             Some(Standing::Inside) => return Place::Inside,
-            Some(Standing::Queued((before, _))) if before <= urgency => return Place::Queued,
-            Some(Standing::Queued(ticket)) => {
+            Some(Standing::Queued((before, _), since)) if before <= urgency => return Place::Queued { since },
+            Some(Standing::Queued(ticket, asked)) => {
                 // A claim came while it waited.
+                since = asked;
                 places.hosts.remove(host);
                 places.queue.remove(&ticket);
             }
@@ -93,9 +99,9 @@ impl PlacedLane {
         }
         let ticket = (urgency, places.tickets);
         places.tickets += 1;
-        places.hosts.insert(host.to_owned(), Standing::Queued(ticket));
+        places.hosts.insert(host.to_owned(), Standing::Queued(ticket, since));
         places.queue.insert(ticket, host.to_owned());
-        Place::Queued
+        Place::Queued { since }
     }
 
     /// A host has begun, whether it was let in or not: after a restart, or when it came from another engine.
@@ -110,7 +116,7 @@ impl PlacedLane {
     pub fn leave(&self, host: &str) -> Option<String> {
         let mut places = self.places();
         match places.hosts.remove(host)? {
-            Standing::Queued(ticket) => {
+            Standing::Queued(ticket, _) => {
                 places.queue.remove(&ticket);
                 None
             }
@@ -140,19 +146,24 @@ mod tests {
 
     use super::*;
 
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+    const QUEUED: Place = Place::Queued { since: NOW };
+
     #[test]
     fn it_is_exact_in_order_and_claims_go_first() {
         let lane = PlacedLane::new("boot", 2);
-        assert_eq!([lane.enter("a", Urgency::Pool), lane.enter("b", Urgency::Pool)], [Place::Inside; 2]);
+        assert_eq!([lane.enter("a", Urgency::Pool, NOW), lane.enter("b", Urgency::Pool, NOW)], [Place::Inside; 2]);
         for name in ["c", "d", "e", "c"] {
-            assert_eq!(lane.enter(name, Urgency::Pool), Place::Queued, "{name}");
+            assert_eq!(lane.enter(name, Urgency::Pool, NOW), QUEUED, "{name}");
         }
-        assert_eq!(lane.enter("f", Urgency::Claimed), Place::Queued);
-        assert_eq!(lane.enter("e", Urgency::Claimed), Place::Queued, "it was claimed while it waited");
+        assert_eq!(lane.enter("f", Urgency::Claimed, NOW), QUEUED);
+        let later = NOW + jiff::SignedDuration::from_secs(9);
+        assert_eq!(lane.enter("c", Urgency::Pool, later), QUEUED, "it is told since when it waits");
+        assert_eq!(lane.enter("e", Urgency::Claimed, later), QUEUED, "it was claimed while it waited");
         assert_eq!((lane.counts().in_use, lane.counts().waiting), (2, 4));
         assert_eq!(lane.leave("d"), None, "who gives up its place in the queue frees nothing");
         assert_eq!(lane.leave("a").as_deref(), Some("f"));
-        assert_eq!(lane.enter("f", Urgency::Claimed), Place::Inside);
+        assert_eq!(lane.enter("f", Urgency::Claimed, NOW), Place::Inside);
         assert_eq!(lane.leave("a"), None, "once is enough");
         assert_eq!(["b", "f", "e"].map(|name| lane.leave(name)).map(Option::unwrap_or_default), ["e", "c", ""]);
         assert_eq!(lane.leave("c"), None);
@@ -164,7 +175,7 @@ mod tests {
         let lane = PlacedLane::new("boot", 1);
         lane.resume("a");
         lane.resume("b");
-        assert_eq!(lane.enter("c", Urgency::Pool), Place::Queued);
+        assert_eq!(lane.enter("c", Urgency::Pool, NOW), QUEUED);
         assert_eq!(lane.leave("a"), None, "one is still inside, which is as many as may be");
         assert_eq!(lane.leave("b").as_deref(), Some("c"));
     }
@@ -180,9 +191,9 @@ mod tests {
                 let host = format!("h{}", random.random_range(0..12));
                 let urgency = if random.random() { Urgency::Claimed } else { Urgency::Pool };
                 if random.random_bool(0.6) {
-                    match lane.enter(&host, urgency) {
+                    match lane.enter(&host, urgency, NOW) {
                         Place::Inside => _ = (queued.remove(&host), inside.insert(host)),
-                        Place::Queued => _ = queued.insert(host),
+                        Place::Queued { .. } => _ = queued.insert(host),
                     }
                 } else {
                     queued.remove(&host);

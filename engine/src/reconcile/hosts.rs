@@ -28,6 +28,10 @@ const STORM_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 /// How the wait of such a host begins.
 const STORM_WAIT: &str = "the end of a storm of failures";
 
+/// A wait for a turn that ends within this time is not told of: in a fleet that is declared all at once it would be a commit
+/// for each host and turn.
+const SHORT_WAIT: SignedDuration = SignedDuration::from_secs(30);
+
 /// What a host waits for its turn to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
@@ -106,8 +110,8 @@ impl Engine {
             self.wake_in(key, STORM_PAUSE);
             return self.hold_back(hold, &host, kind, &storm).await;
         }
-        if let Some(turn) = self.queued(&host, &decision) {
-            return self.say_queued(hold, &host, turn).await;
+        if let Some((turn, since)) = self.queued(&host, &decision, now) {
+            return self.say_queued(hold, &host, turn, since).await;
         }
         // Before the intent is committed: an intent that nobody may act on would have to be looked after.
         let grip =
@@ -165,8 +169,8 @@ impl Engine {
     }
 
     /// Keeps the lanes in step with what a host does, and asks for a place where it is to begin something. What it waits for
-    /// when there is none.
-    fn queued(&self, host: &Host, decision: &host::Decision) -> Option<Turn> {
+    /// and since when, when there is none.
+    fn queued(&self, host: &Host, decision: &host::Decision, now: Timestamp) -> Option<(Turn, Timestamp)> {
         let (name, effect) = (host.name(), decision.effect.map(Effect::kind));
         let registers = decision.status.phase == HostPhase::Registering && effect.is_some();
         if !registers {
@@ -180,10 +184,13 @@ impl Engine {
             false => self.leave(self.lanes.boot(), name),
         }
         let urgency = if host.status.claim.is_some() { Urgency::Claimed } else { Urgency::Pool };
-        if registers && self.lanes.register().enter(name, urgency) == Place::Queued {
-            return Some(Turn::Register);
+        if registers && let Place::Queued { since } = self.lanes.register().enter(name, urgency, now) {
+            return Some((Turn::Register, since));
         }
-        (boots && self.lanes.boot().enter(name, urgency) == Place::Queued).then_some(Turn::Boot)
+        if boots && let Place::Queued { since } = self.lanes.boot().enter(name, urgency, now) {
+            return Some((Turn::Boot, since));
+        }
+        None
     }
 
     fn leave_lanes(&self, name: &str) {
@@ -198,8 +205,8 @@ impl Engine {
         }
     }
 
-    /// Says on the host that it waits for its turn. Whoever leaves the lane wakes it.
-    async fn say_queued(&self, hold: Hold, host: &Host, turn: Turn) -> Result<(), CommitError> {
+    /// Says on the host that it waits for its turn, once it has waited for a while. Whoever leaves the lane wakes it.
+    async fn say_queued(&self, hold: Hold, host: &Host, turn: Turn, since: Timestamp) -> Result<(), CommitError> {
         let lanes = &self.config.lanes;
         let (reason, unblocks) = match turn {
             Turn::Register => (
@@ -211,11 +218,19 @@ impl Engine {
                 format!("fewer than {} others boot or run the installer (lanes.boot)", lanes.boot),
             ),
         };
-        if host.status.wait.as_ref().is_some_and(|wait| wait.reason == reason) {
-            return Ok(());
+        match &host.status.wait {
+            Some(wait) if wait.reason == reason => return Ok(()),
+            // What it says of another wait is over.
+            Some(_) => {}
+            None if self.now().duration_since(since) < SHORT_WAIT => {
+                let due = since.saturating_add(SHORT_WAIT).unwrap_or(Timestamp::MAX);
+                self.wake_at(ObjectKey::new(Kind::Host, host.name()), due);
+                return Ok(());
+            }
+            None => {}
         }
-        let (reason, since) = (reason.to_owned(), self.now());
         let mut changed = host.clone();
+        let reason = reason.to_owned();
         changed.status.wait = Some(Wait { reason, unblocks, since, next_check: None, deadline: None });
         let mut batch = Batch::by(Author::Owner(hold));
         batch.replace(changed);
