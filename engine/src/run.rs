@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use vmetal_api::{ServerConfig, TokenStore};
 use vmetal_bmc::{AddressGuard, Gateways};
 use vmetal_lifecycle::Limits;
-use vmetal_policy::PolicyEngine;
+use vmetal_policy::{Compiler, Kept, PolicyEngine};
 use vmetal_runtime::{Clock, Entropy, SystemClock, SystemEntropy};
 use vmetal_store::{AnyStore, PostgresOptions, SqliteOptions};
 
@@ -34,11 +34,11 @@ const MARGIN: f64 = 0.2;
 /// How long a connection to a BMC may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Runs the engine until `stop` completes, then waits for effects under way.
+/// Runs the engine until `stop` completes, then waits for effects under way. `compiler` turns policies into machine code.
 ///
 /// # Errors
 /// When something it needs is missing or in use: the message says what.
-pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(mut config: Config, compiler: Compiler, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     config.lanes.bmc = config.lanes.bmc.min(crate::files::bmc_calls(crate::files::raise_limit()));
     prepare(&config.state_dir)?;
     let store = open_store(config.store_place()?).await?;
@@ -55,7 +55,7 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::
     let engine = Engine::new(Parts {
         gateways: Gateways::new(bmc(&config)?),
         tenants: Tenants::new(Arc::new(OverNetwork)),
-        policies: policies(&config)?,
+        policies: policies(&config, compiler)?,
         fleet,
         ledger,
         limits,
@@ -215,9 +215,9 @@ fn guard(config: &Config) -> anyhow::Result<AddressGuard> {
     AddressGuard::parse(networks).context("bmc.allow in the configuration is not a list of networks")
 }
 
-fn policies(config: &Config) -> anyhow::Result<PolicyEngine> {
+fn policies(config: &Config, compiler: Compiler) -> anyhow::Result<PolicyEngine> {
     let (cost, placement) = config.policies.bindings()?;
-    let cache = Some(config.policy_cache_dir());
+    let cache = Some(Kept { directory: config.policy_cache_dir(), compiler });
     let policies = vmetal_policy::Config { cost, placement, cache, ..vmetal_policy::Config::native() };
     let engine = PolicyEngine::new(policies).context("the policies cannot be used")?;
     for identity in engine.identities() {

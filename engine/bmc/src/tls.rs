@@ -8,7 +8,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::client::WebPkiServerVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -18,24 +18,39 @@ use vmetal_model::TlsTrust;
 
 use crate::error::CertificateProblem;
 
+/// TLS tickets kept by one line. It leads to one server; the default keeps room for 32, some 20 KiB per line.
+const TICKETS: usize = 8;
+
 /// The fingerprint of a certificate in DER form: 64 hexadecimal digits.
 pub fn fingerprint(der: &[u8]) -> String {
     hex::encode(Sha256::digest(der))
 }
 
-/// The roots that chains are verified against: the system's and `extra`. Roots that cannot be read are left out.
-pub fn roots(extra: &[Vec<u8>]) -> Arc<RootCertStore> {
-    let mut store = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    for error in &native.errors {
-        tracing::warn!(%error, "some of the system's root certificates could not be read");
+/// What all lines of one engine share: the cryptography, and the roots that chains are verified against.
+pub(crate) struct Anchors {
+    provider: Arc<CryptoProvider>,
+    /// None when there are no roots, and then nothing is trusted.
+    chain: Option<Arc<WebPkiServerVerifier>>,
+}
+
+impl Anchors {
+    /// The system's roots and `extra`. Roots that cannot be read are left out.
+    pub(crate) fn new(extra: &[Vec<u8>]) -> Self {
+        let mut store = RootCertStore::empty();
+        let native = rustls_native_certs::load_native_certs();
+        for error in &native.errors {
+            tracing::warn!(%error, "some of the system's root certificates could not be read");
+        }
+        let extra = extra.iter().map(|der| CertificateDer::from(der.as_slice()).into_owned());
+        let (_, ignored) = store.add_parsable_certificates(native.certs.into_iter().chain(extra));
+        if ignored > 0 {
+            tracing::warn!(ignored, "some root certificates are malformed and were left out");
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        // Without a root there is nothing to build, and without revocation lists nothing else that could be wrong.
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider)).build().ok();
+        Anchors { provider, chain }
     }
-    let extra = extra.iter().map(|der| CertificateDer::from(der.as_slice()).into_owned());
-    let (_, ignored) = store.add_parsable_certificates(native.certs.into_iter().chain(extra));
-    if ignored > 0 {
-        tracing::warn!(ignored, "some root certificates are malformed and were left out");
-    }
-    Arc::new(store)
 }
 
 /// What the last handshake showed.
@@ -79,14 +94,10 @@ impl std::fmt::Debug for Verifier {
 ///
 /// # Errors
 /// A sentence, when the pin is not a fingerprint or TLS cannot be set up.
-pub(crate) fn client_config(trust: &TlsTrust, roots: &Arc<RootCertStore>) -> Result<(ClientConfig, Witness), String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+pub(crate) fn client_config(trust: &TlsTrust, anchors: &Anchors) -> Result<(ClientConfig, Witness), String> {
+    let provider = &anchors.provider;
     let mode = match trust {
-        TlsTrust::Verify if roots.is_empty() => Mode::Chain(None),
-        TlsTrust::Verify => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider));
-            Mode::Chain(Some(verifier.build().map_err(|e| e.to_string())?))
-        }
+        TlsTrust::Verify => Mode::Chain(anchors.chain.clone()),
         TlsTrust::Fingerprint(text) => Mode::Pin(
             trust
                 .fingerprint_bytes()
@@ -95,13 +106,14 @@ pub(crate) fn client_config(trust: &TlsTrust, roots: &Arc<RootCertStore>) -> Res
         TlsTrust::Insecure => Mode::Any,
     };
     let witness = Witness::default();
-    let verifier = Verifier { mode, provider: Arc::clone(&provider), witness: Arc::clone(&witness) };
-    let config = ClientConfig::builder_with_provider(provider)
+    let verifier = Verifier { mode, provider: Arc::clone(provider), witness: Arc::clone(&witness) };
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(TICKETS);
     Ok((config, witness))
 }
 

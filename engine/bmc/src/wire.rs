@@ -14,7 +14,7 @@ use vmetal_model::TlsTrust;
 use crate::config::Config;
 use crate::error::CertificateProblem;
 use crate::guard::{AddressGuard, Denied};
-use crate::tls::{self, Witness};
+use crate::tls::{self, Anchors, Witness};
 
 /// A request as it goes over the line.
 #[derive(Debug, Clone)]
@@ -96,7 +96,7 @@ const POOL_IDLE: Duration = Duration::from_secs(5);
 
 /// Lines of TCP, TLS and HTTP/1.1.
 pub struct HttpDial {
-    roots: Arc<rustls::RootCertStore>,
+    anchors: Anchors,
     guard: AddressGuard,
     connect_timeout: Duration,
     request_timeout: Duration,
@@ -107,7 +107,7 @@ impl HttpDial {
     /// Reads the trusted roots.
     pub fn new(config: &Config) -> Self {
         HttpDial {
-            roots: tls::roots(&config.extra_roots),
+            anchors: Anchors::new(&config.extra_roots),
             guard: config.allow.clone(),
             connect_timeout: config.connect_timeout,
             request_timeout: config.request_timeout,
@@ -118,12 +118,9 @@ impl HttpDial {
 
 impl Dial for HttpDial {
     fn dial(&self, _origin: &str, trust: Option<&TlsTrust>) -> Result<Arc<dyn Wire>, String> {
-        let (tls, witness) = match trust {
-            Some(trust) => tls::client_config(trust, &self.roots).map(|(tls, witness)| (tls, Some(witness)))?,
-            // Even a client for clear text is built with a TLS side; this one trusts nothing.
-            None => tls::client_config(&TlsTrust::Verify, &Arc::new(rustls::RootCertStore::empty()))
-                .map(|(tls, _)| (tls, None))?,
-        };
+        // Even a client for clear text is built with a TLS side; it is never used.
+        let (config, witness) = tls::client_config(trust.unwrap_or(&TlsTrust::Verify), &self.anchors)?;
+        let witness = trust.is_some().then_some(witness);
         let http = reqwest::Client::builder()
             .user_agent(concat!("vmetal/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
@@ -135,7 +132,7 @@ impl Dial for HttpDial {
             .pool_max_idle_per_host(2)
             .pool_idle_timeout(POOL_IDLE)
             .dns_resolver(Arc::new(GuardedResolver(self.guard.clone())))
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured(config)
             .build()
             .map_err(|error| deepest(&error))?;
         Ok(Arc::new(HttpWire {

@@ -1,26 +1,37 @@
 //! Policies as WebAssembly components: checked, compiled once, instantiated for each call.
 
 pub(crate) mod bindings;
-mod cache;
+pub(crate) mod cache;
 pub(crate) mod sandbox;
 pub(crate) mod scan;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use vmetal_policy_sdk as sdk;
 use wasmtime::component::InstancePre;
 
-use crate::error::{LoadError, RunError};
+use crate::error::{Cause, LoadError, RunError};
 use crate::seat::Seat;
 use bindings::common::PolicyIndices;
 use bindings::common::exports::vmetal::policy::explain::Subject;
 use bindings::common::vmetal::policy::types as wit;
-use sandbox::{Guest, Sandbox, Usage};
+use sandbox::{Guest, Limits, Sandbox, Usage};
 
 /// SHA-256 in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
+}
+
+/// Compiles a component into a directory of compiled ones: what the program does that [`cache::Compiler::Program`] names.
+///
+/// # Errors
+/// When it is not a component, or the directory cannot be written to.
+pub fn compile_into(directory: &Path, bytes: &[u8]) -> Result<(), Cause> {
+    let engine = sandbox::compiler(&Limits::default())?;
+    let kept = cache::Kept { directory: directory.to_owned(), compiler: cache::Compiler::Here };
+    Ok(cache::Cache::new(kept, &engine).compile(&engine, &sha256(bytes), bytes).map(drop)?)
 }
 
 /// A component that passed every check and is ready to be called.

@@ -1,6 +1,6 @@
 //! Decisions: rules, then policy, then rules again.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vmetal_policy_sdk as sdk;
@@ -9,6 +9,7 @@ use crate::candidates::{self, Rows};
 use crate::cases;
 use crate::check::Expected;
 use crate::columns::View;
+use crate::component::cache::Kept;
 use crate::component::sandbox::{Limits, Sandbox};
 use crate::cost::Cost;
 use crate::decision::{Candidate, PlaceDecision, Record, TypeDecision};
@@ -30,8 +31,8 @@ pub struct Config {
     pub placement: Binding,
     /// What a policy may use up.
     pub limits: Limits,
-    /// Where compiled components are kept; none: they are compiled at every start.
-    pub cache: Option<PathBuf>,
+    /// Where compiled components are kept; none: they are compiled at every start, in this process.
+    pub cache: Option<Kept>,
     /// Hosts of which a decision's record keeps the verdict: the chosen ones, then those that fit, the best first.
     pub hosts_kept: usize,
 }
@@ -75,7 +76,7 @@ pub struct PolicyEngine {
 /// What it takes to load a component.
 struct Workshop {
     limits: Limits,
-    cache: Option<PathBuf>,
+    cache: Option<Kept>,
     /// Made when the first component is loaded.
     sandbox: Mutex<Option<Arc<Sandbox>>>,
 }

@@ -36,6 +36,8 @@ mod snapshot;
 mod symbols;
 
 pub use columns::{Columns, View};
+pub use component::cache::{Compiler, Kept};
+pub use component::compile_into;
 pub use component::sandbox::{Limits, Note, Notes};
 pub use cost::Cost;
 pub use decision::{Candidate, PlaceDecision, Record, TypeDecision};

@@ -8,12 +8,18 @@
 //!
 //! The name says what the code was made from and for: the component's digest, and a hash over the compiler's version,
 //! its settings and the processor's features.
+//!
+//! A daemon has a program of its own do the compiling: the compiler takes tens of megabytes that the allocator would keep
+//! for as long as the daemon runs, and a component made to choke it takes only that program down.
 #![allow(unsafe_code, reason = "machine code from a file is trusted only after the checks above")]
 
+use std::ffi::OsString;
 use std::hash::{Hash, Hasher};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
@@ -26,10 +32,37 @@ const OTHERS_WRITE: u32 = 0o022;
 /// The length of a SHA-256 in hexadecimal and a line's end.
 const HEADER: usize = 65;
 
+/// The longest a component may take to compile; interpreters of 30 MiB take some ten seconds on one busy processor.
+const COMPILING: Duration = Duration::from_secs(120);
+/// How often it is looked whether the compiling program has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Where compiled components are kept, and who compiles them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The directory; made when it is needed.
+    pub directory: PathBuf,
+    /// Who compiles.
+    pub compiler: Compiler,
+}
+
+/// Who compiles a component that is not kept yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compiler {
+    /// This process.
+    Here,
+    /// A program that is given the directory as its last argument and the component on its standard input, and calls
+    /// [`crate::compile_into`]: the daemon itself under another option.
+    Program {
+        /// The program and what comes before the directory.
+        command: Vec<OsString>,
+    },
+}
+
 /// A directory of compiled components.
 pub(crate) struct Cache {
-    directory: PathBuf,
-    compiler: String,
+    kept: Kept,
+    made_for: String,
 }
 
 /// Hashes with a function whose value does not differ between processes.
@@ -47,30 +80,80 @@ impl Hasher for Stable {
 }
 
 impl Cache {
-    pub(crate) fn new(directory: PathBuf, engine: &Engine) -> Self {
+    pub(crate) fn new(kept: Kept, engine: &Engine) -> Self {
         let mut hasher = Stable(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Cache { directory, compiler: format!("{:016x}", hasher.finish()) }
+        Cache { kept, made_for: format!("{:016x}", hasher.finish()) }
     }
 
     /// The component's machine code. A cache that cannot be used costs time and is reported, but fails nothing.
     pub(crate) fn get_or_compile(&self, engine: &Engine, digest: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
-        let path = self.directory.join(format!("{digest}-{}.cwasm", self.compiler));
-        match self.read(&path) {
-            // SAFETY: only this user could have written the bytes, `write` below wrote them with this compiler and for
-            // this processor, and they are whole.
-            Ok(code) => match unsafe { Component::deserialize(engine, code) } {
-                Ok(component) => return Ok(component),
-                Err(error) => tracing::warn!(file = %path.display(), %error, "compiling a policy again"),
-            },
+        let path = self.path(digest);
+        match self.load(engine, &path) {
+            Ok(component) => return Ok(component),
             Err(Unusable::Absent) => {}
             Err(reason) => tracing::warn!(file = %path.display(), %reason, "compiling a policy again"),
         }
+        if let Compiler::Program { command } = &self.kept.compiler {
+            match self.compile_elsewhere(command, bytes) {
+                Ok(()) => match self.load(engine, &path) {
+                    Ok(component) => return Ok(component),
+                    Err(reason) => tracing::warn!(file = %path.display(), %reason, "a compiled policy cannot be used"),
+                },
+                // A component that the compiler refuses is told of below, in the words of the compiler.
+                Err(Elsewhere::Refused) => {}
+                Err(Elsewhere::Hung) => {
+                    return Err(wasmtime::Error::msg(format!("compiling took longer than {} s", COMPILING.as_secs())));
+                }
+                Err(Elsewhere::Died(status)) => {
+                    return Err(wasmtime::Error::msg(format!("the compiling program died of it ({status})")));
+                }
+                Err(Elsewhere::NotStarted(error)) => {
+                    tracing::warn!(%error, "no program can be started to compile a policy; compiling it here");
+                }
+            }
+        }
+        self.compile(engine, digest, bytes)
+    }
+
+    /// Compiles in this process and keeps the result.
+    pub(crate) fn compile(&self, engine: &Engine, digest: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
+        let path = self.path(digest);
         let component = Component::new(engine, bytes)?;
         if let Err(error) = self.write(&path, &component.serialize()?) {
             tracing::warn!(file = %path.display(), %error, "a compiled policy could not be kept; the next start compiles it again");
         }
         Ok(component)
+    }
+
+    fn path(&self, digest: &str) -> PathBuf {
+        self.kept.directory.join(format!("{digest}-{}.cwasm", self.made_for))
+    }
+
+    fn compile_elsewhere(&self, command: &[OsString], bytes: &[u8]) -> Result<(), Elsewhere> {
+        let (program, arguments) = command.split_first().ok_or_else(|| {
+            Elsewhere::NotStarted(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the command is empty"))
+        })?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .arg(&self.kept.directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(Elsewhere::NotStarted)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // One that ended early says so by its status.
+            let _ = stdin.write_all(bytes);
+        }
+        await_end(&mut child)
+    }
+
+    fn load(&self, engine: &Engine, path: &Path) -> Result<Component, Unusable> {
+        let code = self.read(path)?;
+        // SAFETY: only this user could have written the bytes, `write` below wrote them with this compiler and for this
+        // processor, and they are whole.
+        unsafe { Component::deserialize(engine, code) }.map_err(|error| Unusable::Foreign(error.into()))
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, Unusable> {
@@ -79,7 +162,7 @@ impl Cache {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Unusable::Absent),
             Err(error) => return Err(Unusable::Unreadable(error)),
         };
-        for path in [path, &self.directory] {
+        for path in [path, &self.kept.directory] {
             let metadata = std::fs::symlink_metadata(path).map_err(Unusable::Unreadable)?;
             if metadata.mode() & OTHERS_WRITE != 0 || metadata.uid() != own_uid()? || metadata.is_symlink() {
                 return Err(Unusable::Unprotected(path.to_owned()));
@@ -96,7 +179,7 @@ impl Cache {
 
     /// Written beside and renamed: no reader ever sees half a file.
     fn write(&self, path: &Path, code: &[u8]) -> std::io::Result<()> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.kept.directory)?;
         let partial = path.with_extension(format!("partial-{}", std::process::id()));
         let mut file =
             std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
@@ -106,6 +189,36 @@ impl Cache {
             let _ = std::fs::remove_file(&partial);
         })
     }
+}
+
+/// Waits until the compiling program has ended, or ends it.
+fn await_end(child: &mut Child) -> Result<(), Elsewhere> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match child.try_wait().map_err(Elsewhere::NotStarted)? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) if status.code().is_some() => return Err(Elsewhere::Refused),
+            Some(status) => return Err(Elsewhere::Died(status)),
+            None if waited >= COMPILING => {
+                // It may end at this moment; then there is nothing to kill.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(Elsewhere::Hung);
+            }
+            None => {
+                std::thread::sleep(LOOK);
+                waited += LOOK;
+            }
+        }
+    }
+}
+
+/// How compiling elsewhere failed.
+enum Elsewhere {
+    NotStarted(std::io::Error),
+    Refused,
+    Died(std::process::ExitStatus),
+    Hung,
 }
 
 /// Who this process is: the owner of its own entry in /proc.
@@ -124,4 +237,6 @@ enum Unusable {
     Unprotected(PathBuf),
     #[error("its content is damaged")]
     Damaged,
+    #[error("it is not machine code for this compiler and processor: {0}")]
+    Foreign(crate::error::Cause),
 }

@@ -7,7 +7,6 @@
 //! Instances come from a pool whose memory stays mapped, which makes a fresh one cost microseconds. Whatever could
 //! differ between machines is off: threads, relaxed SIMD; NaNs have one form.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 use super::bindings::common::Policy;
 use super::bindings::common::vmetal::policy::{log, types};
-use super::cache::Cache;
+use super::cache::{Cache, Kept};
 use crate::error::{Cause, RunError};
 
 /// What a policy may use up.
@@ -167,34 +166,40 @@ pub(crate) struct Sandbox {
     pulse: Pulse,
 }
 
+/// What compiles and runs components within the limits.
+pub(crate) fn compiler(limits: &Limits) -> Result<Engine, Cause> {
+    let concurrent = limits.concurrent.max(1);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(concurrent)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .total_core_instances(concurrent.saturating_mul(CORE_INSTANCES))
+        .max_memories_per_component(4)
+        .total_memories(concurrent.saturating_mul(4))
+        .max_tables_per_component(CORE_INSTANCES)
+        .total_tables(concurrent.saturating_mul(CORE_INSTANCES))
+        .table_elements(TABLE_ELEMENTS)
+        .max_memory_size(limits.memory_bytes)
+        .linear_memory_keep_resident(KEEP_RESIDENT);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .consume_fuel(true)
+        .epoch_interruption(true)
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        .wasm_memory64(false)
+        .wasm_component_model(true);
+    Ok(Engine::new(&config)?)
+}
+
 impl Sandbox {
-    pub(crate) fn new(limits: Limits, cache: Option<PathBuf>) -> Result<Self, Cause> {
+    pub(crate) fn new(limits: Limits, kept: Option<Kept>) -> Result<Self, Cause> {
         let concurrent = limits.concurrent.max(1);
-        let mut pool = PoolingAllocationConfig::new();
-        pool.total_component_instances(concurrent)
-            .max_core_instances_per_component(CORE_INSTANCES)
-            .total_core_instances(concurrent.saturating_mul(CORE_INSTANCES))
-            .max_memories_per_component(4)
-            .total_memories(concurrent.saturating_mul(4))
-            .max_tables_per_component(CORE_INSTANCES)
-            .total_tables(concurrent.saturating_mul(CORE_INSTANCES))
-            .table_elements(TABLE_ELEMENTS)
-            .max_memory_size(limits.memory_bytes)
-            .linear_memory_keep_resident(KEEP_RESIDENT);
-        let mut config = Config::new();
-        config
-            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-            .consume_fuel(true)
-            .epoch_interruption(true)
-            .cranelift_nan_canonicalization(true)
-            .wasm_relaxed_simd(false)
-            .wasm_memory64(false)
-            .wasm_component_model(true);
-        let engine = Engine::new(&config)?;
+        let engine = compiler(&limits)?;
         let mut linker = Linker::new(&engine);
         Policy::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest: &mut Guest| guest)?;
         let pulse = Pulse::start(engine.clone(), concurrent)?;
-        let cache = cache.map(|directory| Cache::new(directory, &engine));
+        let cache = kept.map(|kept| Cache::new(kept, &engine));
         Ok(Sandbox { engine, linker, limits, cache, pulse })
     }
 

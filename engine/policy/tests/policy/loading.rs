@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use vmetal_policy::{Binding, Config, LoadError, OnFailure, PolicyEngine, RunError, Source};
+use vmetal_policy::{Binding, Compiler, Config, Kept, LoadError, OnFailure, PolicyEngine, RunError, Source};
 
 use crate::fixtures::{Fixture, GOOD, bind, component};
 use crate::support::{self, offer, wanted};
@@ -172,14 +172,16 @@ fn compiled_components_are_kept_and_anything_odd_about_them_means_compiling_agai
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("cache");
-    let load = || {
-        let mut config = Config { cache: Some(cache.clone()), ..Config::native() };
+    let kept = |compiler| Some(Kept { directory: cache.clone(), compiler });
+    let load_with = |compiler| {
+        let mut config = Config { cache: kept(compiler), ..Config::native() };
         config.placement = Binding::file(support::components().join("place-first-fit.wasm"));
-        PolicyEngine::new(config).unwrap();
+        PolicyEngine::new(config)
     };
-    let kept = || std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).next().unwrap();
+    let load = || drop(load_with(Compiler::Here).unwrap());
+    let file = || std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).next().unwrap();
     load();
-    let path = kept();
+    let path = file();
     let (first, mode) = (std::fs::read(&path).unwrap(), |path| std::fs::metadata(path).unwrap().mode() & 0o777);
     assert_eq!((mode(&path), mode(&cache)), (0o600, 0o700));
     // A file that is fine is used and not written again; whatever is odd about one, it is replaced.
@@ -197,5 +199,25 @@ fn compiled_components_are_kept_and_anything_odd_about_them_means_compiling_agai
     assert_eq!(std::fs::read(&path).unwrap(), first);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
     load();
-    assert_eq!((mode(&path), std::fs::read(&path).unwrap()), (0o600, first));
+    assert_eq!((mode(&path), std::fs::read(&path).unwrap()), (0o600, first.clone()));
+
+    // A program that compiles: one that does nothing, one that is not there, one that refuses change nothing; one that
+    // dies of a component is told of.
+    let shell = |script: &str| Compiler::Program { command: ["sh", "-c", script].map(Into::into).to_vec() };
+    for compiler in [shell("cat >/dev/null"), shell("exit 3"), Compiler::Program { command: vec!["/none".into()] }] {
+        std::fs::remove_file(&path).unwrap();
+        load_with(compiler).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), first);
+    }
+    let copy = directory.path().join("copy");
+    std::fs::rename(&path, &copy).unwrap();
+    match load_with(shell("kill -9 $$")).err().unwrap() {
+        LoadError::Compile { source, .. } => assert!(source.to_string().contains("died of it"), "{source}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(!path.exists());
+    // What the program made is used as it is.
+    let made = std::fs::metadata(&copy).unwrap().ino();
+    load_with(shell(&format!("cat >/dev/null; mv {} {}", copy.display(), path.display()))).unwrap();
+    assert_eq!((age(), std::fs::read(&path).unwrap()), (made, first));
 }
