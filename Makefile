@@ -25,7 +25,7 @@ artifacts: build ## build everything the demo and the acceptance tests need
 	@scripts/artifacts
 
 policies: build ## build the policy components only
-	@"$(CARGO_TARGET_DIR)/debug/vmetal-policy-build" "$(CARGO_TARGET_DIR)/artifacts/policies" cost-vcluster cost-effective place-first-fit place-balanced place-gang-topology place-spread place-quarantine
+	@"$(CARGO_TARGET_DIR)/debug/vmetal" policy build --out "$(CARGO_TARGET_DIR)/artifacts/policies" policies/{cost,place}-*
 
 demo: setup artifacts ## from (virtual) bare metal to a Ready node, with the real terraform, or OpenTofu
 	@"$(CARGO_TARGET_DIR)/debug/vmetal-demo" up

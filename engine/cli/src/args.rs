@@ -1,9 +1,13 @@
 //! The command line as data.
 
+mod policy;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vmetal_model::Kind;
+
+pub use policy::{FleetArgs, PolicyCommand, PolicyKind};
 
 /// Bare metal as declared objects: look at them, follow them, change them.
 #[derive(Debug, Parser)]
@@ -101,6 +105,9 @@ pub enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// Write, build, try and compare policies; needs no engine
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Show the versions of this program and of the engine
     Version,
 }

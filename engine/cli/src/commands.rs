@@ -36,10 +36,13 @@ pub async fn run(cli: Cli, now: impl Fn() -> Timestamp, out: &mut impl Write) ->
     if let Command::Store { command } = cli.command {
         return crate::store::run(command, out).await;
     }
+    if let Command::Policy(command) = cli.command {
+        return crate::policy::run(command, now, out);
+    }
     let client = connect(&cli.connection)?;
     match cli.command {
-        // Needs no engine; see above.
-        Command::Store { .. } => Ok(()),
+        // Need no engine; see above.
+        Command::Store { .. } | Command::Policy(_) => Ok(()),
         Command::Get { kind, name, output, labels, watch } => {
             let filter = Filter { kind, name, labels: labels.into_iter().collect() };
             if watch {

@@ -66,6 +66,19 @@ pub enum CliError {
         /// How many problems were found.
         count: u64,
     },
+    /// Something about a policy.
+    #[error("{}", chain(source))]
+    Policy {
+        /// What.
+        #[from]
+        source: vmetal_policy_tool::ToolError,
+    },
+    /// Cases or properties of a policy do not hold; which ones was listed.
+    #[error("{what}")]
+    PolicyFails {
+        /// What, counted.
+        what: String,
+    },
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] std::io::Error),
@@ -80,6 +93,7 @@ impl CliError {
             | CliError::Usage { .. }
             | CliError::File { .. }
             | CliError::Manifest { .. } => 2,
+            CliError::Policy { source } if source.is_usage() => 2,
             _ => 1,
         }
     }
@@ -99,7 +113,9 @@ impl CliError {
             CliError::Manifest { .. } => {
                 "each document needs kind, metadata.name and spec; `vmetal get KIND -o yaml` shows examples".into()
             }
-            CliError::File { .. } | CliError::Output(_) => String::new(),
+            CliError::Policy { .. } | CliError::PolicyFails { .. } | CliError::File { .. } | CliError::Output(_) => {
+                String::new()
+            }
         };
         let mut lines = match self {
             // One line per field reads better than one sentence.
@@ -117,12 +133,15 @@ impl CliError {
     }
 }
 
-/// An error with its causes.
-fn chain(error: &(dyn std::error::Error + Send + Sync)) -> String {
+/// An error with its causes; what a message says of its cause itself is not said again.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(deeper) = cause {
-        text += &format!(": {deeper}");
+        let more = deeper.to_string();
+        if !text.ends_with(&more) {
+            text += &format!(": {more}");
+        }
         cause = deeper.source();
     }
     text

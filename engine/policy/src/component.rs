@@ -72,6 +72,14 @@ impl<S: Seat> Loaded<S> {
         Ok(answer)
     }
 
+    pub(crate) fn settings_schema(&self) -> Result<String, RunError> {
+        let (schema, _) = self.sandbox.run(self.sandbox.limits.fuel(0), |store| {
+            let instance = self.pre.instantiate(&mut *store)?;
+            self.common.load(&mut *store, &instance)?.vmetal_policy_meta().call_settings_schema(store)
+        })?;
+        Ok(schema)
+    }
+
     pub(crate) fn answer(
         &self,
         ctx: &sdk::Context,

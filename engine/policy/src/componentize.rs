@@ -38,6 +38,20 @@ pub enum BuildError {
         /// What cargo said.
         output: String,
     },
+    /// There is no crate.
+    #[error("there is no Cargo.toml in {}; `vmetal policy new` makes a policy crate", directory.display())]
+    NotACrate {
+        /// Where it was looked for.
+        directory: PathBuf,
+    },
+    /// Cargo knows no package there.
+    #[error("cargo finds no package in {}\n{output}", manifest.display())]
+    Manifest {
+        /// Its manifest.
+        manifest: PathBuf,
+        /// What cargo said.
+        output: String,
+    },
     /// Cargo built no module.
     #[error("building {package} gave no WebAssembly module; its [lib] needs crate-type \"cdylib\"")]
     NoModule {
@@ -93,16 +107,18 @@ pub fn encode(module: &[u8]) -> Result<Vec<u8>, Cause> {
     Ok(encoder.encode()?)
 }
 
-/// Builds a policy crate of the workspace in `directory` and writes `<out>/<package>.wasm`.
+/// Builds the policy crate in `directory`, of this workspace or of any other, and writes `<out>/<package>.wasm`.
 ///
 /// # Errors
 /// When cargo, the encoder or the file system refuses.
-pub fn build(directory: &Path, package: &str, out: &Path) -> Result<Built, BuildError> {
-    let module = compile(directory, package)?;
+pub fn build(directory: &Path, out: &Path) -> Result<Built, BuildError> {
+    let project = Project::find(directory)?;
+    let module = compile(&project)?;
     let bytes = std::fs::read(&module).map_err(|source| BuildError::File { path: module, source })?;
-    let encode_error = |source| BuildError::Encode { package: package.to_owned(), source };
+    let package = &project.package;
+    let encode_error = |source| BuildError::Encode { package: package.clone(), source };
     let mut component = encode(&bytes).map_err(encode_error)?;
-    embed_cases(&mut component, &read_cases(&directory_of(directory, package)?.join("cases"))?);
+    embed_cases(&mut component, &read_cases(&project.directory.join("cases"))?);
     let path = out.join(format!("{package}.wasm"));
     // Written beside and renamed, so that an engine never reads half a file.
     let partial = out.join(format!(".{package}.wasm.{}", std::process::id()));
@@ -157,49 +173,91 @@ pub fn read_cases(directory: &Path) -> Result<Vec<Case>, BuildError> {
     paths.sort();
     let mut cases = Vec::new();
     for path in paths {
-        let text = std::fs::read_to_string(&path).map_err(file(&path))?;
-        let read: Vec<Case> = serde_yaml_ng::from_str(&text)
-            .map_err(|source| BuildError::Cases { path: path.clone(), source: source.into() })?;
-        cases.extend(read);
+        cases.extend(read_case_file(&path)?);
     }
     Ok(cases)
 }
 
-/// Where a package of the workspace or directory is, as cargo knows it.
-fn directory_of(directory: &Path, package: &str) -> Result<PathBuf, BuildError> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let mut command = Command::new(&cargo);
-    command.current_dir(directory).args(["metadata", "--no-deps", "--format-version", "1"]).stdin(Stdio::null());
-    let output = command.output().map_err(|source| BuildError::Cargo { cargo, source })?;
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
-    let found =
-        packages.iter().find(|found| found["name"] == package).and_then(|found| found["manifest_path"].as_str());
-    found.and_then(|manifest| Path::new(manifest).parent()).map(Path::to_owned).ok_or_else(|| BuildError::Compile {
-        package: package.to_owned(),
-        output: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
+/// The cases in one YAML file.
+///
+/// # Errors
+/// A file that cannot be read or is no list of cases.
+pub fn read_case_file(path: &Path) -> Result<Vec<Case>, BuildError> {
+    let text = std::fs::read_to_string(path).map_err(|source| BuildError::File { path: path.to_owned(), source })?;
+    serde_yaml_ng::from_str(&text).map_err(|source| BuildError::Cases { path: path.to_owned(), source: source.into() })
 }
 
-fn compile(directory: &Path, package: &str) -> Result<PathBuf, BuildError> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let root = directory.canonicalize().map_err(|source| BuildError::File { path: directory.to_owned(), source })?;
-    let mut command = Command::new(&cargo);
+/// A policy crate as cargo knows it.
+struct Project {
+    /// Where its `Cargo.toml` is.
+    directory: PathBuf,
+    package: String,
+    /// Directories of this machine and what stands for them in the component.
+    remapped: Vec<(PathBuf, String)>,
+}
+
+fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+impl Project {
+    fn find(directory: &Path) -> Result<Self, BuildError> {
+        let file = |source| BuildError::File { path: directory.to_owned(), source };
+        let directory = directory.canonicalize().map_err(file)?;
+        let manifest = directory.join("Cargo.toml");
+        if !manifest.is_file() {
+            return Err(BuildError::NotACrate { directory });
+        }
+        let mut command = Command::new(cargo());
+        command.current_dir(&directory).args(["metadata", "--no-deps", "--format-version", "1"]).stdin(Stdio::null());
+        let output = command.output().map_err(|source| BuildError::Cargo { cargo: cargo(), source })?;
+        let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let found = packages.iter().find(|found| found["manifest_path"].as_str().map(Path::new) == Some(&manifest));
+        let (Some(found), Some(root)) = (found, metadata["workspace_root"].as_str()) else {
+            let output = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(BuildError::Manifest { manifest, output });
+        };
+        let package = found["name"].as_str().unwrap_or_default().to_owned();
+        // The last match counts: what is more particular comes later.
+        let mut remapped = Vec::new();
+        let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+        remapped.extend(home.map(|home| (home, "cargo".to_owned())));
+        let beside = found["dependencies"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let local = beside.iter().filter_map(|one| Some((one["path"].as_str()?, one["name"].as_str()?)));
+        remapped.extend(
+            local
+                .filter(|(path, _)| !Path::new(path).starts_with(root))
+                .map(|(path, name)| (path.into(), name.to_owned())),
+        );
+        remapped.push((root.into(), ".".to_owned()));
+        Ok(Project { directory, package, remapped })
+    }
+}
+
+/// How policies are compiled: small, and as fast as the compiler can make them. Said here and not in a `Cargo.toml`, so
+/// that a crate anywhere is built the same way.
+const OPTIONS: [&str; 6] =
+    ["inherits=\"release\"", "opt-level=3", "lto=\"fat\"", "codegen-units=1", "panic=\"abort\"", "strip=\"symbols\""];
+
+fn compile(project: &Project) -> Result<PathBuf, BuildError> {
+    let package = &project.package;
+    let mut command = Command::new(cargo());
     command
-        .current_dir(&root)
-        .args(["build", "--package", package, "--target", TARGET, "--profile", PROFILE])
+        .current_dir(&project.directory)
+        .args(["build", "--package", package, "--lib", "--target", TARGET, "--profile", PROFILE])
         .args(["--message-format", "json-render-diagnostics"])
+        .args(OPTIONS.iter().flat_map(|option| ["--config".to_owned(), format!("profile.{PROFILE}.{option}")]))
         .stdin(Stdio::null());
-    let mut flags = vec![format!("--remap-path-prefix={}=.", root.display())];
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    flags.extend(home.map(|home| format!("--remap-path-prefix={}=cargo", home.display())));
+    let flag = |(from, to): &(PathBuf, String)| format!("--remap-path-prefix={}={to}", from.display());
+    let flags: Vec<String> = project.remapped.iter().map(flag).collect();
     // An encoded list: paths may contain spaces.
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
-    let output = command.output().map_err(|source| BuildError::Cargo { cargo, source })?;
+    let output = command.output().map_err(|source| BuildError::Cargo { cargo: cargo(), source })?;
     if !output.status.success() {
         let output = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(BuildError::Compile { package: package.to_owned(), output });
+        return Err(BuildError::Compile { package: package.clone(), output });
     }
     let library = package.replace('-', "_");
     let messages = String::from_utf8_lossy(&output.stdout);
@@ -210,5 +268,5 @@ fn compile(directory: &Path, package: &str) -> Result<PathBuf, BuildError> {
         .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default())
         .filter_map(|file| file.as_str().map(PathBuf::from))
         .find(|file| file.extension().is_some_and(|extension| extension == "wasm"))
-        .ok_or_else(|| BuildError::NoModule { package: package.to_owned() })
+        .ok_or_else(|| BuildError::NoModule { package: package.clone() })
 }

@@ -59,7 +59,7 @@ pub enum LoadError {
         detail: String,
     },
     /// A module where a component is wanted.
-    #[error("policy {policy} is a core WebAssembly module, a component is wanted; `vmetal-policy-build` makes one")]
+    #[error("policy {policy} is a core WebAssembly module, a component is wanted; `vmetal policy build` makes one")]
     NotAComponent {
         /// The policy.
         policy: String,

@@ -86,7 +86,7 @@ pub(crate) const WATTS: &str = "cost.vmetal.dev/watts";
 
 impl Offer {
     /// A node type that asks nothing of its hosts.
-    pub(crate) fn empty(name: &str) -> Self {
+    pub fn empty(name: &str) -> Self {
         Offer {
             name: name.to_owned(),
             deleted: false,
@@ -103,9 +103,14 @@ impl Offer {
 
     /// A node type with its capacity in a fleet.
     pub fn from_model(node_type: &NodeType, fleet: &View) -> Self {
-        let mut offer = Offer::without_capacity(node_type);
-        Gates::of(&offer, fleet).fill_in(&mut offer, fleet, &Bars::none());
-        offer
+        Offer::without_capacity(node_type).counted(fleet)
+    }
+
+    /// The same with its capacity in a fleet.
+    #[must_use]
+    pub fn counted(mut self, fleet: &View) -> Self {
+        Gates::of(&self, fleet).fill_in(&mut self, fleet, &Bars::none());
+        self
     }
 
     /// A node type with nothing said about hosts.
@@ -134,6 +139,7 @@ pub struct HostRow {
     /// Its name.
     pub name: String,
     /// True once its deletion was asked for.
+    #[serde(default)]
     pub deleted: bool,
     /// True while it is held back (paused, about to be maintained, quarantined or detached) or not known to be erased.
     #[serde(default)]
@@ -141,12 +147,16 @@ pub struct HostRow {
     /// Where it is in its life.
     pub phase: HostPhase,
     /// The tenant node that holds it.
+    #[serde(default)]
     pub claimed_by: Option<String>,
     /// The operator's labels.
+    #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// What inspection found; none before the first inspection.
+    #[serde(default)]
     pub hardware: Option<Hardware>,
     /// When its disks were last erased after a tenancy, in seconds since 1970-01-01 UTC, or 0.
+    #[serde(default)]
     pub last_release: u64,
     /// The tenant cluster that had it last; empty before the first.
     #[serde(default)]
@@ -167,6 +177,7 @@ pub struct HostRow {
 
 /// What placement needs to know of a host's hardware.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Hardware {
     /// Hardware threads: what Kubernetes counts as `cpu`.
     pub threads: u32,

@@ -34,6 +34,7 @@ mod seat;
 mod slot;
 mod snapshot;
 mod symbols;
+mod workbench;
 
 pub use columns::{Columns, View};
 pub use component::cache::{Compiler, Kept};
@@ -49,3 +50,4 @@ pub use outcome::Outcome;
 pub use round::{Bars, Round};
 pub use seat::shipped;
 pub use slot::{Binding, Identity, OnFailure, Source};
+pub use workbench::{Outside, Workbench};

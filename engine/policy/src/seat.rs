@@ -56,6 +56,7 @@ pub(crate) struct Native<S: Seat> {
     pub(crate) name: &'static str,
     pub(crate) describe: fn() -> sdk::Info,
     pub(crate) settings: fn(&str) -> Result<Vec<String>, Vec<String>>,
+    pub(crate) schema: fn() -> String,
     pub(crate) answer: Answer<S>,
     pub(crate) explain: Explain<S>,
 }
@@ -65,6 +66,7 @@ const fn cost_policy<P: CostPolicy>(name: &'static str) -> Native<CostSeat> {
         name,
         describe: P::describe,
         settings: P::validate_settings,
+        schema: P::settings_schema,
         answer: |ctx, claim, table, log| P::choose(ctx, claim, table, log),
         explain: |ctx, claim, table, row| P::explain(ctx, claim, table, row),
     }
@@ -75,6 +77,7 @@ const fn placement_policy<P: PlacementPolicy>(name: &'static str) -> Native<Plac
         name,
         describe: P::describe,
         settings: P::validate_settings,
+        schema: P::settings_schema,
         answer: |ctx, claim, table, log| P::place(ctx, claim, table, log),
         explain: |ctx, claim, table, row| P::explain(ctx, claim, table, row),
     }

@@ -4,7 +4,7 @@
 //! seat, in one atomic step. A decision holds on to the policy that it began with, so an exchange neither delays nor
 //! fails a decision, and every decision is made by exactly one policy.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use vmetal_policy_sdk as sdk;
 
 use crate::component::sandbox::{Limits, Notes, Sandbox, Usage};
 use crate::component::{Loaded, sha256};
-use crate::error::{Fault, LoadError, OutputError};
+use crate::error::{Fault, LoadError, OutputError, RunError};
 use crate::seat::{Native, Seat};
 use crate::snapshot::Snapshot;
 
@@ -190,14 +190,7 @@ impl<S: Seat> Holder<S> {
                 })?;
                 return Self::native(native, &binding.settings, limits, generation);
             }
-            Source::File { path, sha256 } => {
-                let unreadable = |source| LoadError::Unreadable { path: path.clone(), source };
-                let policy = path.display().to_string();
-                // The size is looked at before the bytes are, so that a wrong path cannot fill the memory.
-                let size = std::fs::metadata(path).map_err(unreadable)?.len();
-                within(&policy, size, limits)?;
-                (policy, Arc::from(std::fs::read(path).map_err(unreadable)?), sha256)
-            }
+            Source::File { path, sha256 } => (path.display().to_string(), read(path, limits)?, sha256),
             Source::Bytes { name, bytes, sha256 } => (name.clone(), Arc::clone(bytes), sha256),
         };
         within(&policy, bytes.len() as u64, limits)?;
@@ -250,6 +243,22 @@ impl<S: Seat> Holder<S> {
             breaker: Mutex::default(),
             notes: self.notes,
         })
+    }
+
+    /// What the policy says about itself now, asked in a fresh instance.
+    pub(crate) fn describe(&self) -> Result<sdk::Info, RunError> {
+        match &self.runner {
+            Runner::Native(native) => Ok((native.describe)()),
+            Runner::Component(component) => component.describe(),
+        }
+    }
+
+    /// The JSON Schema of its settings, as it gives it.
+    pub(crate) fn settings_schema(&self) -> Result<String, RunError> {
+        match &self.runner {
+            Runner::Native(native) => Ok((native.schema)()),
+            Runner::Component(component) => component.settings_schema(),
+        }
     }
 
     /// The cases that the component brings, as JSON.
@@ -335,6 +344,15 @@ fn interview<S: Seat>(component: &Loaded<S>, policy: &str) -> Result<sdk::Info, 
         Some(code) => Err(LoadError::BadReason { policy: policy(), code: *code }),
         None => Ok(info),
     }
+}
+
+/// The bytes of a component's file.
+pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Arc<[u8]>, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    // The size is looked at before the bytes are, so that a wrong path cannot fill the memory.
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    within(&path.display().to_string(), size, limits)?;
+    Ok(Arc::from(std::fs::read(path).map_err(unreadable)?))
 }
 
 fn within(policy: &str, size: u64, limits: &Limits) -> Result<(), LoadError> {

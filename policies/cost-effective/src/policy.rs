@@ -1,26 +1,24 @@
 //! The policy itself; the same code is the native twin and the component.
 
-use serde::Deserialize;
 use vmetal_policy_sdk::pricing::{self, FREE_OF_CHARGE, MICRO, capped};
 use vmetal_policy_sdk::{
     Arg, Choice, Claim, Context, CostPolicy, Factor, Info, Kind, Log, OfferRef, Offers, Policy, Reason, Verdict, gate,
     settings,
 };
 
-/// See the crate's description.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Settings {
-    energy: u32,
-    scarcity: u32,
-    waste: u32,
-    standby: u32,
-    ceiling: Option<u32>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { energy: 100, scarcity: 50, waste: 10, standby: 10, ceiling: None }
+settings! {
+    /// See the crate's description.
+    struct Settings {
+        /// Cost units for each kilowatt, from the node type's property cost.vmetal.dev/watts.
+        energy: u32 = 100,
+        /// Percent of the price, in full when no host of the type is left, none when all are free.
+        scarcity: u32 = 50,
+        /// Percent of the price for each whole resource that the claim leaves unused.
+        waste: u32 = 10,
+        /// Percent of the price taken off when a free host of the type is on already; at most 100.
+        standby: u32 = 10,
+        /// Types that cost more than so many cost units in the end are not taken.
+        ceiling: Option<u32> = None,
     }
 }
 
@@ -47,6 +45,10 @@ impl Policy for CostEffective {
             return Err(vec![format!("standby is {}, expected at most 100 percent", settings.standby)]);
         }
         Ok(FREE_OF_CHARGE.map(str::to_owned).to_vec())
+    }
+
+    fn settings_schema() -> String {
+        settings::schema::<Settings>()
     }
 }
 

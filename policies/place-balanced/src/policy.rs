@@ -1,26 +1,25 @@
 //! The policy itself; the same code is the native twin and the component.
 
-use serde::Deserialize;
 use vmetal_policy_sdk::{
     Claim, Context, Decision, Factor, HostRef, Hosts, Info, Kind, Log, PlacementPolicy, Policy, Sym, Tally, Verdict,
     column, settings,
 };
 
-/// Points for each term; see the crate's description.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Settings {
-    standby: u32,
-    erase: u32,
-    failure: u32,
-    wear: u32,
-    rest: u32,
-    pack: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { standby: 300, erase: 50, failure: 200, wear: 2, rest: 1, pack: 5 }
+settings! {
+    /// Points for each term; see the crate's description.
+    struct Settings {
+        /// Points for a host that is on already.
+        standby: u32 = 300,
+        /// Points for each step of the erase level: metadata, discard, overwrite.
+        erase: u32 = 50,
+        /// Points off for each failure in a row.
+        failure: u32 = 200,
+        /// Points off for each time the host was provisioned, up to 100 times.
+        wear: u32 = 2,
+        /// Points for each day since the last release, up to 30.
+        rest: u32 = 1,
+        /// Points off for each free host beside it in the narrowest domain known, up to 64.
+        pack: u32 = 5,
     }
 }
 
@@ -45,6 +44,10 @@ impl Policy for PlaceBalanced {
 
     fn validate_settings(json: &str) -> Result<Vec<String>, Vec<String>> {
         settings::read::<Settings>(json).map(|_| Vec::new())
+    }
+
+    fn settings_schema() -> String {
+        settings::schema::<Settings>()
     }
 }
 

@@ -1,6 +1,5 @@
 //! The policy itself; the same code is the native twin and the component.
 
-use serde::Deserialize;
 use vmetal_policy_sdk::{
     Arg, Claim, Context, Decision, Factor, HostRef, Hosts, Info, Kind, Log, PlacementPolicy, Policy, Reason, Sym,
     Tally, Verdict, gate, settings,
@@ -8,17 +7,15 @@ use vmetal_policy_sdk::{
 
 use crate::search;
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Settings {
-    level: String,
-    segment: u32,
-    prefer: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { level: "topology.vmetal.dev/nvlink-domain".to_owned(), segment: 0, prefer: false }
+settings! {
+    /// See the crate's description.
+    struct Settings {
+        /// The label that says which domain a host is in.
+        level: String = "topology.vmetal.dev/nvlink-domain".to_owned(),
+        /// Hosts of one piece that must be in one domain; 0 asks for all of them in one.
+        segment: u32 = 0,
+        /// Take a wider domain when the narrow ones have no room.
+        prefer: bool = false,
     }
 }
 
@@ -46,6 +43,10 @@ impl Policy for PlaceGangTopology {
 
     fn validate_settings(json: &str) -> Result<Vec<String>, Vec<String>> {
         Ok(vec![settings::read::<Settings>(json)?.level])
+    }
+
+    fn settings_schema() -> String {
+        settings::schema::<Settings>()
     }
 }
 

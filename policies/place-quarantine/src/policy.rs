@@ -1,12 +1,12 @@
 //! The policy itself; the same code is the native twin and the component.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use vmetal_policy_sdk::{
     Arg, Claim, Context, Decision, Factor, HostRef, Hosts, Info, Kind, Log, PlacementPolicy, Policy, Reason, Verdict,
     column, settings,
 };
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Erase {
     Metadata,
@@ -25,12 +25,22 @@ impl Erase {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Settings {
-    min_erase: Erase,
-    rest_hours: u32,
-    max_attestation_hours: Option<u32>,
+impl settings::Setting for Erase {
+    fn schema() -> String {
+        r#""enum":["metadata","discard","overwrite"]"#.to_owned()
+    }
+}
+
+settings! {
+    /// See the crate's description.
+    struct Settings {
+        /// How thoroughly a host that was another tenant's must have been erased.
+        min_erase: Erase = Erase::default(),
+        /// Hours for which a host that was another tenant's is left alone after its release.
+        rest_hours: u32 = 0,
+        /// Hours after which an attestation is too old; without it none is asked for.
+        max_attestation_hours: Option<u32> = None,
+    }
 }
 
 /// The last tenant was another one, and the disks were not erased well enough since.
@@ -67,6 +77,10 @@ impl Policy for PlaceQuarantine {
 
     fn validate_settings(json: &str) -> Result<Vec<String>, Vec<String>> {
         settings::read::<Settings>(json).map(|_| Vec::new())
+    }
+
+    fn settings_schema() -> String {
+        settings::schema::<Settings>()
     }
 }
 

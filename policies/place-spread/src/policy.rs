@@ -1,22 +1,19 @@
 //! The policy itself; the same code is the native twin and the component.
 
-use serde::Deserialize;
 use vmetal_policy_sdk::{
     Arg, Claim, Context, Decision, Factor, HostRef, Hosts, Info, Kind, Log, PlacementPolicy, Policy, Reason, Sym,
     Tally, Verdict, gate, settings,
 };
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Settings {
-    level: String,
-    max_skew: Option<u32>,
-    exclusive: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { level: "topology.vmetal.dev/rack".to_owned(), max_skew: None, exclusive: false }
+settings! {
+    /// See the crate's description.
+    struct Settings {
+        /// The label that says which failure domain a host is in.
+        level: String = "topology.vmetal.dev/rack".to_owned(),
+        /// By how many the tenant's hosts in two domains may differ; at least 1.
+        max_skew: Option<u32> = None,
+        /// Leave domains alone in which another tenant has a host.
+        exclusive: bool = false,
     }
 }
 
@@ -51,6 +48,10 @@ impl Policy for PlaceSpread {
             return Err(vec!["max_skew is 0, expected at least 1: nothing could be placed".to_owned()]);
         }
         Ok(vec![settings.level])
+    }
+
+    fn settings_schema() -> String {
+        settings::schema::<Settings>()
     }
 }
 

@@ -42,6 +42,9 @@ pub mod settings;
 mod tally;
 pub mod types;
 mod view;
+// What `settings!` derives with, so that a policy needs no other dependency than this crate.
+#[doc(hidden)]
+pub use serde;
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 pub mod wasm;
@@ -69,6 +72,13 @@ pub trait Policy {
     /// One message for each thing that is wrong with the settings.
     fn validate_settings(json: &str) -> Result<Vec<String>, Vec<String>> {
         no_settings(json).map(|()| Vec::new())
+    }
+
+    /// The JSON Schema of the settings; of those that [`settings!`] declares it is [`settings::schema`].
+    ///
+    /// The default is for policies without settings.
+    fn settings_schema() -> String {
+        settings::schema::<settings::None>()
     }
 }
 

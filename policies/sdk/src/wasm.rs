@@ -151,6 +151,9 @@ macro_rules! meta_guest {
             fn validate_settings(json: String) -> Result<Vec<String>, Vec<String>> {
                 P::validate_settings(&json)
             }
+            fn settings_schema() -> String {
+                P::settings_schema()
+            }
         }
     };
 }

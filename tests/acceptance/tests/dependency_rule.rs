@@ -46,10 +46,13 @@ const ROOMS: &[(&str, &[&str])] = &[
             "place-quarantine",
         ],
     ),
+    // What authors do with a policy needs the host that runs it, and no engine.
+    ("vmetal-policy-tool", &["vmetal-model", "vmetal-policy", "vmetal-policy-sdk"]),
     ("vmetal-api", &["vmetal-model"]),
     ("vmetal-netboot", &["vmetal-model", "vmetal-api"]),
-    // The store is checked, backed up and restored by `vmetal store` where no engine runs to be asked.
-    ("vmetal-cli", &["vmetal-model", "vmetal-api", "vmetal-store"]),
+    // The store is checked, backed up and restored by `vmetal store` where no engine runs to be asked; policies are written
+    // and tried by `vmetal policy`.
+    ("vmetal-cli", &["vmetal-model", "vmetal-api", "vmetal-store", "vmetal-policy-tool"]),
     (
         "vmetald",
         &[
@@ -95,6 +98,7 @@ const NEVER: &[(&str, &str, &str)] = &[
     ("vmetal-agent", "vmetal-store", "it runs on servers that belong to tenants"),
     ("vmetal-tenant", "vmetal-store", "it makes single calls without memory"),
     ("vmetal-policy", "vmetal-store", "a decision is a function of its arguments"),
+    ("vmetal-policy-tool", "vmetal-api", "a policy is written and tried where no engine is"),
     ("vmetal-lifecycle", "vmetal-store", "a step is a function of its arguments"),
     ("terraform-provider-vmetal", "vmetal-lifecycle", "the engine decides, the provider asks"),
     ("terraform-provider-vmetal", "vmetal-store", "the API is the only way in"),

@@ -9,16 +9,30 @@ pub(crate) const KNOWN_VERSIONS: [&str; 1] = [vmetal_policy_sdk::WIT_VERSION];
 
 const PACKAGE: &str = "vmetal:policy/";
 
-/// Checks that the bytes are a whole component that imports nothing but the boundary and exports `interface` (for
-/// example `cost`) in a known version.
-///
-/// Gives the cases that it brings. Only the outermost component's imports and exports count: inner modules are linked among themselves.
-pub(crate) fn scan(policy: &str, bytes: &[u8], interface: &str) -> Result<Option<String>, LoadError> {
+/// What a component says on its outside. Only the outermost component's imports and exports count: inner modules are linked
+/// among themselves.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outline {
+    pub(crate) imports: Vec<String>,
+    pub(crate) exports: Vec<String>,
+    /// The cases that it brings, as JSON.
+    pub(crate) cases: Option<String>,
+}
+
+impl Outline {
+    /// True when it exports the interface (for example `cost`), in whatever version.
+    pub(crate) fn exports_some(&self, interface: &str) -> bool {
+        let prefix = format!("{PACKAGE}{interface}@");
+        self.exports.iter().any(|export| export.starts_with(&prefix))
+    }
+}
+
+/// Reads a component's outside, and no more of it than that.
+pub(crate) fn outline(policy: &str, bytes: &[u8]) -> Result<Outline, LoadError> {
     let policy = || policy.to_owned();
     let malformed =
         |error: wasmparser::BinaryReaderError| LoadError::Malformed { policy: policy(), detail: error.to_string() };
-    let (mut imports, mut exports) = (Vec::new(), Vec::new());
-    let mut cases = None;
+    let mut outline = Outline::default();
     let mut depth = 0u32;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(malformed)? {
@@ -29,20 +43,28 @@ pub(crate) fn scan(policy: &str, bytes: &[u8], interface: &str) -> Result<Option
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    imports.push(import.map_err(malformed)?.name.name.to_owned());
+                    outline.imports.push(import.map_err(malformed)?.name.name.to_owned());
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
                 for export in section {
-                    exports.push(export.map_err(malformed)?.name.name.to_owned());
+                    outline.exports.push(export.map_err(malformed)?.name.name.to_owned());
                 }
             }
             Payload::CustomSection(section) if depth == 0 && section.name() == crate::cases::SECTION => {
-                cases = Some(String::from_utf8_lossy(section.data()).into_owned());
+                outline.cases = Some(String::from_utf8_lossy(section.data()).into_owned());
             }
             _ => {}
         }
     }
+    Ok(outline)
+}
+
+/// Checks that the bytes are a whole component that imports nothing but the boundary and exports `interface` (for
+/// example `cost`) in a known version. Gives the cases that it brings.
+pub(crate) fn scan(policy: &str, bytes: &[u8], interface: &str) -> Result<Option<String>, LoadError> {
+    let Outline { imports, exports, cases } = outline(policy, bytes)?;
+    let policy = || policy.to_owned();
     features(bytes).map_err(|problem| match problem {
         Problem::Feature(detail) => LoadError::ForbiddenFeature { policy: policy(), detail },
         Problem::Malformed(detail) => LoadError::Malformed { policy: policy(), detail },

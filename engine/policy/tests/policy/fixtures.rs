@@ -9,7 +9,7 @@ use wit_component::StringEncoding;
 /// A cost policy that answers, for one offer, with price 5 and the pick given in `ANSWER`, after running `BODY`.
 ///
 /// Layout, by the canonical ABI: `info` at 64 (name, version, kind, reasons), `choice` at 128 (pick, prices, verdicts),
-/// one price at 192, one verdict at 208, an empty result at 256. Arguments are written from 1024 on and not read.
+/// one price at 192, one verdict at 208, an empty result at 256, no text at 264. Arguments are written from 1024 on and not read.
 const MODULE: &str = r#"
 (module
   IMPORTS
@@ -32,6 +32,7 @@ const MODULE: &str = r#"
     (i32.add (i32.const 1) (call $again (i32.add (local.get 0) (i32.const 1)))))
   (func (export "vmetal:policy/meta@0.1.0#describe") (result i32) (i32.const 64))
   (func (export "vmetal:policy/meta@0.1.0#validate-settings") (param i32 i32) (result i32) (i32.const 256))
+  (func (export "vmetal:policy/meta@0.1.0#settings-schema") (result i32) (i32.const 264))
   (func (export "vmetal:policy/explain@0.1.0#explain") (param i32) (result i32) (i32.const 256))
   (func (export "vmetal:policy/cost@0.1.0#choose") (param i32) (result i32)
     (local $i i32)

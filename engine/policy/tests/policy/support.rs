@@ -20,7 +20,7 @@ pub(crate) fn components() -> &'static Path {
         let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("policies");
         let all = [vmetal_policy_sdk::Kind::Cost, vmetal_policy_sdk::Kind::Placement].map(vmetal_policy::shipped);
         for package in all.concat() {
-            if let Err(error) = vmetal_policy::componentize::build(&workspace(), package, &out) {
+            if let Err(error) = vmetal_policy::componentize::build(&workspace().join("policies").join(package), &out) {
                 panic!("{error}\nrun `make setup`, then `make policies`");
             }
         }

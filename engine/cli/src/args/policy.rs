@@ -1,0 +1,157 @@
+//! `vmetal policy` as data.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use vmetal_policy_tool::Spec;
+
+/// What is done with policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Make a crate to begin a policy with
+    New {
+        /// Where; the last part is the policy's name
+        directory: PathBuf,
+        /// What it chooses
+        #[arg(long, value_enum, default_value_t = PolicyKind::Placement)]
+        kind: PolicyKind,
+        /// policies/sdk of a checkout; otherwise that of the checkout around, or the published one
+        #[arg(long, value_name = "DIR")]
+        sdk: Option<PathBuf>,
+    },
+    /// Make components of policy crates. Needs cargo and the target wasm32-unknown-unknown, nothing else
+    Build {
+        /// The crates
+        #[arg(default_value = ".", value_name = "CRATE")]
+        crates: Vec<PathBuf>,
+        /// Where the components go; otherwise into each crate's directory
+        #[arg(short, long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Show what a policy is: kind, digest, imports, settings, reasons, cases
+    Inspect {
+        /// A component's file or the name of a shipped policy
+        #[arg(value_parser = spec)]
+        policy: Spec,
+        /// As JSON, with the whole JSON Schema of the settings
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run cases on components, and on the native twins of shipped ones
+    Test {
+        /// A component, a crate (which is built first), a directory of components, or the name of a shipped policy
+        #[arg(required = true, value_name = "POLICY")]
+        policies: Vec<String>,
+        /// A file of cases, or a directory of them, besides those that the component brings
+        #[arg(long = "cases", value_name = "PATH")]
+        files: Vec<PathBuf>,
+    },
+    /// Take one decision apart: verdicts, what scores are the sum of, and what is nearest to fitting
+    Explain {
+        /// The policy; settings may stand behind it: 'place-spread{"max_skew":2}'
+        #[arg(value_parser = spec)]
+        policy: Spec,
+        /// What is asked for
+        #[command(flatten)]
+        fleet: FleetArgs,
+        /// Which claim of the trace; the first when none is named
+        #[arg(long, value_name = "NAME")]
+        claim: Option<String>,
+        /// One host or node type only
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+        /// Candidates shown
+        #[arg(short = 'n', long, default_value_t = 10)]
+        limit: usize,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replay a trace of claims over a fleet for several policies and compare what they make of it
+    Simulate {
+        /// The policies; settings may stand behind each: 'place-gang-topology{"prefer":true}'
+        #[arg(required = true, value_name = "POLICY", value_parser = spec)]
+        policies: Vec<Spec>,
+        /// Fleet and trace
+        #[command(flatten)]
+        fleet: FleetArgs,
+        /// The label of the domains that should stay whole
+        #[arg(long, default_value = "topology.vmetal.dev/nvlink-domain", value_name = "LABEL")]
+        domain: String,
+        /// The label of a rack
+        #[arg(long, default_value = "topology.vmetal.dev/rack", value_name = "LABEL")]
+        rack: String,
+        /// Draw the comparison into this file, as SVG
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
+        /// Write fleet.json and trace.json into this directory, to change them and come back with --fleet and --trace
+        #[arg(long, value_name = "DIR")]
+        save: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try a policy on random fleets and claims: no trap, no impossible choice, no dependence on the order of hosts
+    Fuzz {
+        /// The policy; settings may stand behind it
+        #[arg(value_parser = spec)]
+        policy: Spec,
+        /// Where the random numbers begin; another one each time unless given
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Fleets and claims tried
+        #[arg(long, default_value_t = 500, value_name = "COUNT")]
+        cases: u32,
+    },
+    /// Measure a policy: decisions a second, the time of a fresh instance
+    Bench {
+        /// The policy; settings may stand behind it
+        #[arg(value_parser = spec)]
+        policy: Spec,
+        /// Fleets of about so many hosts
+        #[arg(long, value_delimiter = ',', default_value = "1000,10000", value_name = "COUNT")]
+        hosts: Vec<u32>,
+        /// How long each is measured
+        #[arg(long, default_value_t = 2, value_name = "SECONDS")]
+        seconds: u64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A fleet and claims: from files, or made from a seed.
+#[derive(Debug, Args)]
+pub struct FleetArgs {
+    /// A fleet: `hosts:` and `node_types:` in YAML, or what `vmetal get host -o json` prints; several files make one
+    #[arg(long = "fleet", value_name = "FILE")]
+    pub fleet: Vec<PathBuf>,
+    /// Claims: `claims:` in YAML, each with name, at, lasts, count
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Instead of the files that are not given: made from this seed
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub synthetic: u64,
+    /// Synthetic: racks of 18 hosts
+    #[arg(long, default_value_t = 16, value_name = "COUNT")]
+    pub racks: u32,
+    /// Synthetic: claims
+    #[arg(long, default_value_t = 600, value_name = "COUNT")]
+    pub claims: u32,
+    /// Synthetic: what is asked for, in percent of what the fleet has
+    #[arg(long, default_value_t = 85, value_name = "PERCENT")]
+    pub load: u32,
+}
+
+/// What a policy chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PolicyKind {
+    /// Node types, by price
+    Cost,
+    /// Hosts
+    Placement,
+}
+
+fn spec(text: &str) -> Result<Spec, std::convert::Infallible> {
+    text.parse()
+}

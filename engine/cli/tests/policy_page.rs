@@ -1,0 +1,150 @@
+//! The ten-minute path of docs/policies.md, walked: every command on it is run, in order, by a shell with nothing but the
+//! programs that the page asks for; and what authors get for files that are no policies.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// Where cargo builds: what the workspace's components were built with is there already.
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_vmetal")).ancestors().nth(2).unwrap().to_owned()
+}
+
+/// The shell blocks of a section, one after another.
+fn commands(page: &str, heading: &str) -> String {
+    let section = page.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+    let blocks = section.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.collect()
+}
+
+fn shell(directory: &Path, script: &str) -> Output {
+    let programs = Path::new(env!("CARGO_BIN_EXE_vmetal")).parent().unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    Command::new("bash")
+        .args(["-euxo", "pipefail", "-c", script])
+        .current_dir(directory)
+        .env("PATH", path)
+        .env("CARGO_TARGET_DIR", target())
+        // What the workspace was built with is enough; nothing is fetched.
+        .env("CARGO_NET_OFFLINE", "true")
+        .env("VMETAL_TOKEN", "none")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn every_command_of_the_ten_minute_path_does_what_the_page_says() {
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(workspace(), directory.path().join("vmetal")).unwrap();
+    let page = std::fs::read_to_string(workspace().join("docs/policies.md")).unwrap();
+    let script = commands(&page, "Your own in ten minutes");
+    for command in ["new", "test", "inspect", "fuzz", "explain", "simulate", "bench"] {
+        assert!(
+            script.contains(&format!("vmetal policy {command}")),
+            "the page does not show `vmetal policy {command}`"
+        );
+    }
+    let done = shell(directory.path(), &script);
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{out}\n{err}");
+    let made = directory.path().join("place-mine");
+    for expected in
+        ["0 failed", "all hold", "place-mine@0.1.0 sha256:", "DECISIONS/S", "most_failures", "claims unplaced"]
+    {
+        assert!(out.contains(expected), "{expected} is missing in:\n{out}");
+    }
+    assert!(std::fs::read_to_string(made.join("place-mine.svg")).unwrap().starts_with("<svg"));
+    // The page's last word: what the engine is configured with is the component's own digest.
+    let digest = out.lines().rev().find(|line| line.ends_with("place-mine.wasm")).unwrap();
+    let digest = digest.split_whitespace().next().unwrap();
+    let component = std::fs::read(made.join("place-mine.wasm")).unwrap();
+    assert_eq!((digest.len(), component.is_empty()), (64, false));
+    // No path of this machine is in it.
+    let text = String::from_utf8_lossy(&component);
+    for secret in [workspace(), directory.path().to_owned()] {
+        assert!(!text.contains(secret.to_str().unwrap()), "{} is in the component", secret.display());
+    }
+}
+
+fn vmetal(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmetal"));
+    let done = command.current_dir(directory).arg("policy").args(arguments).output().unwrap();
+    let text = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    (done.status.code(), text)
+}
+
+#[test]
+fn what_is_no_policy_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(directory.path().join(name), bytes).unwrap();
+    let component = |text: &str| wat::parse_str(text).unwrap();
+    write("text.wasm", b"#!/bin/sh\n");
+    write("empty.wasm", b"");
+    write("module.wasm", &component("(module)"));
+    write("other.wasm", &component("(component)"));
+    write(
+        "wasi.wasm",
+        &component(r#"(component (import "wasi:cli/environment@0.2.6" (instance (export "get" (func)))))"#),
+    );
+    write(
+        "version.wasm",
+        &component(
+            r#"(component (component $c) (instance $i (instantiate $c))
+                (export "vmetal:policy/placement@9.0.0" (instance $i)))"#,
+        ),
+    );
+    // Holes: it takes no room on disk, and must not take any in memory.
+    std::fs::File::create(directory.path().join("huge.wasm")).unwrap().set_len(100 << 20).unwrap();
+    std::fs::create_dir(directory.path().join("empty")).unwrap();
+    for (file, named) in [
+        ("text.wasm", "is not a whole WebAssembly file"),
+        ("empty.wasm", "is not a whole WebAssembly file"),
+        ("module.wasm", "is a core WebAssembly module, a component is wanted; `vmetal policy build` makes one"),
+        ("other.wasm", "does not export \"vmetal:policy/placement@0.1.0\""),
+        ("wasi.wasm", "imports \"wasi:cli/environment@0.2.6\""),
+        ("version.wasm", "exports \"vmetal:policy/placement@9.0.0\"; this engine knows version 0.1.0"),
+        ("huge.wasm", "is 104857600 bytes large, at most 33554432 are allowed"),
+        ("nowhere.wasm", "there is no file \"nowhere.wasm\""),
+        ("empty", "is a directory, a component's file is wanted"),
+    ] {
+        for command in ["inspect", "fuzz", "bench", "simulate", "explain"] {
+            let (code, text) = vmetal(directory.path(), &[command, file]);
+            assert!(text.starts_with("error: ") && text.contains(named), "{command} {file}: {text}");
+            assert!(matches!(code, Some(1 | 2)), "{command} {file}: {code:?}");
+        }
+    }
+    let (_, text) = vmetal(directory.path(), &["test", "empty"]);
+    assert!(text.contains("holds neither a crate (Cargo.toml) nor a component"), "{text}");
+    let (code, text) = vmetal(directory.path(), &["build", "empty"]);
+    assert!(code == Some(1) && text.contains("there is no Cargo.toml in"), "{text}");
+}
+
+#[test]
+fn a_failing_case_is_told_and_fails_the_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let cases = directory.path().join("mine.yaml");
+    let file = cases.to_str().unwrap();
+    std::fs::write(&cases, "- { case: two, candidates: [{ name: b }, { name: a }], expect: { chosen: [a] } }\n")
+        .unwrap();
+    let (code, text) = vmetal(directory.path(), &["test", "place-first-fit", "--cases", file]);
+    assert_eq!((code, text.contains("1 runs, 0 failed")), (Some(0), true), "{text}");
+    std::fs::write(&cases, "- { case: two, candidates: [{ name: b }, { name: a }], expect: { chosen: [b] } }\n")
+        .unwrap();
+    let (code, text) = vmetal(directory.path(), &["test", "place-first-fit", "--cases", file]);
+    assert!(
+        code == Some(1) && text.contains("FAILED  two") && text.contains("expected [\"b\"], got [\"a\"]"),
+        "{text}"
+    );
+    std::fs::write(&cases, "- { case: two, candidate: [] }\n").unwrap();
+    let (code, text) = vmetal(directory.path(), &["test", "place-first-fit", "--cases", file]);
+    assert!(
+        code == Some(1) && text.contains("mine.yaml is no list of cases: ") && text.contains("candidate"),
+        "{text}"
+    );
+    let (_, text) = vmetal(directory.path(), &["test", "place-first-fit"]);
+    assert!(text.contains("brings no cases"), "{text}");
+}
