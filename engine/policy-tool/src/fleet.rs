@@ -282,7 +282,7 @@ mod tests {
                 "name": "b", "uid": "1", "generation": 1, "created": "2026-01-01T00:00:00Z", "labels": {"rack": "r2"}
             },
             "spec": {"bmc": bmc, "boot_mac": "52:54:00:00:00:01"},
-            "status": vmetal_model::HostStatus::default(),
+            "status": vmetal_model::HostStatus::new("2026-01-01T00:00:00Z".parse().unwrap()),
         }]);
         let printed = printed.to_string();
         let fleet = Fleet::read(&[file(directory.path(), &printed)]).unwrap();

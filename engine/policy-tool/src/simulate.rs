@@ -286,7 +286,7 @@ fn percent(thousandths: u32) -> String {
 }
 
 /// What outcomes are compared by.
-pub const MEASURES: [Measure; 7] = [
+pub const MEASURES: [Measure; 8] = [
     Measure { name: "claims placed", show: |one| one.placed.to_string(), value: |one| one.placed.into() },
     Measure { name: "claims unplaced", show: |one| one.unplaced.to_string(), value: |one| one.unplaced.into() },
     Measure { name: "host hours given", show: |one| one.host_hours.to_string(), value: |one| one.host_hours },
@@ -302,6 +302,7 @@ pub const MEASURES: [Measure; 7] = [
         show: |one| percent(one.in_one_domain),
         value: |one| one.in_one_domain.into(),
     },
+    Measure { name: "hosts on already when taken", show: |one| percent(one.warm), value: |one| one.warm.into() },
 ];
 
 /// A value as a ratio to the same of another policy: `1.25`, or nothing when there is nothing to compare with.
