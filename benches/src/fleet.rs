@@ -3,7 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "measures real time")]
 
-mod claims;
+pub(crate) mod claims;
 pub(crate) mod rig;
 mod sick;
 

@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod identity;
 pub mod ironic;
 pub mod machine;
+pub mod policy;
 pub mod process;
 pub mod provider;
 pub mod row;

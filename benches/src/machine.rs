@@ -49,10 +49,34 @@ pub struct World {
     pub engine: NetbootClient,
     /// Where installed systems register.
     pub clusters: Arc<Clusters>,
-    /// From power-on to the first request over the network.
-    pub firmware: Duration,
+    /// From power-on to the first request over the network, in milliseconds.
+    firmware: AtomicU64,
     /// Requests of installers and systems so far.
     pub requests: AtomicU64,
+}
+
+impl World {
+    /// Nothing boots yet.
+    pub fn new(engine: NetbootClient, clusters: Arc<Clusters>, firmware: Duration) -> Self {
+        let world = World {
+            boots: Boots::default(),
+            engine,
+            clusters,
+            firmware: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+        };
+        world.boot_after(firmware);
+        world
+    }
+
+    /// From now on servers take so long from power-on to their first request.
+    pub fn boot_after(&self, firmware: Duration) {
+        self.firmware.store(u64::try_from(firmware.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn firmware(&self) -> Duration {
+        Duration::from_millis(self.firmware.load(Ordering::Relaxed))
+    }
 }
 
 /// The boot table, with a signal per machine.
@@ -179,11 +203,11 @@ impl Machine {
     }
 
     async fn run(&self, network: bool) {
-        tokio::time::sleep(self.world.firmware).await;
+        tokio::time::sleep(self.world.firmware()).await;
         if network {
             self.installer().await;
             // The installer ends with a restart, and this time the disk is what is left.
-            tokio::time::sleep(self.world.firmware).await;
+            tokio::time::sleep(self.world.firmware()).await;
         }
         self.installed_system().await;
     }

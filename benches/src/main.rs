@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use vmetal_bench::fleet::Fleet;
 use vmetal_bench::ironic::Ironic;
+use vmetal_bench::policy::Policy;
 use vmetal_bench::provider::Provider;
 use vmetal_bench::row;
 
@@ -53,6 +54,8 @@ enum Bench {
     Ironic,
     /// The Terraform provider, beside what the client does by itself.
     Provider,
+    /// Decisions: as WebAssembly, as native code, behind other boundaries, and in a whole engine.
+    Policy,
 }
 
 fn main() -> Result<()> {
@@ -98,6 +101,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
             Bench::Provider => {
                 row::publish("provider", &arguments.out, &provider(arguments, scratch.path()).run().await?)?;
             }
+            Bench::Policy => {
+                row::publish("policy", &arguments.out, &policy(arguments, scratch.path()).run().await?)?;
+            }
         }
     }
     Ok(())
@@ -131,6 +137,22 @@ fn provider(arguments: &Arguments, scratch: &std::path::Path) -> Provider {
         resources,
         runs,
         starts,
+    }
+}
+
+fn policy(arguments: &Arguments, scratch: &std::path::Path) -> Policy {
+    let (runs, decisions, fleet) = if arguments.quick { (1, 3, 300) } else { (11, 100, 10_000) };
+    let (hosts, claims) = if arguments.quick { (40, 20) } else { (4_000, 2_000) };
+    Policy {
+        vmetald: arguments.vmetald.clone(),
+        policies: arguments.policies.clone(),
+        scratch: scratch.to_owned(),
+        peers: !arguments.without_peers,
+        runs,
+        decisions,
+        fleet,
+        hosts: arguments.hosts.unwrap_or(hosts),
+        claims,
     }
 }
 

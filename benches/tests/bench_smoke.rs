@@ -79,3 +79,24 @@ fn our_side_of_the_run_beside_ironic_reaches_the_pool() {
     assert!(rows[0]["ours"].as_f64().unwrap() > 0.0);
     assert!(rows[0]["peer"].is_null() && rows[0]["ratio"].is_null());
 }
+
+/// The peers are built for WebAssembly, which costs more than the rest: their side is left out.
+#[test]
+fn a_few_decisions_and_claims_are_made_and_every_figure_is_there() {
+    let policies = Path::new(env!("CARGO_BIN_EXE_vmetal-bench")).with_file_name("../artifacts/policies");
+    assert!(policies.join("place-balanced.wasm").is_file(), "the components are missing: run `make policies`");
+    let rows = quick("policy", &["--without-peers", "--policies", policies.to_str().unwrap()]);
+    for name in [
+        "place_10k_mixed_over_native",
+        "place_10k_uniform_over_native",
+        "decisions_per_s_core",
+        "instantiate_us",
+        "columns_update_us",
+        "columns_rebuild_10k_ms",
+        "claims_per_s_daemon",
+        "claim_decision_p99_ms",
+    ] {
+        let row = rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("there is no {name}"));
+        assert!(row["ours"].as_f64().unwrap() > 0.0, "{row}");
+    }
+}

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use futures::stream::BoxStream;
 use vmetal_api::{
     AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
-    JoinTokenRequest, Listing, ObjectRef, WatchItem, WatchQuery,
+    JoinTokenRequest, Listing, LogPart, ObjectRef, WatchItem, WatchQuery,
 };
 use vmetal_lifecycle::Note;
 use vmetal_model::tenant_cluster::TenantClusterStatus;
 use vmetal_model::{
-    Decision, HostAction, HostStatus, ImageStatus, Kind, NodeTypeStatus, TenantNodeSpec, TenantNodeStatus, Uid,
+    Decision, Explanation, HostAction, HostStatus, ImageStatus, Kind, NodeTypeStatus, Replay, TenantNodeSpec,
+    TenantNodeStatus, Uid,
 };
 use vmetal_store::CommitError;
 
@@ -143,6 +144,18 @@ impl Backend for ApiBackend {
 
     async fn bmc_credential(&self, caller: &Caller, host: &str, reason: &str) -> Result<BmcCredential, BackendError> {
         self.0.bmc_credential(caller, host, reason).await
+    }
+
+    async fn explain_placement(&self, node: &str) -> Result<Explanation, BackendError> {
+        self.0.explain_node(node).await
+    }
+
+    async fn replay_decision(&self, decision: &str) -> Result<Replay, BackendError> {
+        self.0.replay_decision(decision).await
+    }
+
+    async fn decision_log(&self) -> Result<Vec<LogPart>, BackendError> {
+        self.0.decision_log().await
     }
 
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {

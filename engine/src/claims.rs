@@ -84,7 +84,16 @@ impl Engine {
         let asked = self.desk.take();
         // Before the look at the fleet: what changes from here on is news to whoever finds nothing now.
         let pool = self.questions.pool();
-        let verdicts = self.plan();
+        let (verdicts, recorded) = self.plan();
+        // In this order: the reservations are on their way to the store before the log is written.
+        tokio::join!(self.carry_out(verdicts, pool), self.log(recorded));
+        for answer in asked.into_values().flatten() {
+            // Whoever is gone needs no answer.
+            let _ = answer.send(());
+        }
+    }
+
+    async fn carry_out(&self, verdicts: Vec<Verdict>, pool: u64) {
         futures::stream::iter(verdicts)
             .for_each_concurrent(COMMITS, |verdict| async move {
                 match verdict {
@@ -93,10 +102,6 @@ impl Engine {
                 }
             })
             .await;
-        for answer in asked.into_values().flatten() {
-            // Whoever is gone needs no answer.
-            let _ = answer.send(());
-        }
     }
 
     /// Reserves all hosts for all claims, or none.

@@ -36,6 +36,9 @@ pub struct Config {
     /// Cost and placement.
     #[serde(default)]
     pub policies: Policies,
+    /// What is remembered of decisions.
+    #[serde(default)]
+    pub decisions: DecisionLog,
     /// How long things may take. The defaults suit real servers.
     #[serde(default)]
     pub deadlines: Deadlines,
@@ -216,6 +219,28 @@ pub struct Policies {
     /// `topology.vmetal.dev/` labels.
     #[serde(default)]
     pub levels: Option<Vec<String>>,
+}
+
+/// What is remembered of decisions.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionLog {
+    /// So many decisions are kept with all their inputs, at least: they can be explained and taken again, and another policy
+    /// can be tried on them. Default 1000; 0 keeps none.
+    #[serde(default = "DecisionLog::default_keep")]
+    pub keep: usize,
+}
+
+impl DecisionLog {
+    const fn default_keep() -> usize {
+        1000
+    }
+}
+
+impl Default for DecisionLog {
+    fn default() -> Self {
+        DecisionLog { keep: Self::default_keep() }
+    }
 }
 
 /// A policy: `"place-spread"`, or a table that says more.

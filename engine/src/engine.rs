@@ -18,6 +18,7 @@ use vmetal_store::CommitError;
 use crate::boots::Boots;
 use crate::claims::Desk;
 use crate::config::Config;
+use crate::decisions::Decisions;
 use crate::fleet::Fleet;
 use crate::lanes::Lanes;
 use crate::ledger::{Batch, Ledger, Record};
@@ -74,6 +75,8 @@ pub struct Engine {
     pub boots: Arc<Boots>,
     /// Claims that wait to be decided on.
     pub desk: Desk,
+    /// The log of decisions.
+    pub decisions: Decisions,
     /// Which claims were told that there is nothing for them, and what they were told that of.
     pub questions: Questions,
     /// How much goes on at the same time.
@@ -125,6 +128,11 @@ impl Engine {
         let Parts { config, fleet, ledger, gateways, tenants, policies, limits, ownership, clock, entropy } = parts;
         let scheduler = Scheduler::new(Arc::clone(&clock));
         let lanes = Lanes::new(&config.lanes);
+        let mut random = [0; 4];
+        entropy.fill(&mut random);
+        // Chains sort by when they began; the rest tells engines apart that began at the same moment.
+        let chain = format!("{:011x}{}", clock.now().as_millisecond(), hex::encode(random));
+        let decisions = Decisions::new(config.decisions.keep, chain);
         let membership = Membership::new(&ownership, ledger.store());
         Arc::new(Engine {
             config,
@@ -141,6 +149,7 @@ impl Engine {
             scheduler,
             boots: Arc::default(),
             desk: Desk::default(),
+            decisions,
             questions: Questions::default(),
             lanes,
             storm: Mutex::default(),

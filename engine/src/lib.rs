@@ -13,6 +13,7 @@ pub mod boots;
 pub mod boundary;
 pub mod claims;
 pub mod config;
+pub mod decisions;
 pub mod engine;
 mod files;
 pub mod fleet;

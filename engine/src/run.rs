@@ -65,6 +65,7 @@ pub async fn run(mut config: Config, compiler: Compiler, stop: impl Future<Outpu
         config,
     });
     engine.restore_boot_tokens().await?;
+    engine.decisions.open(engine.ledger.store()).await.context("cannot read the log of decisions")?;
     engine.boots.fill(&engine.fleet);
     let config = &engine.config;
     let token_file = config.state_dir.join("admin.token");

@@ -312,6 +312,7 @@ mod tests {
             policies: Vec::new(),
             input_digest: String::new(),
             at: now,
+            log: None,
         });
         let metadata = Metadata {
             name: "n".into(),

@@ -133,7 +133,7 @@ pub(super) async fn run(rig: &mut Rig, count: u32) -> Result<Vec<Row>> {
 }
 
 /// Declares an image, the class with it, and the clusters; waits until they can be used.
-async fn prepare(rig: &Rig) -> Result<()> {
+pub(crate) async fn prepare(rig: &Rig) -> Result<()> {
     let file = rig.directory().join("image.raw");
     let mut disk = vec![7; 1 << 20];
     // An MBR's signature: what is not a partitioned disk is not imported.
@@ -166,7 +166,7 @@ fn cluster(index: usize) -> String {
     format!("c{index:02}")
 }
 
-fn node(index: u32) -> String {
+pub(crate) fn node(index: u32) -> String {
     format!("n{index:05}")
 }
 
@@ -183,7 +183,7 @@ async fn each<F: Future<Output = Result<()>>>(count: u32, call: impl Fn(u32) -> 
     futures::stream::iter(calls).buffer_unordered(PARALLEL).try_collect().await
 }
 
-async fn claim(client: &Client, index: u32) -> Result<()> {
+pub(crate) async fn claim(client: &Client, index: u32) -> Result<()> {
     let spec = TenantNodeSpec {
         cluster: cluster(usize::try_from(index)? % CLUSTERS),
         node_type: Some(CLASS.to_owned()),

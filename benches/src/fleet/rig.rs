@@ -20,12 +20,12 @@ use super::{Pulse, text};
 use crate::bmc::{self, Bmcs};
 use crate::cluster::Clusters;
 use crate::identity::Identity;
-use crate::machine::{Boots, Machine, RANGE, Sickness, World, mac, name};
+use crate::machine::{Machine, RANGE, Sickness, World, mac, name};
 use crate::process::{Cost, Process, cost};
 use crate::web;
 
 /// Applies under way at the same time: as many as an eager client has.
-pub(super) const PARALLEL: usize = 64;
+pub(crate) const PARALLEL: usize = 64;
 /// Tenants' clusters.
 pub(super) const CLUSTERS: usize = 45;
 /// The class that all hosts belong to.
@@ -120,13 +120,7 @@ impl Rig {
         })?);
 
         let netboot = NetbootClient::connect(&state.join("netboot.sock"));
-        let world = Arc::new(World {
-            boots: Boots::default(),
-            engine: netboot.clone(),
-            clusters,
-            firmware,
-            requests: AtomicU64::new(0),
-        });
+        let world = Arc::new(World::new(netboot.clone(), clusters, firmware));
         let machines = (0..hosts).map(|index| Machine::new(index, sickness(index), Arc::clone(&world))).collect();
         let bmcs = Arc::new(Bmcs::new(Arc::new(machines)));
         let bmc_requests = Arc::new(AtomicU64::new(0));

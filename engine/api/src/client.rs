@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Response, Status};
-use vmetal_model::{Decision, HostAction, Kind, TenantNodeSpec, Uid};
+use vmetal_model::{Decision, Explanation, HostAction, Kind, Replay, TenantNodeSpec, Uid};
 
 use crate::convert::{self, Malformed};
 use crate::credential::{BmcCredential, JoinToken, JoinTokenRequest};
@@ -19,7 +19,7 @@ use crate::error::ApiError;
 use crate::proto;
 use crate::proto::vmetal_client::VmetalClient;
 use crate::resource::{AnyObject, Resource};
-use crate::types::{Apply, EventEntry, EventsQuery, Listing, Secret, VersionInfo, WatchItem, WatchQuery};
+use crate::types::{Apply, EventEntry, EventsQuery, Listing, LogPart, Secret, VersionInfo, WatchItem, WatchQuery};
 
 /// How long one unary call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -275,6 +275,45 @@ impl Client {
         let answer =
             self.call(request, |mut rpc, request| async move { rpc.get_bmc_credential(request).await }).await?;
         answer.try_into().map_err(incompatible)
+    }
+
+    /// Why a tenant node got what it got.
+    ///
+    /// # Errors
+    /// [`ApiError`]; a missing tenant node is one.
+    pub async fn explain_placement(&self, node: &str) -> Result<Explanation, ApiError> {
+        let request = proto::ExplainPlacementRequest { name: node.to_owned() };
+        let answer = self.call(request, |mut rpc, request| async move { rpc.explain_placement(request).await }).await?;
+        convert::read("explanation", &answer.explanation_json).map_err(incompatible)
+    }
+
+    /// Takes a logged decision again and compares.
+    ///
+    /// # Errors
+    /// [`ApiError`]; a decision that the log does not have is one.
+    pub async fn replay_decision(&self, decision: &str) -> Result<Replay, ApiError> {
+        let request = proto::ReplayDecisionRequest { decision: decision.to_owned() };
+        let answer = self.call(request, |mut rpc, request| async move { rpc.replay_decision(request).await }).await?;
+        convert::read("replay", &answer.replay_json).map_err(incompatible)
+    }
+
+    /// The log of decisions, oldest first, a packed round at a time. Opening the stream is repeated like every call.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn decision_log(&self) -> Result<Vec<Vec<u8>>, ApiError> {
+        let request = proto::DecisionLogRequest {};
+        let stream = self.call(request, |mut rpc, request| async move { rpc.decision_log(request).await }).await?;
+        let mut parts: BoxStream<'static, Result<LogPart, ApiError>> = self.incoming(stream);
+        let (mut rounds, mut round) = (Vec::new(), Vec::new());
+        while let Some(part) = parts.next().await {
+            let part = part?;
+            round.extend(part.bytes);
+            if part.ends_round {
+                rounds.push(std::mem::take(&mut round));
+            }
+        }
+        Ok(rounds)
     }
 
     /// The present state, a bookmark, then every change in order, until the connection breaks (the last item is then an

@@ -5,7 +5,7 @@ use vmetal_model::{Kind, Uid};
 use crate::error::BackendError;
 use crate::proto;
 use crate::resource::AnyObject;
-use crate::types::{Apply, EventEntry, EventsQuery, Follow, Precondition, Secret, WatchItem, WatchQuery};
+use crate::types::{Apply, EventEntry, EventsQuery, Follow, LogPart, Precondition, Secret, WatchItem, WatchQuery};
 
 /// A message that is not what the contract says.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,10 @@ pub(crate) fn wish(json: &[u8]) -> Result<vmetal_model::TenantNodeSpec, Malforme
 
 pub(crate) fn decision(json: &[u8]) -> Result<vmetal_model::Decision, Malformed> {
     serde_json::from_slice(json).map_err(|error| Malformed(format!("a decision does not read as one: {error}")))
+}
+
+pub(crate) fn read<T: serde::de::DeserializeOwned>(what: &str, json: &[u8]) -> Result<T, Malformed> {
+    serde_json::from_slice(json).map_err(|error| Malformed(format!("the {what} does not read as one: {error}")))
 }
 
 fn optional_kind(text: &str) -> Result<Option<Kind>, Malformed> {
@@ -198,6 +202,13 @@ impl TryFrom<&EventEntry> for proto::EventEntry {
         let json =
             serde_json::to_vec(&entry.event).map_err(|e| Malformed(format!("an event does not serialise: {e}")))?;
         Ok(proto::EventEntry { revision: entry.revision, json })
+    }
+}
+
+impl TryFrom<proto::DecisionLogPart> for LogPart {
+    type Error = Malformed;
+    fn try_from(part: proto::DecisionLogPart) -> Result<Self, Malformed> {
+        Ok(LogPart { bytes: part.data, ends_round: part.ends_round })
     }
 }
 

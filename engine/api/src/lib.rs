@@ -31,7 +31,8 @@ pub use resource::{AnyObject, DecodeError, Resource};
 pub use server::{Backend, Caller, ServeError, ServerConfig, TlsIdentity, serve};
 pub use token::{TokenError, TokenStore};
 pub use types::{
-    Apply, EventEntry, EventsQuery, Follow, Listing, Precondition, Secret, Secrets, VersionInfo, WatchItem, WatchQuery,
+    Apply, EventEntry, EventsQuery, Follow, Listing, LogPart, Precondition, Secret, Secrets, VersionInfo, WatchItem,
+    WatchQuery,
 };
 
 /// The protocol level of this crate. It grows when a client may need something that older engines lack.

@@ -19,7 +19,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
-use vmetal_model::{Decision, HostAction, Kind, TenantNodeSpec, Uid};
+use vmetal_model::{Decision, Explanation, HostAction, Kind, Replay, TenantNodeSpec, Uid};
 
 use crate::convert;
 use crate::credential::{BmcCredential, JoinToken, JoinTokenRequest};
@@ -28,7 +28,7 @@ use crate::proto;
 use crate::proto::vmetal_server::{Vmetal, VmetalServer};
 use crate::resource::AnyObject;
 use crate::token::TokenStore;
-use crate::types::{Apply, EventEntry, EventsQuery, Listing, WatchItem, WatchQuery};
+use crate::types::{Apply, EventEntry, EventsQuery, Listing, LogPart, WatchItem, WatchQuery};
 
 /// Who makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,12 +135,39 @@ pub trait Backend: Send + Sync + 'static {
         reason: &str,
     ) -> impl Future<Output = Result<BmcCredential, BackendError>> + Send;
 
+    /// Why a tenant node got what it got. Computes only. A backend without a log of decisions has no answer.
+    ///
+    /// # Errors
+    /// Any [`BackendError`].
+    fn explain_placement(&self, _: &str) -> impl Future<Output = Result<Explanation, BackendError>> + Send {
+        std::future::ready(Err(BackendError::Unavailable { message: NO_LOG.to_owned() }))
+    }
+
+    /// Takes a logged decision again. Computes only. A backend without a log of decisions has no answer.
+    ///
+    /// # Errors
+    /// Any [`BackendError`]; [`BackendError::Precondition`] when there is no such decision, or its policy is gone.
+    fn replay_decision(&self, _: &str) -> impl Future<Output = Result<Replay, BackendError>> + Send {
+        std::future::ready(Err(BackendError::Unavailable { message: NO_LOG.to_owned() }))
+    }
+
+    /// The log of decisions, oldest first, a part of a round at a time; empty for a backend that keeps none.
+    ///
+    /// # Errors
+    /// Any [`BackendError`].
+    fn decision_log(&self) -> impl Future<Output = Result<Vec<LogPart>, BackendError>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
     /// The present state, a bookmark, then every change in order. An item that is an error ends the stream.
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>>;
 
     /// Events, oldest first. An item that is an error ends the stream.
     fn events(&self, query: EventsQuery) -> BoxStream<'static, Result<EventEntry, BackendError>>;
 }
+
+/// What a backend says that has no log of decisions.
+const NO_LOG: &str = "this engine keeps no log of decisions";
 
 /// How the API is served.
 #[derive(Debug, Clone)]
@@ -389,6 +416,7 @@ impl<B: Backend> Vmetal for Service<B> {
     type ListStream = Outgoing<proto::ListPage>;
     type WatchStream = Outgoing<proto::WatchEvent>;
     type EventsStream = Outgoing<proto::EventEntry>;
+    type DecisionLogStream = Outgoing<proto::DecisionLogPart>;
 
     async fn get_version(
         &self,
@@ -484,6 +512,37 @@ impl<B: Backend> Vmetal for Service<B> {
         let caller = caller(&request)?;
         let proto::GetBmcCredentialRequest { host, reason } = request.into_inner();
         answer(self.backend.bmc_credential(&caller, &host, &reason).await, Into::into)
+    }
+
+    async fn explain_placement(
+        &self,
+        request: Request<proto::ExplainPlacementRequest>,
+    ) -> Result<Response<proto::ExplainPlacementResponse>, Status> {
+        let explained = self.backend.explain_placement(&request.into_inner().name).await;
+        answer(explained, |explanation| proto::ExplainPlacementResponse {
+            // Plain data with string keys: it always serialises.
+            explanation_json: serde_json::to_vec(&explanation).unwrap_or_default(),
+        })
+    }
+
+    async fn replay_decision(
+        &self,
+        request: Request<proto::ReplayDecisionRequest>,
+    ) -> Result<Response<proto::ReplayDecisionResponse>, Status> {
+        let replayed = self.backend.replay_decision(&request.into_inner().decision).await;
+        answer(replayed, |replay| proto::ReplayDecisionResponse {
+            // Plain data with string keys: it always serialises.
+            replay_json: serde_json::to_vec(&replay).unwrap_or_default(),
+        })
+    }
+
+    async fn decision_log(
+        &self,
+        _: Request<proto::DecisionLogRequest>,
+    ) -> Result<Response<Self::DecisionLogStream>, Status> {
+        let parts = self.backend.decision_log().await.map_err(|error| error.to_status())?;
+        let part = |part: LogPart| Ok(proto::DecisionLogPart { data: part.bytes, ends_round: part.ends_round });
+        Ok(self.outgoing(futures::stream::iter(parts.into_iter().map(part))))
     }
 
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

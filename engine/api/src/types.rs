@@ -196,6 +196,15 @@ pub struct EventEntry {
     pub event: Event,
 }
 
+/// A part of a round of the log of decisions, as the engine keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPart {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether the round ends with them.
+    pub ends_round: bool,
+}
+
 /// Who answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionInfo {

@@ -149,6 +149,7 @@ impl Backend for Memory {
             policies: Vec::new(),
             input_digest: String::new(),
             at: Timestamp::UNIX_EPOCH,
+            log: None,
         };
         Ok((0..count).map(decision).collect())
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vmetal_model::Kind;
 
-pub use policy::{FleetArgs, PolicyCommand, PolicyKind};
+pub use policy::{FleetArgs, LogCommand, PolicyCommand, PolicyKind};
 
 /// Bare metal as declared objects: look at them, follow them, change them.
 #[derive(Debug, Parser)]
@@ -66,6 +66,15 @@ pub enum Command {
         /// For a host: the timeline of its network boots instead of the last events
         #[arg(long)]
         boot: bool,
+    },
+    /// Explain the decision on a tenant node: verdicts, what scores are the sum of, what it would take to have others
+    Explain {
+        /// The tenant node, as tenant-node/NAME
+        #[arg(value_name = "tenant-node/NAME", value_parser = crate::render::explain::subject)]
+        node: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show what happened, oldest first
     Events {

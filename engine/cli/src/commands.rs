@@ -16,11 +16,11 @@ use vmetal_api::{
 };
 use vmetal_model::Kind;
 
-use crate::args::{Cli, Command, Connection, Output};
+use crate::args::{Cli, Command, Connection, Output, PolicyCommand};
 use crate::error::CliError;
 use crate::manifest;
 use crate::render::rows::{Width, header, row};
-use crate::render::{One, describe, events, json, json_line, yaml};
+use crate::render::{One, describe, events, explain, json, json_line, yaml};
 use crate::text::{Table, clean};
 
 /// How many events `describe` shows.
@@ -37,7 +37,12 @@ pub async fn run(cli: Cli, now: impl Fn() -> Timestamp, out: &mut impl Write) ->
         return crate::store::run(command, out).await;
     }
     if let Command::Policy(command) = cli.command {
-        return crate::policy::run(command, now, out);
+        return match command {
+            PolicyCommand::Logged(command) => {
+                crate::policy::log::run(command, &connect(&cli.connection)?, now(), out).await
+            }
+            command => crate::policy::run(command, now, out),
+        };
     }
     let client = connect(&cli.connection)?;
     match cli.command {
@@ -60,6 +65,15 @@ pub async fn run(cli: Cli, now: impl Fn() -> Timestamp, out: &mut impl Write) ->
                 });
             }
             show(&client, kind, &name, what, now(), out).await
+        }
+        Command::Explain { node, json } => {
+            let found = client.explain_placement(&node).await?;
+            let text = match json {
+                true => serde_json::to_string_pretty(&found).map_err(unwritable)? + "\n",
+                false => explain::explanation(&found, now()),
+            };
+            out.write_all(text.as_bytes())?;
+            Ok(out.flush()?)
         }
         Command::Events { kind, name, follow, limit } => {
             let query = EventsQuery {

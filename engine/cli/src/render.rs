@@ -2,6 +2,7 @@
 
 pub(crate) mod describe;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod rows;
 
 use serde::Serialize;

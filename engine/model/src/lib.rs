@@ -13,6 +13,7 @@ pub mod agent;
 pub mod bmc;
 pub mod boot;
 pub mod event;
+pub mod explanation;
 pub mod host;
 pub mod image;
 pub mod inventory;
@@ -30,6 +31,7 @@ pub mod wait;
 pub use action::{DeclaredMaintenance, EndedTenancy, Hold, HostAction, OnDelete, PowerOrder, PowerWish, TenancyEnd};
 pub use bmc::{BmcAddress, BmcAddressError, BmcFacts, BmcSpec, PowerState, TlsTrust};
 pub use event::{Event, Severity};
+pub use explanation::{Basis, Explained, Explanation, Remedy, Replay, Term};
 pub use host::{
     BootMode, Breach, Claim, ClaimState, EraseRecord, Host, HostPhase, HostSpec, HostStatus, RootDeviceHints, Stage,
     Standby, StandbyWish,

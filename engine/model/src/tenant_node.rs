@@ -328,6 +328,9 @@ pub struct Decision {
     /// When.
     #[schemars(with = "String")]
     pub at: Timestamp,
+    /// Its name in the log of decisions, by which it can be explained and taken again; absent when it was not logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
 }
 
 /// One class or host that was considered.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use vmetal_policy::cases::CaseError;
 use vmetal_policy::componentize::BuildError;
+use vmetal_policy::journal::JournalError;
 use vmetal_policy::{LoadError, PolicyError, RunError};
 
 /// Why a command did not do what it was asked.
@@ -47,6 +48,9 @@ pub enum ToolError {
         #[source]
         source: PolicyError,
     },
+    /// A log of decisions cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// A case gave no decision.
     #[error("case {case:?} cannot be decided")]
     Case {

@@ -9,6 +9,7 @@
 
 pub mod bench;
 mod chance;
+pub mod diff;
 mod error;
 pub mod explain;
 pub mod fleet;

@@ -128,6 +128,14 @@ pub fn build(directory: &Path, out: &Path) -> Result<Built, BuildError> {
     Ok(Built { path, sha256: sha256(&component), size: component.len() })
 }
 
+/// Builds the crate in `directory` for WebAssembly; where the module is.
+///
+/// # Errors
+/// When cargo refuses.
+pub fn module(directory: &Path) -> Result<PathBuf, BuildError> {
+    compile(&Project::find(directory)?)
+}
+
 /// Puts cases into a component: it is tried with them before it is seated.
 fn embed_cases(component: &mut Vec<u8>, cases: &[Case]) {
     // Plain data; writing it into memory cannot fail.

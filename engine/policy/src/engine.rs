@@ -17,6 +17,7 @@ use crate::error::{Fault, LoadError, OutputError, PolicyError};
 use crate::feasibility::gates::{self, Gates};
 use crate::feasibility::{self, Rejection};
 use crate::input::{Offer, Wanted};
+use crate::journal::{Decider, JournalError};
 use crate::round::Except;
 use crate::seat::{CostSeat, PlacementSeat, Seat};
 use crate::slot::{Answered, Binding, Holder, Identity, Loader, Slot};
@@ -185,6 +186,28 @@ impl PolicyEngine {
         self.hosts_kept
     }
 
+    /// Who decides now: on node types, then on hosts.
+    pub(crate) fn deciders(&self) -> [Decider; 2] {
+        [self.cost.holder().decider(), self.placement.holder().decider()]
+    }
+
+    /// The policies of another time, from those that are here: seated now or before, standing by, or shipped. A seat that is
+    /// not named keeps its policy.
+    pub(crate) fn as_of(&self, deciders: &[&Decider], hosts_kept: usize) -> Result<Self, JournalError> {
+        let of = |kind: &str| deciders.iter().find(|decider| decider.kind == kind).copied();
+        let workshop = Workshop {
+            limits: self.workshop.limits.clone(),
+            cache: self.workshop.cache.clone(),
+            sandbox: Mutex::new(None),
+        };
+        Ok(PolicyEngine {
+            cost: self.cost.as_of(of(CostSeat::INTERFACE), &self.workshop.limits)?,
+            placement: self.placement.as_of(of(PlacementSeat::INTERFACE), &self.workshop.limits)?,
+            workshop,
+            hosts_kept,
+        })
+    }
+
     /// What a claim for nothing in particular would pay for each offer: the cost that a node type's status shows.
     ///
     /// # Errors
@@ -222,9 +245,22 @@ impl PolicyEngine {
         host: &str,
         now: u64,
     ) -> Result<Vec<(String, i64)>, PolicyError> {
+        self.explain_gated(wanted, offer, fleet, &Gates::of(offer, fleet), Except::nothing(), host, now)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a decision's inputs, which nothing else has in common")]
+    pub(crate) fn explain_gated(
+        &self,
+        wanted: &Wanted,
+        offer: &Offer,
+        fleet: &View,
+        gates: &Gates,
+        except: Except<'_>,
+        host: &str,
+        now: u64,
+    ) -> Result<Vec<(String, i64)>, PolicyError> {
         let Some(slot) = fleet.table.slot(host) else { return Ok(Vec::new()) };
-        let gates = Gates::of(offer, fleet);
-        let input = snapshot::hosts(wanted, offer, fleet, gates.codes, Except::nothing(), now);
+        let input = snapshot::hosts(wanted, offer, fleet, gates.codes.clone(), except, now);
         let parts = explain(&self.placement, &input, slot)?;
         Ok(parts.into_iter().map(|part| (part.label, part.amount)).collect())
     }

@@ -143,6 +143,34 @@ impl Rejection {
     }
 }
 
+impl Rejection {
+    /// What would have to change for the rule to hold.
+    pub fn remedy(&self) -> String {
+        match self {
+            Rejection::Deleted => "nothing: it is being deleted".to_owned(),
+            Rejection::NotNamed { wanted } => format!("the claim would have to name it instead of {wanted}, or none"),
+            Rejection::Phase { seen } => format!("it has to become available; it is {}", seen.as_str()),
+            Rejection::Claimed { by } => format!("tenant node {by} has to be deleted"),
+            Rejection::Label { key, wanted, .. } => format!("the host needs the label {key}={wanted}"),
+            Rejection::Requirement { requirement, .. } => format!("the claim would have to do without {requirement}"),
+            Rejection::Resource { name, wanted, seen } => {
+                let missing = wanted.milli().saturating_sub(seen.milli());
+                let missing = Quantity::from_milli(u64::try_from(missing).unwrap_or(u64::MAX));
+                format!("{} more of {name}", amount(name, missing))
+            }
+            Rejection::Special { name } => format!("the claim would have to ask for {name}"),
+            Rejection::Held => "whoever holds it back has to let it go, or it has to be erased".to_owned(),
+            Rejection::NotInspected => "its inspection has to report".to_owned(),
+            Rejection::Tried { .. } => "what failed there has to be mended; a new claim may have it".to_owned(),
+            Rejection::Spare => "nothing else may be free: it waits with another image".to_owned(),
+            Rejection::Elsewhere { key, wanted, .. } => format!("the host has to be at {key}={wanted}"),
+            Rejection::NoCapacity { free, wanted, .. } => {
+                format!("{} more of its hosts have to be free", wanted.saturating_sub(*free))
+            }
+        }
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -14,11 +14,13 @@ use vmetal_model::Timestamp;
 
 use crate::columns::View;
 use crate::cost::Cost;
+use crate::decision::Record;
 use crate::engine::PolicyEngine;
 use crate::error::PolicyError;
 use crate::feasibility::Rejection;
 use crate::feasibility::gates::Gates;
 use crate::input::{HostRow, Offer, Wanted};
+use crate::journal::{self, Decided, Decider, FleetNews, Journal, Part, Step};
 use crate::outcome::{Outcome, shown, unplaced};
 
 /// What one claim may not have besides what the rules say.
@@ -93,19 +95,82 @@ pub struct Round {
     /// Hosts as seen by claims for which no node type was chosen, by the type they name; until something is taken.
     unplaced: HashMap<Option<String>, Vec<model::Candidate>>,
     now: Timestamp,
+    recorder: Option<Recorder>,
+}
+
+/// Writes down what happens in a round.
+struct Recorder {
+    round: String,
+    deciders: Vec<Decider>,
+    steps: Vec<Step>,
+    decisions: u32,
+}
+
+/// A round that is over, with all that was written down of it.
+pub struct Recorded {
+    /// The fleet that was decided over.
+    pub fleet: View,
+    journal: Journal,
+}
+
+impl Recorded {
+    /// Leaves out the decisions that nobody acted on: `keep` says which matter. None when none is left.
+    pub fn keeping(mut self, keep: impl Fn(&str) -> bool) -> Option<Self> {
+        let round = self.journal.round.clone();
+        self.journal.steps.retain(|step| match step {
+            Step::Decided(decided) => keep(&journal::id(&round, decided.number)),
+            Step::Took { .. } | Step::GaveBack { .. } => true,
+        });
+        let any = self.journal.decisions().next().is_some();
+        any.then_some(self)
+    }
+
+    /// The journal for whoever knows another fleet, or none.
+    pub fn journal(self, known: Option<&View>) -> Journal {
+        Journal { fleet: self.fleet.news_since(known), ..self.journal }
+    }
 }
 
 impl Round {
     /// Looks at the fleet. The order of `node_types` does not matter.
     pub fn new(node_types: &[impl Borrow<model::NodeType>], fleet: View, now: Timestamp) -> Self {
-        let gated = |node_type: &model::NodeType| {
-            let mut offer = Offer::without_capacity(node_type);
+        Round::over(node_types.iter().map(|one| Offer::without_capacity(one.borrow())).collect(), fleet, now)
+    }
+
+    /// The same with node types that are given in words, nothing said about capacity.
+    pub(crate) fn over(offers: Vec<Offer>, fleet: View, now: Timestamp) -> Self {
+        let gated = |mut offer: Offer| {
             let gates = Gates::of(&offer, &fleet);
             gates.fill_in(&mut offer, &fleet, &Bars::none());
             (offer, gates)
         };
-        let (offers, gates) = node_types.iter().map(|one| gated(one.borrow())).unzip();
-        Round { fleet, offers, gates, taken: Taken::new(), before: HashMap::new(), unplaced: HashMap::new(), now }
+        let (offers, gates) = offers.into_iter().map(gated).unzip();
+        let (taken, before, unplaced) = (Taken::new(), HashMap::new(), HashMap::new());
+        Round { fleet, offers, gates, taken, before, unplaced, now, recorder: None }
+    }
+
+    /// Writes down from now on what happens, under the name of the round.
+    #[must_use]
+    pub fn recorded_as(mut self, round: String) -> Self {
+        self.recorder = Some(Recorder { round, deciders: Vec::new(), steps: Vec::new(), decisions: 0 });
+        self
+    }
+
+    /// The name of the decision that was written down last.
+    pub fn last_decision(&self) -> Option<String> {
+        let recorder = self.recorder.as_ref()?;
+        Some(journal::id(&recorder.round, recorder.decisions.checked_sub(1)?))
+    }
+
+    /// Ends the round. None when nothing was written down.
+    pub fn end(self, policies: &PolicyEngine) -> Option<Recorded> {
+        let Recorder { round, deciders, steps, .. } = self.recorder?;
+        let bare = |offer: Offer| Offer { total: 0, free: 0, standby: 0, taken: String::new(), ..offer };
+        let fleet = FleetNews { whole: None, put: Vec::new(), gone: Vec::new(), digest: String::new() };
+        let node_types = self.offers.into_iter().map(bare).collect();
+        let kept = policies.hosts_kept();
+        let journal = Journal { round, at: self.now, fleet, node_types, deciders, kept, steps };
+        Some(Recorded { fleet: self.fleet, journal })
     }
 
     /// How many hosts can be taken now, by the value of a label. Hosts without it are not counted.
@@ -128,10 +193,17 @@ impl Round {
 
     /// From now on the host is claimed.
     pub fn take(&mut self, host: &str, by: &model::TenantNode) {
+        self.promise(host, by.name(), &by.spec.cluster);
+    }
+
+    pub(crate) fn promise(&mut self, host: &str, node: &str, cluster: &str) {
         let Some(slot) = self.fleet.table.slot(host) else { return };
         self.give_back(host);
-        let promise = Promise { node: by.name().to_owned(), cluster: by.spec.cluster.clone() };
-        self.taken.insert(host.to_owned(), promise);
+        let (node, cluster) = (node.to_owned(), cluster.to_owned());
+        if let Some(recorder) = &mut self.recorder {
+            recorder.steps.push(Step::Took { host: host.to_owned(), node: node.clone(), cluster: cluster.clone() });
+        }
+        self.taken.insert(host.to_owned(), Promise { node, cluster });
         let before = self.gates.iter_mut().map(|gates| gates.take(slot)).collect();
         self.before.insert(host.to_owned(), before);
         self.recount();
@@ -140,6 +212,9 @@ impl Round {
     /// The host is free again: what it was taken for comes to nothing.
     pub fn give_back(&mut self, host: &str) {
         let (Some(slot), Some(before)) = (self.fleet.table.slot(host), self.before.remove(host)) else { return };
+        if let Some(recorder) = &mut self.recorder {
+            recorder.steps.push(Step::GaveBack { host: host.to_owned() });
+        }
         self.taken.remove(host);
         self.gates.iter_mut().zip(before).for_each(|(gates, before)| gates.give_back(slot, before));
         self.recount();
@@ -162,10 +237,27 @@ impl Round {
         bars: &Bars,
     ) -> Result<Outcome, PolicyError> {
         let wanted = Wanted::from_model(node);
+        let mut outcome = self.decide_on(policies, &wanted, bars);
+        if let Some(recorder) = &mut self.recorder {
+            let id = recorder.decided(wanted, bars, &outcome, policies);
+            if let Ok(outcome) = &mut outcome {
+                outcome.decision.log = Some(id);
+            }
+        }
+        outcome
+    }
+
+    /// The same for a claim in words; nothing is written down.
+    pub(crate) fn decide_on(
+        &mut self,
+        policies: &PolicyEngine,
+        wanted: &Wanted,
+        bars: &Bars,
+    ) -> Result<Outcome, PolicyError> {
         let narrowed = (!bars.is_empty()).then(|| self.narrowed(bars));
         let (offers, gates) = narrowed.as_ref().map_or((&self.offers, &self.gates), |(offers, gates)| (offers, gates));
-        let seconds = u64::try_from(self.now.as_second()).unwrap_or(0);
-        let chosen = policies.choose_type(&wanted, offers, seconds)?;
+        let seconds = self.seconds();
+        let chosen = policies.choose_type(wanted, offers, seconds)?;
         let mut decision = model::Decision {
             node_type: None,
             host: None,
@@ -176,10 +268,11 @@ impl Round {
             policies: vec![chosen.record.policy.to_string()],
             input_digest: chosen.record.input_digest.clone(),
             at: self.now,
+            log: None,
         };
         let Some(index) = chosen.chosen else {
             let except = Except { taken: &self.taken, bars };
-            let all = || unplaced(&wanted, offers, &self.fleet, except, policies.hosts_kept());
+            let all = || unplaced(wanted, offers, &self.fleet, except, policies.hosts_kept());
             decision.hosts = match &narrowed {
                 Some(_) => all(),
                 None => self.unplaced.entry(wanted.node_type.clone()).or_insert_with(all).clone(),
@@ -187,7 +280,7 @@ impl Round {
             return Ok(Outcome { node_type: None, host: None, decision, records: vec![chosen.record] });
         };
         let except = Except { taken: &self.taken, bars };
-        let placed = policies.place_gated(&wanted, &offers[index], &self.fleet, &gates[index], except, seconds)?;
+        let placed = policies.place_gated(wanted, &offers[index], &self.fleet, &gates[index], except, seconds)?;
         let host = placed.chosen.first().cloned();
         decision.node_type = Some(offers[index].name.clone());
         decision.cost = chosen.costs.get(index).copied().map(Cost::units);
@@ -202,14 +295,107 @@ impl Round {
         Ok(Outcome { node_type: Some(index), host, decision, records: vec![chosen.record, placed.record] })
     }
 
+    /// The node type that a policy chooses, and its sentence.
+    pub(crate) fn choose_again(
+        &self,
+        policies: &PolicyEngine,
+        wanted: &Wanted,
+        bars: &Bars,
+    ) -> Result<(Option<String>, String), PolicyError> {
+        let (offers, _) = self.narrowed(bars);
+        let chosen = policies.choose_type(wanted, &offers, self.seconds())?;
+        Ok((chosen.chosen.map(|index| offers[index].name.clone()), chosen.record.summary))
+    }
+
+    /// The host of a node type that a policy chooses, and its sentence.
+    pub(crate) fn place_again(
+        &self,
+        policies: &PolicyEngine,
+        wanted: &Wanted,
+        bars: &Bars,
+        node_type: &str,
+    ) -> Result<(Option<String>, String), PolicyError> {
+        let (offers, gates) = self.narrowed(bars);
+        let Some(index) = offers.iter().position(|offer| offer.name == node_type) else {
+            return Ok((None, format!("there is no node type {node_type}")));
+        };
+        let except = Except { taken: &self.taken, bars };
+        let placed =
+            policies.place_gated(wanted, &offers[index], &self.fleet, &gates[index], except, self.seconds())?;
+        Ok((placed.chosen.first().cloned(), placed.record.summary))
+    }
+
+    /// The time of the round, as policies are told.
+    pub(crate) fn seconds(&self) -> u64 {
+        u64::try_from(self.now.as_second()).unwrap_or(0)
+    }
+
+    pub(crate) fn fleet(&self) -> &View {
+        &self.fleet
+    }
+
+    pub(crate) fn taken(&self) -> &Taken {
+        &self.taken
+    }
+
     /// Offers and rules as they are for a claim with bars: barred hosts are not free for it.
-    fn narrowed(&self, bars: &Bars) -> (Vec<Offer>, Vec<Gates>) {
+    pub(crate) fn narrowed(&self, bars: &Bars) -> (Vec<Offer>, Vec<Gates>) {
         let narrowed = |(offer, gates): (&Offer, &Gates)| {
             let (mut offer, gates) = (offer.clone(), gates.barred(&self.fleet, bars));
             gates.fill_in(&mut offer, &self.fleet, bars);
             (offer, gates)
         };
         self.offers.iter().zip(&self.gates).map(narrowed).unzip()
+    }
+}
+
+impl Recorder {
+    /// Writes down a decision; gives its name.
+    fn decided(
+        &mut self,
+        wanted: Wanted,
+        bars: &Bars,
+        outcome: &Result<Outcome, PolicyError>,
+        policies: &PolicyEngine,
+    ) -> String {
+        let number = self.decisions;
+        self.decisions += 1;
+        let records = outcome.as_ref().map(|outcome| outcome.records.as_slice()).unwrap_or_default();
+        let mut parts: Vec<Part> = records.iter().map(|record| self.part(record)).collect();
+        let (node_type, host, reason, answer) = match outcome {
+            Ok(outcome) => {
+                let decision = &outcome.decision;
+                let answer = journal::answer_digest(records);
+                (decision.node_type.clone(), decision.host.clone(), decision.reason.clone(), answer)
+            }
+            Err(error) => {
+                // Who failed is known, over which input is not: there is no record of it.
+                let seated = policies.deciders().map(|decider| self.decider(decider));
+                parts.extend(seated.map(|decider| Part { decider, input_digest: String::new(), stood_in_for: None }));
+                (None, None, error.to_string(), String::new())
+            }
+        };
+        let bars = bars.clone();
+        let decided = Decided { number, wanted, bars, parts, node_type, host, reason, answer };
+        self.steps.push(Step::Decided(Box::new(decided)));
+        journal::id(&self.round, number)
+    }
+
+    fn part(&mut self, record: &Record) -> Part {
+        let decider =
+            Decider { kind: record.kind.clone(), policy: record.policy.clone(), settings: record.settings.clone() };
+        Part {
+            decider: self.decider(decider),
+            input_digest: record.input_digest.clone(),
+            stood_in_for: record.stood_in_for.clone(),
+        }
+    }
+
+    fn decider(&mut self, decider: Decider) -> usize {
+        self.deciders.iter().position(|known| *known == decider).unwrap_or_else(|| {
+            self.deciders.push(decider);
+            self.deciders.len() - 1
+        })
     }
 }
 

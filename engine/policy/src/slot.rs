@@ -15,6 +15,7 @@ use vmetal_policy_sdk as sdk;
 use crate::component::sandbox::{Limits, Notes, Sandbox, Usage};
 use crate::component::{Loaded, sha256};
 use crate::error::{Fault, LoadError, OutputError, RunError};
+use crate::journal::{Decider, JournalError};
 use crate::seat::{Native, Seat};
 use crate::snapshot::Snapshot;
 
@@ -261,6 +262,18 @@ impl<S: Seat> Holder<S> {
         }
     }
 
+    /// Which policy this is, and with which settings, for the log.
+    pub(crate) fn decider(&self) -> Decider {
+        let (policy, settings) = (self.identity.clone(), self.settings.clone());
+        Decider { kind: S::INTERFACE.to_owned(), policy, settings }
+    }
+
+    /// Whether this is the policy of that name, version and code.
+    fn is(&self, identity: &Identity) -> bool {
+        let of = |one: &Identity| (one.name.clone(), one.version.clone(), one.sha256.clone());
+        of(&self.identity) == of(identity)
+    }
+
     /// The cases that the component brings, as JSON.
     pub(crate) fn embedded_cases(&self) -> Option<&str> {
         match &self.runner {
@@ -408,5 +421,30 @@ impl<S: Seat> Slot<S> {
 
     pub(crate) fn holder(&self) -> Arc<Holder<S>> {
         self.current.load_full()
+    }
+
+    /// A seat whose holder is the policy of another time, with the settings of that time and nobody behind it; the present
+    /// holder when none is named.
+    pub(crate) fn as_of(&self, decider: Option<&Decider>, limits: &Limits) -> Result<Self, JournalError> {
+        let holder = match decider {
+            None => self.holder(),
+            Some(decider) => Arc::new(self.found(&decider.policy, limits)?.with_settings(&decider.settings)?),
+        };
+        Ok(Slot { current: ArcSwap::new(holder), previous: Mutex::new(None), generation: AtomicU64::new(1) })
+    }
+
+    /// The policy of this identity: seated now or before, standing by for either, or shipped.
+    fn found(&self, identity: &Identity, limits: &Limits) -> Result<Arc<Holder<S>>, JournalError> {
+        let previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let seated: Vec<Arc<Holder<S>>> = std::iter::once(self.holder()).chain(previous).collect();
+        let twins = seated.iter().filter_map(|holder| holder.twin.clone());
+        if let Some(found) = twins.chain(seated.iter().cloned()).find(|holder| holder.is(identity)) {
+            return Ok(found);
+        }
+        let shipped = S::shipped(&identity.name).map(|native| Holder::native(native, "", limits, 1)).transpose()?;
+        shipped.filter(|holder| holder.is(identity)).map(Arc::new).ok_or_else(|| JournalError::PolicyGone {
+            policy: identity.to_string(),
+            present: seated.iter().map(|holder| holder.identity.to_string()).collect::<Vec<_>>().join(", "),
+        })
     }
 }

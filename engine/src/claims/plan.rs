@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vmetal_lifecycle::claim::{Unit, units};
 use vmetal_lifecycle::node::{self, Effect, Effected, View};
 use vmetal_model::{Cause, Decision as Choice, Failure, GroupSpec, Host, HostPhase, TenantNode, Timestamp};
-use vmetal_policy::{Bars, Outcome, PolicyError, Round};
+use vmetal_policy::{Bars, Outcome, PolicyError, Recorded, Round};
 
 use super::{Place, Verdict};
 use crate::engine::Engine;
@@ -21,7 +21,12 @@ struct Sight<'a> {
     standing_by: Vec<Arc<Host>>,
     round: Round,
     now: Timestamp,
+    /// Decisions that came to nothing and are logged all the same: they say something new.
+    told: BTreeSet<String>,
 }
+
+/// Decisions that came to nothing and are logged, of one round: the oldest claims'. More would only drive others from the log.
+const TOLD: usize = 32;
 
 /// The members of a group that found hosts, and the first that did not.
 struct Attempt {
@@ -32,15 +37,22 @@ struct Attempt {
 impl Engine {
     /// Decides on all claims that have no answer yet: were it only on those that happened to ask first, these would come
     /// before older ones. Computes only.
-    pub(super) fn plan(&self) -> Vec<Verdict> {
+    pub(super) fn plan(&self) -> (Vec<Verdict>, Option<Recorded>) {
         let nodes = self.fleet.nodes();
         let (hosts, view) = self.fleet.look();
         let now = self.now();
-        let round = Round::new(&self.fleet.node_types(), view, now);
+        let mut round = Round::new(&self.fleet.node_types(), view, now);
+        if let Some(name) = self.decisions.next_round() {
+            round = round.recorded_as(name);
+        }
         let standing_by = hosts.values().filter(|host| host.status.phase == HostPhase::Standby).cloned().collect();
-        let mut sight = Sight { engine: self, hosts, standing_by, round, now };
+        let mut sight = Sight { engine: self, hosts, standing_by, round, now, told: BTreeSet::new() };
         let units = units(&nodes, |node| self.is_open(node, now));
-        units.into_iter().flat_map(|unit| sight.unit(unit)).collect()
+        let verdicts: Vec<Verdict> = units.into_iter().flat_map(|unit| sight.unit(unit)).collect();
+        let Sight { round, mut told, .. } = sight;
+        told.extend(verdicts.iter().flat_map(Verdict::logged));
+        let recorded = round.end(&self.policies).and_then(|recorded| recorded.keeping(|id| told.contains(id)));
+        (verdicts, recorded)
     }
 }
 
@@ -80,7 +92,7 @@ impl Sight<'_> {
                 let bars = self.bars(node, None);
                 vec![match self.choose(node, &bars) {
                     Ok((Some(host), choice)) => Verdict::Reserve(vec![self.place(node, host, choice)]),
-                    Ok((None, choice)) => told(node, Ok(Effected::Decided(choice, None))),
+                    Ok((None, choice)) => self.told(node, choice),
                     Err(failure) => told(node, Err(failure)),
                 }]
             }
@@ -92,7 +104,7 @@ impl Sight<'_> {
                         if let Some(host) = host {
                             self.round.take(host.name(), node);
                         }
-                        told(node, Ok(Effected::Decided(choice, None)))
+                        self.told(node, choice)
                     }
                     Err(failure) => told(node, Err(failure)),
                 }]
@@ -104,6 +116,14 @@ impl Sight<'_> {
         }
     }
 
+    /// Tells a claim that there is nothing for it. What it was told before is not logged again.
+    fn told(&mut self, node: &Claim, mut choice: Choice) -> Verdict {
+        let before = node.status.decision.as_ref().map(|decision| &decision.reason);
+        choice.log = choice.log.take().filter(|_| before != Some(&choice.reason) && self.told.len() < TOLD);
+        self.told.extend(choice.log.clone());
+        told(node, Ok(Effected::Decided(choice, None)))
+    }
+
     fn place(&mut self, node: &Claim, host: Arc<Host>, choice: Choice) -> Place {
         self.round.take(host.name(), node);
         Place { node: Arc::clone(node), host, choice }
@@ -111,7 +131,8 @@ impl Sight<'_> {
 
     /// A host for a claim, as the round sees it, and how it was chosen.
     fn choose(&mut self, node: &TenantNode, bars: &Bars) -> Result<(Option<Arc<Host>>, Choice), Failure> {
-        let Outcome { host, mut decision, .. } = self.decide(node, bars).map_err(|error| self.failure(&error))?;
+        let decided = self.decide(node, bars);
+        let Outcome { host, mut decision, .. } = decided.map_err(|error| self.failed(node, &error))?;
         let host = host.and_then(|name| self.hosts.get(&name).cloned());
         let leaving = self.engine.leaving(node, decision.node_type.as_deref());
         match leaving.filter(|_| host.is_some()) {
@@ -135,6 +156,16 @@ impl Sight<'_> {
             }
         }
         self.round.decide(&self.engine.policies, node, bars)
+    }
+
+    /// How a policy failed. A claim that fails as before is not logged again.
+    fn failed(&mut self, node: &TenantNode, error: &PolicyError) -> Failure {
+        let failure = self.failure(error);
+        let before = node.status.failure.as_ref().map(|failure| &failure.message);
+        if before != Some(&failure.message) && self.told.len() < TOLD {
+            self.told.extend(self.round.last_decision());
+        }
+        failure
     }
 
     fn failure(&self, error: &PolicyError) -> Failure {
@@ -193,8 +224,7 @@ impl Sight<'_> {
         let placed: BTreeMap<&str, &Choice> = places.iter().map(|place| (place.node.name(), &place.choice)).collect();
         let each = |node: &&Claim| {
             let own = placed.get(node.name()).copied().unwrap_or(&choice);
-            let choice = Choice { host: None, reason: reason.clone(), ..own.clone() };
-            told(node, Ok(Effected::Decided(choice, None)))
+            self.told(node, Choice { host: None, reason: reason.clone(), ..own.clone() })
         };
         waiting.iter().map(each).collect()
     }
@@ -228,6 +258,16 @@ impl Sight<'_> {
         order.sort_by_key(|(_, free)| if *free >= waiting { (0, *free) } else { (1, usize::MAX - *free) });
         let enough = order.iter().filter(|(_, free)| *free >= waiting).count();
         order.into_iter().take(enough.max(1)).map(|(value, _)| Some(value)).collect()
+    }
+}
+
+impl Verdict {
+    /// The names, in the log, of the decisions that it carries out.
+    fn logged(&self) -> Vec<String> {
+        match self {
+            Verdict::Reserve(places) => places.iter().filter_map(|place| place.choice.log.clone()).collect(),
+            Verdict::Told { .. } => Vec::new(),
+        }
     }
 }
 

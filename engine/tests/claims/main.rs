@@ -75,6 +75,64 @@ async fn of_1000_claims_that_come_at_once_exactly_100_get_the_100_hosts_and_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_decision_that_was_acted_on_is_logged_explained_and_comes_out_the_same_when_taken_again() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, store) in stores(directory.path()) {
+        let world = World::start(store, 1).await;
+        world.hosts_of(40, |n| format!("r{}", n / 8)).await;
+        let backend = world.backend(0);
+        let mut members = 0;
+        for n in 0..45 {
+            let spec = if n % 9 == 0 { member(&format!("g{n}"), 1, Some("rack")) } else { spec() };
+            members += usize::from(spec.group.is_some());
+            world::apply(&backend, &format!("n{n:02}"), &spec).await.unwrap();
+        }
+        let told = |node: &TenantNode| node.status.host.is_some() || node.status.decision.is_some();
+        world.until("every claim to be decided on", |world| world.nodes().iter().all(told)).await;
+        let placed = consistent(&world);
+        assert_eq!((placed.len(), members), (40, 5), "on {name}");
+        // The log is written beside the reservations.
+        let logged = async |id: &str| {
+            let begin = std::time::Instant::now();
+            loop {
+                match backend.replay_decision(id).await {
+                    Ok(replay) => return replay,
+                    Err(error) if begin.elapsed() > Duration::from_secs(10) => panic!("{id} on {name}: {error}"),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let mut unplaced = 0;
+        for node in world.nodes() {
+            let decision = node.status.decision.as_ref().unwrap();
+            let Some(id) = &decision.log else {
+                assert!(
+                    node.status.host.is_none(),
+                    "{} on {name} has a host by a decision that is not logged",
+                    node.name()
+                );
+                continue;
+            };
+            let replay = logged(id).await;
+            assert!(replay.is_same(), "on {name}: {replay:?}");
+            assert_eq!((&replay.node, &replay.replayed_host), (&node.metadata.name, &node.status.host));
+            assert_eq!(replay.policies, decision.policies);
+            assert!(!replay.inputs.is_empty());
+            let explanation = backend.explain_placement(node.name()).await.unwrap();
+            assert_eq!((explanation.basis, &explanation.decision.host), (vmetal_model::Basis::Log, &node.status.host));
+            for row in explanation.hosts.iter().filter(|row| !row.terms.is_empty()) {
+                assert_eq!(row.terms.iter().map(|term| term.amount).sum::<i64>(), row.value, "{row:?}");
+            }
+            if node.status.host.is_none() {
+                unplaced += 1;
+                assert!(!explanation.nearest.is_empty(), "{explanation:?}");
+            }
+        }
+        assert!(unplaced > 0, "on {name}: no claim without a host is logged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_preview_says_what_would_be_decided_and_takes_nothing() {
     let world = World::start(AnyStore::memory(StoreClock::system()), 1).await;
     world.hosts_of(3, |_| "r1".into()).await;

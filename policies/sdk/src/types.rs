@@ -250,8 +250,13 @@ impl Decision {
         if feasible.len() < wanted {
             return Decision { picks: Vec::new(), verdicts };
         }
-        feasible.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        let order = |a: &(i64, u32, u32), b: &(i64, u32, u32)| b.0.cmp(&a.0).then(a.1.cmp(&b.1));
+        // A claim wants few of many: only those are put in order.
+        if let Some(last) = wanted.checked_sub(1) {
+            feasible.select_nth_unstable_by(last, order);
+        }
         feasible.truncate(wanted);
+        feasible.sort_unstable_by(order);
         Decision { picks: feasible.into_iter().map(|(_, _, row)| row).collect(), verdicts }
     }
 }

@@ -419,6 +419,7 @@ impl Inner {
             policies: Vec::new(),
             input_digest: "none".into(),
             at: Timestamp::UNIX_EPOCH,
+            log: None,
         };
         (decision, host)
     }

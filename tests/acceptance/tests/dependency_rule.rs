@@ -87,7 +87,9 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("vmetal-test-postgres", &[]),
-    ("vmetal-bench", &["vmetal-model", "vmetal-api"]),
+    ("policy-peers", &[]),
+    // The policy bench asks policies directly, beside peers.
+    ("vmetal-bench", &["vmetal-model", "vmetal-api", "vmetal-policy", "vmetal-policy-sdk", "policy-peers"]),
 ];
 
 /// What must hold even where somebody widens [`ROOMS`]: who must not reach whom, over any number of steps.

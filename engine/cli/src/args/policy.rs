@@ -103,6 +103,9 @@ pub enum PolicyCommand {
         #[arg(long, default_value_t = 500, value_name = "COUNT")]
         cases: u32,
     },
+    /// The engine's log of decisions
+    #[command(flatten)]
+    Logged(LogCommand),
     /// Measure a policy: decisions a second, the time of a fresh instance
     Bench {
         /// The policy; settings may stand behind it
@@ -114,6 +117,40 @@ pub enum PolicyCommand {
         /// How long each is measured
         #[arg(long, default_value_t = 2, value_name = "SECONDS")]
         seconds: u64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What is asked of the engine's log of decisions.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// List the decisions that the engine has logged with their inputs, oldest first
+    Log {
+        /// At most this many of the newest
+        #[arg(short = 'n', long, default_value_t = 100, value_name = "COUNT")]
+        last: usize,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the engine take a logged decision again, with policies, settings and inputs of the time; fails if another comes out
+    Replay {
+        /// The decision, as `vmetal describe tenant-node` or `vmetal policy log` names it
+        decision: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take the last logged decisions again with another policy, here, and show what would differ; nothing is installed
+    Diff {
+        /// The policy; settings may stand behind it
+        #[arg(value_parser = spec)]
+        policy: Spec,
+        /// At most this many of the newest
+        #[arg(short = 'n', long, default_value_t = 1000, value_name = "COUNT")]
+        last: usize,
         /// As JSON
         #[arg(long)]
         json: bool,

@@ -321,6 +321,7 @@ fn decision(decision: &Decision, now: Timestamp) -> String {
     fields.add("reason", decision.reason.clone());
     fields.add("decided", format!("{} ago", age(decision.at, now)));
     fields.add("policies", decision.policies.join("\n"));
+    fields.maybe("logged as", decision.log.clone());
     let types = candidates("COST", &decision.node_types, decision.node_type.as_deref());
     let hosts = candidates("SCORE", &decision.hosts, decision.host.as_deref());
     section("Decision", &fields.render())

@@ -55,6 +55,7 @@ fn choice() -> Choice {
         policies: vec![],
         input_digest: "d".into(),
         at: Timestamp::UNIX_EPOCH,
+        log: None,
     }
 }
 

@@ -96,6 +96,7 @@ impl Turn<'_> {
         let asked_again = |old: &vmetal_model::Decision| vmetal_model::Decision {
             input_digest: old.input_digest.clone(),
             at: old.at,
+            log: old.log.clone(),
             ..choice.clone()
         };
         self.status.decision = match old {

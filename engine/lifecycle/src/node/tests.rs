@@ -35,6 +35,7 @@ fn choice(reason: &str) -> Choice {
         policies: vec![],
         input_digest: "d".into(),
         at: Timestamp::UNIX_EPOCH,
+        log: None,
     }
 }
 

@@ -184,6 +184,11 @@ impl Table {
         self.cells.name.len()
     }
 
+    /// The name of a row's host.
+    pub(crate) fn name(&self, slot: usize) -> &str {
+        self.symbols.text(self.cells.name[slot])
+    }
+
     /// The row of a host.
     pub(crate) fn slot(&self, name: &str) -> Option<usize> {
         self.slots.get(&self.symbols.known(name)?).map(|slot| *slot as usize)

@@ -57,7 +57,7 @@ fn node_type(name: &str, selector: &[(&str, &str)], amounts: &[(&str, &str)]) ->
     NodeType { metadata: metadata(name, &[]), spec, status: NodeTypeStatus::default() }
 }
 
-fn tenant_node(amounts: &[(&str, &str)]) -> TenantNode {
+pub(crate) fn tenant_node(amounts: &[(&str, &str)]) -> TenantNode {
     let spec = TenantNodeSpec {
         cluster: "blue".to_owned(),
         resources: support::resources(amounts),
@@ -66,13 +66,13 @@ fn tenant_node(amounts: &[(&str, &str)]) -> TenantNode {
     TenantNode { metadata: metadata("web-1", &[]), spec, status: TenantNodeStatus::new(Timestamp::UNIX_EPOCH) }
 }
 
-fn view(hosts: &[Host]) -> View {
+pub(crate) fn view(hosts: &[Host]) -> View {
     let mut columns = Columns::default();
     hosts.iter().for_each(|host| columns.update(host));
     columns.view()
 }
 
-fn fleet() -> (Vec<NodeType>, Vec<Host>) {
+pub(crate) fn fleet() -> (Vec<NodeType>, Vec<Host>) {
     let types = vec![
         node_type("gpu", &[("class", "gpu")], &[("cpu", "2"), ("memory", "4Gi"), ("nvidia.com/gpu", "2")]),
         node_type("small", &[("class", "small")], &[("cpu", "2"), ("memory", "4Gi")]),

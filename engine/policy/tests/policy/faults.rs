@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
-use vmetal_policy::{Config, Fault, OnFailure, OutputError, PolicyEngine, PolicyError, RunError, TypeDecision};
+use vmetal_policy::{
+    Bars, Config, Fault, OnFailure, OutputError, PolicyEngine, PolicyError, Round, RunError, TypeDecision,
+};
 
+use crate::decide;
 use crate::fixtures::{Fixture, GOOD};
 use crate::support::{self, offer, wanted};
 
@@ -30,7 +33,7 @@ fn engine(fixture: &Fixture, on_failure: OnFailure) -> PolicyEngine {
     PolicyEngine::new(Config { cost: fixture.binding(on_failure), ..Config::native() }).unwrap()
 }
 
-fn decide(engine: &PolicyEngine) -> Result<TypeDecision, PolicyError> {
+fn choose(engine: &PolicyEngine) -> Result<TypeDecision, PolicyError> {
     engine.choose_type(&wanted(&[("cpu", "1")]), &[offer("small", &[("cpu", "2"), ("memory", "4Gi")])], 0)
 }
 
@@ -38,7 +41,7 @@ fn decide(engine: &PolicyEngine) -> Result<TypeDecision, PolicyError> {
 /// and that the native twin stands in when bound so.
 fn fault(fixture: &Fixture) -> Fault {
     let engine = engine(fixture, OnFailure::Closed);
-    let fault = match decide(&engine) {
+    let fault = match choose(&engine) {
         Err(PolicyError::Failed { fault, policy, .. }) => {
             assert!(policy.starts_with("fixture@1 sha256:"), "{policy}");
             fault
@@ -46,11 +49,11 @@ fn fault(fixture: &Fixture) -> Fault {
         other => panic!("expected a failure, got {other:?}"),
     };
     engine.install_cost(&GOOD.binding(OnFailure::Closed)).unwrap();
-    let next = decide(&engine).unwrap();
+    let next = choose(&engine).unwrap();
     assert_eq!((next.chosen, next.costs[0].to_string()), (Some(0), "5".to_owned()));
 
     engine.install_cost(&fixture.binding(OnFailure::NativeTwin)).unwrap();
-    let stood_in = decide(&engine).unwrap();
+    let stood_in = choose(&engine).unwrap();
     assert_eq!((stood_in.chosen, stood_in.costs[0].to_string()), (Some(0), "28".to_owned()));
     assert_eq!(stood_in.record.policy.name, "cost-vcluster");
     assert!(stood_in.record.stood_in_for.unwrap().contains(&fault.to_string()));
@@ -59,7 +62,7 @@ fn fault(fixture: &Fixture) -> Fault {
 
 #[test]
 fn a_good_fixture_decides() {
-    let decision = decide(&engine(&GOOD, OnFailure::Closed)).unwrap();
+    let decision = choose(&engine(&GOOD, OnFailure::Closed)).unwrap();
     assert_eq!((decision.chosen, decision.costs[0].to_string()), (Some(0), "5".to_owned()));
     let policy = decision.record.policy;
     assert_eq!((policy.name.as_str(), policy.version.as_str(), policy.generation), ("fixture", "1", 1));
@@ -125,7 +128,7 @@ fn an_excluded_row_cannot_be_chosen() {
 
 #[test]
 fn notes_are_kept_up_to_a_bound() {
-    let record = decide(&engine(&CHATTY, OnFailure::Closed)).unwrap().record;
+    let record = choose(&engine(&CHATTY, OnFailure::Closed)).unwrap().record;
     assert_eq!((record.notes.kept.len(), record.notes.dropped), (64, 936));
     let last = &record.notes.kept[63];
     assert_eq!((last.level.as_str(), last.code, last.args), ("warn", 1001, [-1, 63]));
@@ -137,9 +140,9 @@ fn the_clock_is_a_backstop_that_blames_the_machine() {
     config.limits.fuel_base = u64::MAX / 2;
     config.limits.deadline = Duration::from_millis(50);
     let engine = PolicyEngine::new(config).unwrap();
-    assert!(matches!(decide(&engine), Err(PolicyError::Failed { fault: Fault::Run(RunError::Overloaded { .. }), .. })));
+    assert!(matches!(choose(&engine), Err(PolicyError::Failed { fault: Fault::Run(RunError::Overloaded { .. }), .. })));
     engine.install_cost(&GOOD.binding(OnFailure::Closed)).unwrap();
-    assert_eq!(decide(&engine).unwrap().chosen, Some(0));
+    assert_eq!(choose(&engine).unwrap().chosen, Some(0));
 }
 
 #[test]
@@ -152,7 +155,7 @@ fn an_exchange_under_load_loses_no_decision() {
             .map(|_| {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let decision = decide(&engine).unwrap();
+                        let decision = choose(&engine).unwrap();
                         // Name, digest and price always belong together.
                         let policy = &decision.record.policy;
                         let expected = if policy.name == twin { ("28", false) } else { ("5", true) };
@@ -186,9 +189,53 @@ fn the_policy_before_can_be_seated_again_at_once() {
     let engine = engine(&GOOD, OnFailure::Closed);
     assert_eq!(engine.roll_back_cost(), None);
     engine.install_cost(&TRAP.binding(OnFailure::Closed)).unwrap();
-    assert!(decide(&engine).is_err());
+    assert!(choose(&engine).is_err());
     assert_eq!(engine.roll_back_cost().map(|identity| identity.generation), Some(1));
-    assert_eq!(decide(&engine).unwrap().record.policy.generation, 1);
+    assert_eq!(choose(&engine).unwrap().record.policy.generation, 1);
     assert_eq!(engine.roll_back_cost().map(|identity| identity.generation), Some(2));
-    assert!(decide(&engine).is_err());
+    assert!(choose(&engine).is_err());
+}
+
+/// A claim that is decided on by a policy that fails: what it is told, and what the log says.
+fn told_and_logged(fixture: &Fixture) -> (String, String) {
+    let engine = engine(fixture, OnFailure::Closed);
+    let (types, hosts) = decide::fleet();
+    let view = decide::view(&hosts);
+    let mut round =
+        Round::new(&types[1..], view, vmetal_model::Timestamp::UNIX_EPOCH).recorded_as("c.00000000".to_owned());
+    let error = round.decide(&engine, &decide::tenant_node(&[("cpu", "1")]), &Bars::none()).unwrap_err();
+    let id = round.last_decision().unwrap();
+    let recorded = round.end(&engine).and_then(|recorded| recorded.keeping(|kept| kept == id)).unwrap();
+    let fleet = recorded.fleet.clone();
+    let journal = recorded.journal(None);
+    let decided = journal.decisions().next().unwrap().clone();
+    assert_eq!((decided.host, decided.answer.as_str()), (None, ""), "there is no answer");
+    let again = engine.replay(&journal, fleet, decided.number).unwrap_err().to_string();
+    assert!(again.contains("no answer") && again.contains(&error.to_string()), "{again}");
+    // The next decision is unaffected.
+    engine.install_cost(&GOOD.binding(OnFailure::Closed)).unwrap();
+    let view = decide::view(&hosts);
+    let mut round = Round::new(&types[1..], view, vmetal_model::Timestamp::UNIX_EPOCH);
+    assert!(round.decide(&engine, &decide::tenant_node(&[("cpu", "1")]), &Bars::none()).unwrap().host.is_some());
+    (error.to_string(), decided.reason)
+}
+
+#[test]
+fn every_failure_has_a_name_of_its_own_on_the_claim_and_in_the_log() {
+    let failures = [
+        (&LOOP, "used up its 50005000 units of fuel"),
+        (&RECURSE, "call stack exhausted"),
+        (&GROW, "bytes of memory, at most 134217728 are allowed"),
+        (&TRAP, "unreachable"),
+        (&DIVIDE, "divide by zero"),
+        (&OUT_OF_RANGE, "chose row 9 of 1"),
+        (&NONE, "chose none although its verdicts leave 1 candidates"),
+        (&NO_PRICE, "answered with 0 prices for 1 candidates"),
+        (&WILD_POINTER, "could not be called"),
+    ];
+    for (fixture, name) in failures {
+        let (told, logged) = told_and_logged(fixture);
+        assert!(told.contains("fixture@1 sha256:") && told.contains(name), "{name} in {told}");
+        assert_eq!(told, logged);
+    }
 }

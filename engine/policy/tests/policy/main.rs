@@ -5,5 +5,6 @@ mod decide;
 mod equivalence;
 mod faults;
 mod fixtures;
+mod frozen;
 mod loading;
 mod support;

@@ -138,6 +138,7 @@ pub(crate) fn choice(host: Option<String>) -> Choice {
         policies: vec![],
         input_digest: String::new(),
         at: now(),
+        log: None,
     }
 }
 
