@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export VMETAL_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmetal
 export PATH := $(VMETAL_CACHE)/tools/bin:$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
-.PHONY: help setup build artifacts policies demo demo-down test test-fast bench lint audit docs
+.PHONY: help setup build artifacts policies demo demo-down test test-fast bench lint audit docs release mirror
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,19 @@ docs: ## make generated files anew; BREAKING=1 where the provider's schema may b
 	@cargo run --locked -q -p vmetal-lifecycle --example lifecycle-page > docs/lifecycle.md
 	@cargo build --locked -q --workspace --example reference
 	@"$(CARGO_TARGET_DIR)/debug/examples/reference" $(if $(BREAKING),--breaking)
+
+release: ## the provider for registries: static programs, zips, check sums; PLATFORMS=, VMETAL_RELEASE_KEY=
+	@scripts/setup --release
+	@scripts/release
+
+# The last release that was built, or RELEASE=DIR with the files of one that was downloaded.
+VERSION ?= $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+RELEASE ?= $(CARGO_TARGET_DIR)/dist/$(VERSION)
+
+mirror: ## install a release for use without a registry: DIR= where to, RELEASE= and VERSION= which
+	@[ -n "$(DIR)" ] || { echo "say where to: make mirror DIR=/srv/terraform" >&2; exit 2; }
+	@[ -d "$(RELEASE)" ] || { echo "there is no release in $(RELEASE): make release" >&2; exit 2; }
+	@cargo run --locked -q -p vmetal-release -- mirror --release "$(VERSION)" --dir "$(RELEASE)" --to "$(DIR)"
 
 test-fast: ## the inner loop: unit and property tests
 	@cargo test --locked --workspace --lib --bins

@@ -2,12 +2,12 @@
 
 use std::{
     path::PathBuf,
-    process::{Child, Command},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use serde_json::Value as Json;
-use tfplugin::testing::{Planned, Provider, Terraform};
+use tfplugin::testing::{Planned, Provider, Running, Terraform};
 use vmetal_model::Kind;
 
 use super::engine::{Engine, PASSWORD, TOKEN};
@@ -51,7 +51,7 @@ impl Bench {
     }
 
     /// Starts an apply and waits until the engine has the object.
-    pub(crate) fn apply_until_made(&self, kind: Kind, name: &str) -> Child {
+    pub(crate) fn apply_until_made(&self, kind: Kind, name: &str) -> Running {
         let apply = self.tf.spawn(&["apply", "-auto-approve", "-no-color"]).unwrap();
         self.until(|| self.engine.world.get(kind, name).is_some());
         apply
@@ -94,7 +94,7 @@ pub(crate) fn changes(address: &str, actions: &[&str]) -> Planned {
     Planned::Changes(vec![(address.to_owned(), actions.iter().map(|a| (*a).to_owned()).collect())])
 }
 
-pub(crate) fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Running, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 

@@ -7,9 +7,17 @@
 //!
 //! Nothing outside the working directory is written, no network is used, and the user's own Terraform configuration is
 //! not read.
+//!
+//! Nothing is left running either. A command that is left running ([`Running`]) ends with its value, with everything that it
+//! started. On Linux, where `setpriv` (util-linux) is on the PATH, terraform also ends when the thread that started it ends,
+//! even by a SIGKILL of the whole test; a provider of this crate notices that and ends within seconds.
+//!
+//! The steps of HashiCorp's acceptance tests are [`Terraform::check`] (apply, an empty plan, an empty plan after a refresh),
+//! [`Terraform::verify_import`] (what an import finds is what the state has) and [`Terraform::destroy`].
 
 use std::{
     fs, io,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -37,6 +45,26 @@ pub enum TestError {
         status: ExitStatus,
         /// What it printed.
         output: String,
+    },
+    /// A configuration that was just applied is not what there is.
+    #[error("after an apply there is still something to do ({step}): {changes:?}")]
+    NotEmpty {
+        /// Which plan.
+        step: &'static str,
+        /// What it would do.
+        changes: Vec<(String, Vec<String>)>,
+    },
+    /// An import found something else than the state has.
+    #[error("what the import of {address} found differs from the state in {attribute}: {found} instead of {expected}")]
+    Import {
+        /// The resource.
+        address: String,
+        /// The attribute.
+        attribute: String,
+        /// What the state has.
+        expected: Json,
+        /// What the import found.
+        found: Json,
     },
     /// terraform printed something else than JSON.
     #[error("terraform {step} did not print JSON")]
@@ -91,6 +119,11 @@ pub enum Provider {
         /// The value of `TF_REATTACH_PROVIDERS`.
         line: String,
     },
+    /// However a CLI configuration says.
+    Configured {
+        /// What stands in it, beside what the harness adds.
+        cli: String,
+    },
 }
 
 impl Provider {
@@ -103,6 +136,11 @@ impl Provider {
     pub fn reattach(line: impl Into<String>) -> Self {
         Self::Reattach { line: line.into() }
     }
+
+    /// A provider that terraform finds by this CLI configuration: for testing how users install it.
+    pub fn configured(cli: impl Into<String>) -> Self {
+        Self::Configured { cli: cli.into() }
+    }
 }
 
 /// What applies: the program that `TF_ACC_TERRAFORM_PATH` names (as for HashiCorp's own harness), else `terraform` on the
@@ -111,9 +149,49 @@ fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("TF_ACC_TERRAFORM_PATH") {
         return path.into();
     }
+    ["terraform", "tofu"].into_iter().find_map(on_path).unwrap_or_else(|| "terraform".into())
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = |name: &&str| std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
-    ["terraform", "tofu"].into_iter().find(there).unwrap_or("terraform").into()
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
+/// A command that was left running. Dropped, it ends, and every process that it started with it.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    ended: Option<ExitStatus>,
+}
+
+impl Running {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`TestError::Io`] if the system does not tell.
+    pub fn wait(&mut self) -> Result<ExitStatus, TestError> {
+        let status = self.child.wait().map_err(failed("cannot wait for terraform"))?;
+        self.ended = Some(status);
+        Ok(status)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A terraform that ended by itself has ended its providers. One that a test killed has not.
+        if self.ended.is_some_and(|status| status.code().is_some()) {
+            return;
+        }
+        // It leads a group of its own. Without unsafe code, signals to groups are sent by `kill`; when that fails there is nobody.
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _ = self.child.wait();
+    }
 }
 
 /// What a plan would do.
@@ -164,6 +242,7 @@ impl Terraform {
                 ));
             }
             Provider::Reattach { line } => env.push(("TF_REATTACH_PROVIDERS".to_owned(), line.clone())),
+            Provider::Configured { cli } => rc.push_str(cli),
         }
         fs::write(&cli_config, rc).map_err(failed("cannot write terraform's configuration"))?;
         Ok(Self { dir: dir.to_owned(), env })
@@ -183,7 +262,16 @@ impl Terraform {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        let program = program();
+        // The kernel ends terraform when the thread that started it ends, however that comes about.
+        let mut command = match on_path("setpriv").filter(|_| cfg!(target_os = "linux") && program.is_file()) {
+            Some(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         // Variables such as TF_LOG or TF_CLI_ARGS of the surrounding shell would change what is tested.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TF_")) {
             command.env_remove(name);
@@ -202,14 +290,16 @@ impl Terraform {
         Ok(Output { status: output.status, text: String::from_utf8_lossy(&text).into_owned() })
     }
 
-    /// Starts a command and leaves it running, its output in `output.log` of the working directory.
+    /// Starts a command and leaves it running, its output in `output.log` of the working directory, until what is returned is
+    /// dropped.
     ///
     /// # Errors
     /// [`TestError::Io`] if terraform cannot be started.
-    pub fn spawn(&self, args: &[&str]) -> Result<Child, TestError> {
+    pub fn spawn(&self, args: &[&str]) -> Result<Running, TestError> {
         let log = fs::File::create(self.dir.join("output.log")).map_err(failed("cannot write output.log"))?;
         let errors = log.try_clone().map_err(failed("cannot write output.log"))?;
-        self.command(args).stdout(log).stderr(errors).spawn().map_err(failed("cannot run terraform; is it installed?"))
+        let child = self.command(args).process_group(0).stdout(log).stderr(errors).spawn();
+        Ok(Running { child: child.map_err(failed("cannot run terraform; is it installed?"))?, ended: None })
     }
 
     /// Runs a command that must succeed.
@@ -274,12 +364,59 @@ impl Terraform {
         self.expect(&["import", "-no-color", address, id])
     }
 
+    /// What must hold of every configuration: it applies, and then there is nothing to do, neither for what is remembered nor
+    /// for what a refresh finds.
+    ///
+    /// # Errors
+    /// [`TestError::NotEmpty`] names what a plan would do; [`TestError`] if a command fails.
+    pub fn check(&self) -> Result<(), TestError> {
+        self.apply()?;
+        for (step, refresh) in [("plan", "-refresh=false"), ("plan after a refresh", "-refresh=true")] {
+            if let Planned::Changes(changes) = self.planned(&[refresh])? {
+                return Err(TestError::NotEmpty { step, changes });
+            }
+        }
+        Ok(())
+    }
+
+    /// Imports what is in the state at `address` once more, into a state of its own, and compares: every attribute but
+    /// `ignored` (those that cannot be read back) must be the same.
+    ///
+    /// # Errors
+    /// [`TestError::Import`] names the first attribute that differs; [`TestError`] if a command fails.
+    pub fn verify_import(&self, address: &str, id: &str, ignored: &[&str]) -> Result<(), TestError> {
+        let expected = self.state(address)?.unwrap_or_default();
+        let other = "import.tfstate";
+        // A lock of an earlier import, or its state, would be in the way.
+        let _ = fs::remove_file(self.dir.join(other));
+        self.expect(&["import", "-no-color", &format!("-state={other}"), "-backup=-", address, id])?;
+        let found = values(&self.json(&["show", "-json", other])?, address).unwrap_or_default();
+        if expected.is_null() || found.is_null() {
+            let attribute = "every attribute".to_owned();
+            return Err(TestError::Import { address: address.to_owned(), attribute, expected, found });
+        }
+        let names = expected.as_object().into_iter().chain(found.as_object()).flat_map(serde_json::Map::keys);
+        match names.filter(|name| !ignored.contains(&name.as_str())).find(|name| expected[*name] != found[*name]) {
+            Some(name) => Err(TestError::Import {
+                address: address.to_owned(),
+                attribute: name.clone(),
+                expected: expected[name].clone(),
+                found: found[name].clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// `plan`, refresh included, and what it would do.
     ///
     /// # Errors
     /// [`TestError`] if it fails.
     pub fn plan(&self) -> Result<Planned, TestError> {
-        self.expect(&["plan", "-no-color", "-out=test.tfplan"])?;
+        self.planned(&[])
+    }
+
+    fn planned(&self, options: &[&str]) -> Result<Planned, TestError> {
+        self.expect(&[&["plan", "-no-color", "-out=test.tfplan"], options].concat())?;
         let plan = self.json(&["show", "-json", "test.tfplan"])?;
         let changes = plan["resource_changes"].as_array().cloned().unwrap_or_default();
         let changes: Vec<_> = changes
@@ -299,9 +436,7 @@ impl Terraform {
     /// # Errors
     /// [`TestError`] if the state cannot be shown.
     pub fn state(&self, address: &str) -> Result<Option<Json>, TestError> {
-        let state = self.json(&["show", "-json"])?;
-        let resources = state["values"]["root_module"]["resources"].as_array().cloned().unwrap_or_default();
-        Ok(resources.into_iter().find(|resource| resource["address"] == address).map(|r| r["values"].clone()))
+        Ok(values(&self.json(&["show", "-json"])?, address))
     }
 
     /// Whether a resource in the state is tainted: the next apply would replace it.
@@ -313,6 +448,12 @@ impl Terraform {
         let resources = state["values"]["root_module"]["resources"].as_array().cloned().unwrap_or_default();
         Ok(resources.iter().any(|resource| resource["address"] == address && resource["tainted"] == true))
     }
+}
+
+/// The attributes of a resource in a state.
+fn values(state: &Json, address: &str) -> Option<Json> {
+    let resources = state["values"]["root_module"]["resources"].as_array()?;
+    resources.iter().find(|resource| resource["address"] == address).map(|resource| resource["values"].clone())
 }
 
 /// The platform name in a mirror's layout.

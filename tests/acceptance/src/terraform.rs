@@ -93,10 +93,13 @@ impl Terraform {
         &self.cli
     }
 
-    /// A terraform command, ready to be started.
+    /// A terraform command, ready to be started. The kernel ends it when the thread that started it ends, as a test that fails
+    /// does; its provider notices that and ends too.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.cli.program);
+        let mut command = Command::new("setpriv");
         command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.cli.program)
             .current_dir(&self.directory)
             .env("TF_CLI_CONFIG_FILE", &self.cli_config)
             .env("TF_IN_AUTOMATION", "1")

@@ -70,6 +70,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tfplugin", &[]),
     // Its functions compute what the engine computes, with the same code: the published price list, and merged user data.
     ("terraform-provider-vmetal", &["tfplugin", "vmetal-model", "vmetal-api", "vmetal-policy-sdk", "vmetal-user-data"]),
+    ("vmetal-release", &[]),
     ("vmetal-lab", &[]),
     ("vmetal-acceptance", &["vmetal-model", "vmetal-api"]),
     (
