@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
 use serde::Deserialize;
+use vmetal_api::TlsIdentity;
 use vmetal_lifecycle::Limits;
 use vmetal_lifecycle::storm::StormLimits;
 use vmetal_policy::{Binding, OnFailure, Source};
 use vmetal_store::PostgresUrl;
 
 use crate::lanes::Widths;
+
+mod oidc;
+
+pub use oidc::{Accepted, Grant, Oidc};
 
 /// The configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,6 +30,9 @@ pub struct Config {
     /// The API.
     #[serde(default)]
     pub api: Api,
+    /// Whose identity tokens are exchanged for tokens of the API. Absent: nobody's.
+    #[serde(default)]
+    pub oidc: Vec<Oidc>,
     /// Metrics for a monitoring system. Absent: not served.
     #[serde(default)]
     pub metrics: Option<Metrics>,
@@ -98,14 +106,25 @@ impl std::fmt::Display for StorePlace {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Api {
-    /// Address and port. Clear text: anything but loopback belongs behind a TLS proxy. Default `127.0.0.1:7600`.
+    /// Address and port. Default `127.0.0.1:7600`. Without a certificate the connection is clear text, which belongs on loopback.
+    #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// A PEM file with the certificate and its chain; with `key`, the API is TLS only. Read at the start.
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
+    /// A PEM file with the private key.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
 }
 
 impl Default for Api {
     fn default() -> Self {
-        Api { listen: SocketAddr::from(([127, 0, 0, 1], 7600)) }
+        Api { listen: default_listen(), certificate: None, key: None }
     }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7600))
 }
 
 /// Where metrics are served, at `/metrics` over HTTP.
@@ -475,6 +494,11 @@ impl Config {
             return Err(ConfigError::Value { key, message });
         }
         self.policies.bindings()?;
+        oidc::check(&self.oidc)?;
+        if self.api.certificate.is_some() != self.api.key.is_some() {
+            let message = "TLS needs both certificate and key".to_owned();
+            return Err(ConfigError::Value { key: "api.certificate", message });
+        }
         if self.store.url.is_none() && self.store.password_file.is_some() {
             let message = "there is no store.url that it could belong to".to_owned();
             return Err(ConfigError::Value { key: "store.password_file", message });
@@ -509,6 +533,22 @@ impl Config {
             url = url.with_password(password.trim_end_matches(['\n', '\r']));
         }
         Ok(StorePlace::Postgres(url))
+    }
+
+    /// The API's certificate and key, if it has one.
+    ///
+    /// # Errors
+    /// When one of the files cannot be read.
+    pub fn tls(&self) -> Result<Option<TlsIdentity>, ConfigError> {
+        let read = |key, path: &Path| {
+            std::fs::read(path).map_err(|error| ConfigError::Value {
+                key,
+                message: format!("cannot read {}: {error}", path.display()),
+            })
+        };
+        let (Some(certificate), Some(key)) = (&self.api.certificate, &self.api.key) else { return Ok(None) };
+        let certificate_pem = read("api.certificate", certificate)?;
+        Ok(Some(TlsIdentity { certificate_pem, key_pem: read("api.key", key)? }))
     }
 
     /// Where compiled policies are kept.
@@ -636,5 +676,8 @@ mod tests {
         assert!(parse(&format!("{NETWORK}\n[engines]\nlease = \"1s\"\n")).unwrap_err().contains("engines.lease"));
         assert!(parse(&format!("{NETWORK}\n[bmc]\ntimeout = \"1h\"\n")).unwrap_err().contains("bmc.timeout"));
         assert!(parse(&NETWORK.replace(":8080", ":8080/")).unwrap_err().contains("network.url"));
+        assert!(parse(&format!("{NETWORK}\n[api]\ncertificate = \"/c\"\n")).unwrap_err().contains("both"));
+        let issuer = "[[oidc]]\nissuer = \"https://i\"\naudience = \"a\"\njwks_url = \"http://i/keys\"\n";
+        assert!(parse(&format!("{NETWORK}\n{issuer}")).unwrap_err().contains("oidc.jwks_url"));
     }
 }

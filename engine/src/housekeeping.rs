@@ -4,8 +4,11 @@
 //! passwords that are out of use. They are given up after a while. Events are what operators look back on, and are kept for
 //! long.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
+use vmetal_api::TokenStore;
 use vmetal_store::{AnyStore, Revision, Selector, Store};
 
 /// Replaced values are kept for one to two of these: longer than any watch is behind.
@@ -45,6 +48,33 @@ async fn tidy(
         }
     }
     Ok(store.revision().await?)
+}
+
+/// How soon a change of the tokens' file counts.
+const TOKENS: Duration = Duration::from_secs(2);
+
+/// Reads the file of the API's tokens again whenever it changed: a token is added, replaced or taken away without a restart.
+/// A file that cannot be read changes nothing, and is said once. Runs until dropped.
+pub async fn follow_tokens(tokens: &TokenStore, path: &Path) {
+    // What changes when a file is written or replaced, whatever the clock says.
+    let look = || {
+        let seen = std::fs::metadata(path).ok()?;
+        Some((seen.ino(), seen.len(), seen.mtime(), seen.mtime_nsec()))
+    };
+    // Read once more at the beginning: it may have changed since the start.
+    let mut known = None;
+    loop {
+        let seen = look();
+        if known != Some(seen) {
+            match tokens.reload(path) {
+                Ok(()) if known.is_some() => tracing::info!(file = %path.display(), "the API's tokens were read again"),
+                Ok(()) => {}
+                Err(error) => tracing::warn!(%error, "the API's tokens stay as they were"),
+            }
+            known = Some(seen);
+        }
+        tokio::time::sleep(TOKENS).await;
+    }
 }
 
 /// How long the way to a BMC is kept without a call.

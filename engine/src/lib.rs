@@ -22,6 +22,7 @@ pub mod lanes;
 pub mod ledger;
 pub mod metrics;
 pub mod netboot;
+pub mod oidc;
 pub mod ownership;
 pub mod questions;
 pub mod reconcile;

@@ -20,6 +20,7 @@ use crate::config::{Config, StorePlace};
 use crate::engine::{Engine, Parts};
 use crate::fleet::Fleet;
 use crate::ledger::Ledger;
+use crate::oidc::Trusted;
 use crate::ownership::{Ownership, Shared, Terms};
 use crate::tenants::{OverNetwork, Tenants};
 
@@ -68,8 +69,8 @@ pub async fn run(mut config: Config, compiler: Compiler, stop: impl Future<Outpu
     engine.decisions.open(engine.ledger.store()).await.context("cannot read the log of decisions")?;
     engine.boots.fill(&engine.fleet);
     let config = &engine.config;
-    let token_file = config.state_dir.join("admin.token");
-    let (tokens, first) = TokenStore::load_or_create(&config.state_dir.join("tokens"), &token_file)?;
+    let (hash_file, token_file) = (config.state_dir.join("tokens"), config.state_dir.join("admin.token"));
+    let (tokens, first) = TokenStore::load_or_create(&hash_file, &token_file)?;
     if first == vmetal_api::token::FirstStart::Yes {
         tracing::info!(file = %token_file.display(), "first start: a bearer token for the API was made");
     }
@@ -95,7 +96,7 @@ pub async fn run(mut config: Config, compiler: Compiler, stop: impl Future<Outpu
         }
     };
     let backend = Arc::new(ApiBackend(Arc::clone(&engine)));
-    let api = vmetal_api::serve(listener, backend, tokens, ServerConfig::default(), stopped());
+    let api = vmetal_api::serve(listener, backend, tokens.clone(), server(config, &engine.clock)?, stopped());
     let netboot = vmetal_api::netboot::serve(&socket, Arc::clone(&engine), stopped());
     tracing::info!(api = %listen, netboot = %socket.display(), objects = engine.fleet.revision(), "vmetald is ready");
     let serving = async {
@@ -109,6 +110,7 @@ pub async fn run(mut config: Config, compiler: Compiler, stop: impl Future<Outpu
         ended = &mut serving => return ended,
         () = Arc::clone(&engine).reconcile_forever() => {}
         () = Arc::clone(&engine).follow_forever() => {}
+        () = crate::housekeeping::follow_tokens(&tokens, &hash_file) => {}
         () = crate::housekeeping::drop_idle_gateways(&engine.gateways) => {}
         () = crate::housekeeping::keep_house(engine.ledger.store(), engine.fleet.revision()) => {}
         () = engine.take_part_forever() => {}
@@ -140,6 +142,20 @@ pub async fn run(mut config: Config, compiler: Compiler, stop: impl Future<Outpu
         );
     }
     served
+}
+
+/// How the API is served.
+fn server(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<ServerConfig> {
+    let tls = config.tls()?;
+    if tls.is_none() && !config.api.listen.ip().is_loopback() {
+        tracing::warn!(
+            api = %config.api.listen,
+            "the API is clear text and not on loopback: tokens can be read on the way; set api.certificate and api.key, or \
+             see that only a TLS proxy can reach it"
+        );
+    }
+    let issuers = Trusted::new(&config.oidc, Arc::clone(clock)).context("no client for HTTPS could be made")?;
+    Ok(ServerConfig { tls, issuers: Arc::new(issuers), ..ServerConfig::default() })
 }
 
 async fn serve_metrics(listener: Option<TcpListener>, engine: &Arc<Engine>) {

@@ -32,6 +32,7 @@ pub(crate) fn refused<K: Kind>(doing: &str, error: ApiError) -> Diagnostics {
         ApiError::EngineUnreachable { .. } => "The vmetal engine cannot be reached",
         ApiError::Timeout { .. } | ApiError::Unavailable { .. } => "The vmetal engine is not answering",
         ApiError::Unauthenticated { .. } => "The vmetal engine refused the token",
+        ApiError::Forbidden { .. } => "The token is not for this",
         ApiError::Unique { .. } => "The value belongs to another object already",
         ApiError::AlreadyExists { .. } => "The object exists already",
         ApiError::NotFound { .. } => "The object does not exist",

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tfplugin::{Attribute, Diagnostic, Diagnostics, Named, Path, Provider, Schema, Type, Value};
-use vmetal_api::{ApiError, Client, ClientConfig, Secret, TokenSource};
+use vmetal_api::{ApiError, Client, ClientConfig, IdentitySource, Secret, TokenSource};
 
 use crate::{
     actions,
@@ -117,6 +117,12 @@ impl Provider for Vmetal {
                     ),
                 ),
                 (
+                    "identity_token_file",
+                    Attribute::optional(Type::String).describe(
+                        "A file that holds an OpenID Connect ID token of the platform that Terraform runs on; the engine gives a token for a while in exchange, which is renewed during a long apply, and the file is read again for that. Also `VMETAL_IDENTITY_TOKEN_FILE`. In HCP Terraform nothing needs to be set here: where there is no other token, `TFC_WORKLOAD_IDENTITY_TOKEN_VMETAL` is used, or else `TFC_WORKLOAD_IDENTITY_TOKEN`.",
+                    ),
+                ),
+                (
                     "ca_file",
                     Attribute::optional(Type::String)
                         .describe("For `https`: the PEM file of the certificate authority to trust. Also `VMETAL_CA_FILE`."),
@@ -126,12 +132,16 @@ impl Provider for Vmetal {
     }
 
     fn validate(&self, config: &Value) -> Diagnostics {
-        if !config.attr("token").is_null() && !config.attr("token_file").is_null() {
-            return Diagnostic::error("Two tokens", "Set token or token_file, not both.")
-                .at(Path::attr("token_file"))
-                .into();
+        let mut set =
+            ["token", "token_file", "identity_token_file"].into_iter().filter(|name| !config.attr(name).is_null());
+        match (set.next(), set.next()) {
+            (Some(first), Some(second)) => {
+                Diagnostic::error("Two tokens", format!("Set {first} or {second}, not both."))
+                    .at(Path::attr(second))
+                    .into()
+            }
+            _ => Diagnostics::new(),
         }
-        Diagnostics::new()
     }
 
     fn configure(&self, config: &Value) -> Result<Engine, Diagnostics> {
@@ -193,7 +203,7 @@ impl Provider for Vmetal {
 
 /// The configuration, completed from the environment. What the configuration says wins over any variable.
 fn settings(config: &Value, var: impl Fn(&str) -> Option<String>) -> Result<Engine, Diagnostics> {
-    const NAMES: [&str; 4] = ["endpoint", "token", "token_file", "ca_file"];
+    const NAMES: [&str; 5] = ["endpoint", "token", "token_file", "identity_token_file", "ca_file"];
     if NAMES.iter().any(|name| config.attr(name).is_unknown()) {
         return Ok(Engine::NotYetKnown);
     }
@@ -201,13 +211,18 @@ fn settings(config: &Value, var: impl Fn(&str) -> Option<String>) -> Result<Engi
     let variable = |name: &str| var(name).filter(|text| !text.is_empty());
     let token = (set("token").map(token_literal))
         .or_else(|| set("token_file").map(token_file))
+        .or_else(|| set("identity_token_file").map(identity_file))
         .or_else(|| variable("VMETAL_TOKEN").map(token_literal))
-        .or_else(|| variable("VMETAL_TOKEN_FILE").map(token_file));
+        .or_else(|| variable("VMETAL_TOKEN_FILE").map(token_file))
+        .or_else(|| variable("VMETAL_IDENTITY_TOKEN_FILE").map(identity_file))
+        .or_else(|| variable("TFC_WORKLOAD_IDENTITY_TOKEN_VMETAL").map(identity_literal))
+        .or_else(|| variable("TFC_WORKLOAD_IDENTITY_TOKEN").map(identity_literal));
     let Some(token) = token else {
         return Err(Diagnostic::error(
             "No token for the vmetal engine",
             "The engine serves only callers with its token, which it wrote to a file at its first start. Set token_file in \
-             the provider block or VMETAL_TOKEN_FILE to that file, or VMETAL_TOKEN to the token itself.",
+             the provider block or VMETAL_TOKEN_FILE to that file, or VMETAL_TOKEN to the token itself. In HCP Terraform, \
+             where a run can show who it is instead, set TFC_WORKLOAD_IDENTITY_AUDIENCE_VMETAL in the workspace.",
         )
         .into());
     };
@@ -236,6 +251,14 @@ fn token_file(path: String) -> TokenSource {
     TokenSource::File(PathBuf::from(path))
 }
 
+fn identity_literal(token: String) -> TokenSource {
+    TokenSource::Identity(IdentitySource::Literal(Secret::new(token)))
+}
+
+fn identity_file(path: String) -> TokenSource {
+    TokenSource::Identity(IdentitySource::File(PathBuf::from(path)))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -259,6 +282,14 @@ mod tests {
         assert_eq!(endpoint(&Value::Null), "http://from-env:1");
         assert_eq!(endpoint(&Value::object([("endpoint", "http://set:2")])), "http://set:2");
         assert_eq!(endpoint(&Value::object([("endpoint", Value::unknown())])), "unknown");
+    }
+
+    #[test]
+    fn two_tokens_are_one_too_many() {
+        let both = Value::object([("token", "t"), ("identity_token_file", "/f")]);
+        let told = Vmetal::new().validate(&both).into_iter().next().unwrap();
+        assert_eq!(told.detail, "Set token or identity_token_file, not both.");
+        assert!(!Vmetal::new().validate(&Value::object([("identity_token_file", "/f")])).has_errors());
     }
 
     #[tokio::test]

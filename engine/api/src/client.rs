@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::time::Instant;
-use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use vmetal_model::{Decision, Explanation, HostAction, Kind, Replay, TenantNodeSpec, Uid};
@@ -19,7 +17,12 @@ use crate::error::ApiError;
 use crate::proto;
 use crate::proto::vmetal_client::VmetalClient;
 use crate::resource::{AnyObject, Resource};
-use crate::types::{Apply, EventEntry, EventsQuery, Listing, LogPart, Secret, VersionInfo, WatchItem, WatchQuery};
+use crate::types::{Apply, EventEntry, EventsQuery, Listing, LogPart, VersionInfo, WatchItem, WatchQuery};
+
+mod credentials;
+
+use credentials::{Again, Credentials};
+pub use credentials::{IdentitySource, TokenSource};
 
 /// How long one unary call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -28,15 +31,6 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// The first pause between tries; doubles up to [`LONGEST_PAUSE`], with full jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// Where the bearer token comes from.
-#[derive(Debug, Clone)]
-pub enum TokenSource {
-    /// This very token.
-    Literal(Secret),
-    /// A file, read for every call, so that a rotated token is used at once.
-    File(PathBuf),
-}
 
 /// How to reach the engine.
 #[derive(Debug, Clone)]
@@ -62,6 +56,7 @@ impl ClientConfig {
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    channel: Channel,
     rpc: VmetalClient<Channel>,
     patience: Duration,
 }
@@ -69,7 +64,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Shared {
     endpoint: String,
-    token: TokenSource,
+    credentials: Credentials,
 }
 
 impl Client {
@@ -105,11 +100,12 @@ impl Client {
             (Some("https"), None) => return Err(bad("https needs the certificate of the CA to trust".into())),
             _ => return Err(bad("the scheme is neither http nor https".into())),
         }
-        let rpc = VmetalClient::new(endpoint.connect_lazy())
+        let channel = endpoint.connect_lazy();
+        let rpc = VmetalClient::new(channel.clone())
             .max_decoding_message_size(crate::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(crate::MAX_MESSAGE_BYTES);
-        let shared = Shared { endpoint: text.to_owned(), token: config.token };
-        Ok(Client { shared: Arc::new(shared), rpc, patience: config.patience })
+        let shared = Shared { endpoint: text.to_owned(), credentials: Credentials::new(config.token) };
+        Ok(Client { shared: Arc::new(shared), channel, rpc, patience: config.patience })
     }
 
     /// The same connection with another patience: how long a call goes on trying while the engine is away.
@@ -436,34 +432,8 @@ impl Client {
             .boxed()
     }
 
-    fn authorization(&self) -> Result<MetadataValue<Ascii>, ApiError> {
-        let read;
-        let (token, place) = match &self.shared.token {
-            TokenSource::Literal(token) => (token.expose(), "the token".to_owned()),
-            TokenSource::File(path) => {
-                read = std::fs::read_to_string(path).map_err(|e| ApiError::Config {
-                    message: format!("the token file {} cannot be read: {e}", path.display()),
-                    advice: "give the file that vmetald wrote at its first start, and the right to read it".into(),
-                })?;
-                (read.as_str(), format!("the token in {}", path.display()))
-            }
-        };
-        let token = token.trim();
-        let unusable = |why: &str| ApiError::Config {
-            message: format!("{place} {why}"),
-            advice: "give the token that vmetald wrote at its first start".into(),
-        };
-        if token.is_empty() {
-            return Err(unusable("is empty"));
-        }
-        let mut value: MetadataValue<Ascii> =
-            format!("Bearer {token}").parse().map_err(|_| unusable("has characters that no token has"))?;
-        value.set_sensitive(true);
-        Ok(value)
-    }
-
     /// One call, repeated while the engine is away and patience lasts. Every call of this API may be repeated: reads and
-    /// deletes by nature, an apply by its request id.
+    /// deletes by nature, an apply by its request id. Credentials that the engine has forgotten are asked for anew, once.
     async fn call<M, R, F, Fut>(&self, message: M, rpc: F) -> Result<R, ApiError>
     where
         M: Clone,
@@ -472,14 +442,12 @@ impl Client {
     {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
+        let mut renewal = Again::Yes;
         loop {
-            let mut request = Request::new(message.clone());
-            request.metadata_mut().insert("authorization", self.authorization()?);
-            let error = match tokio::time::timeout(CALL_DEADLINE, rpc(self.rpc.clone(), request)).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) if status.code() == Code::DeadlineExceeded => self.timed_out(),
-                Ok(Err(status)) => ApiError::from_status(self.endpoint(), &status),
-                Err(_) => self.timed_out(),
+            let error = match self.attempt(&message, &rpc, &mut renewal).await {
+                Ok(Some(response)) => return Ok(response),
+                Ok(None) => continue,
+                Err(error) => error,
             };
             let wait = jittered(pause);
             let repeat = matches!(error, ApiError::EngineUnreachable { .. } | ApiError::Unavailable { .. });
@@ -489,6 +457,34 @@ impl Client {
             tracing::debug!(%error, pause_ms = wait.as_millis(), "the engine is away; trying again");
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One attempt; `None` when the engine did not know the credentials and others are worth another.
+    async fn attempt<M, R, F, Fut>(&self, message: &M, rpc: &F, renewal: &mut Again) -> Result<Option<R>, ApiError>
+    where
+        M: Clone,
+        F: Fn(VmetalClient<Channel>, Request<M>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let credentials = &self.shared.credentials;
+        let authorization = credentials.authorization(&self.channel, self.endpoint()).await?;
+        let mut request = Request::new(message.clone());
+        request.metadata_mut().insert("authorization", authorization.clone());
+        match tokio::time::timeout(CALL_DEADLINE, rpc(self.rpc.clone(), request)).await {
+            Ok(Ok(response)) => Ok(Some(response.into_inner())),
+            Ok(Err(status)) if status.code() == Code::DeadlineExceeded => Err(self.timed_out()),
+            Ok(Err(status)) => {
+                let unknown = status.code() == Code::Unauthenticated;
+                if unknown
+                    && std::mem::replace(renewal, Again::No) == Again::Yes
+                    && credentials.refused(&authorization).await == Again::Yes
+                {
+                    return Ok(None);
+                }
+                Err(ApiError::from_status(self.endpoint(), &status))
+            }
+            Err(_) => Err(self.timed_out()),
         }
     }
 

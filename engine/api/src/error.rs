@@ -78,6 +78,12 @@ pub enum BackendError {
         /// What to do about it.
         advice: String,
     },
+    /// Whoever asks may not do this.
+    #[error("{message}")]
+    Forbidden {
+        /// Who, and what is missing.
+        message: String,
+    },
     /// The engine cannot answer now; the same request may work soon.
     #[error("{message}")]
     Unavailable {
@@ -128,6 +134,7 @@ impl BackendError {
             BackendError::Conflict { .. } => Code::Aborted,
             BackendError::Invalid { .. } => Code::InvalidArgument,
             BackendError::Precondition { .. } => Code::FailedPrecondition,
+            BackendError::Forbidden { .. } => Code::PermissionDenied,
             BackendError::Unavailable { .. } => Code::Unavailable,
             BackendError::Internal { .. } => Code::Internal,
         }
@@ -188,6 +195,14 @@ pub enum ApiError {
         /// Where.
         endpoint: String,
         /// What the engine said.
+        reason: String,
+    },
+    /// The token is known, but not for this.
+    #[error("the engine at {endpoint} does not allow it: {reason}")]
+    Forbidden {
+        /// Where.
+        endpoint: String,
+        /// Who, and what is missing.
         reason: String,
     },
     /// There is no such object.
@@ -270,6 +285,9 @@ impl ApiError {
             ApiError::Unauthenticated { .. } => {
                 "give the token that vmetald wrote at its first start (VMETAL_TOKEN or VMETAL_TOKEN_FILE), or one that was added since".into()
             }
+            ApiError::Forbidden { .. } => {
+                "use a token of an operator: in the engine's `tokens` file the role stands after the hash, for workloads in its `[[oidc]]` rules".into()
+            }
             ApiError::NotFound { .. } => "check the name; `vmetal get` lists what there is".into(),
             ApiError::AlreadyExists { object } => {
                 format!("choose another name, or import {object} instead of creating it")
@@ -308,7 +326,8 @@ impl ApiError {
             message => message.to_owned(),
         };
         match status.code() {
-            Code::Unauthenticated | Code::PermissionDenied => ApiError::Unauthenticated { endpoint, reason: message },
+            Code::Unauthenticated => ApiError::Unauthenticated { endpoint, reason: message },
+            Code::PermissionDenied => ApiError::Forbidden { endpoint, reason: message },
             Code::Unavailable => ApiError::Unavailable { endpoint, reason: message },
             Code::Unimplemented => ApiError::Incompatible {
                 message: format!("what answers at {endpoint} does not know this call ({message})"),
@@ -332,6 +351,9 @@ impl ApiError {
             BackendError::Conflict { object, expected, found } => ApiError::Conflict { object, expected, found },
             BackendError::Invalid { errors } => ApiError::Invalid(errors),
             BackendError::Precondition { message, advice } => ApiError::Precondition { message, advice },
+            BackendError::Forbidden { message } => {
+                ApiError::Forbidden { endpoint: endpoint.to_owned(), reason: message }
+            }
             BackendError::Unavailable { message } => {
                 ApiError::Unavailable { endpoint: endpoint.to_owned(), reason: message }
             }
@@ -379,6 +401,7 @@ mod tests {
                 errors: vec![FieldError::new("spec.x", "is bad"), FieldError::new("spec.y", "too")],
             },
             BackendError::Precondition { message: "no".into(), advice: "do".into() },
+            BackendError::Forbidden { message: "readers may not".into() },
             BackendError::Unavailable { message: "starting".into() },
             BackendError::Internal { message: "broken".into() },
         ]

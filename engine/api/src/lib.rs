@@ -7,7 +7,7 @@
 //!   engine is away, within the patience the caller grants. Every error is an [`ApiError`]: words for an operator, and
 //!   advice; never a transport's own text alone.
 //! * [`Backend`] is what the engine implements and [`server::serve`] puts on a socket, behind bearer tokens
-//!   ([`TokenStore`]). Nothing is open without one.
+//!   ([`TokenStore`]). Nothing is open without one, but for the way to get one: [`identity`].
 //! * [`netboot`] is the other socket: the network boot process' side, over a unix socket that only its own user can use.
 //!
 //! Objects travel as their JSON form. [`AnyObject`] keeps that form, so that a client passes on fields it does not know;
@@ -17,6 +17,7 @@ pub mod client;
 mod convert;
 pub mod credential;
 pub mod error;
+pub mod identity;
 pub mod netboot;
 mod proto;
 pub mod resource;
@@ -24,19 +25,19 @@ pub mod server;
 pub mod token;
 pub mod types;
 
-pub use client::{Client, ClientConfig, TokenSource};
+pub use client::{Client, ClientConfig, IdentitySource, TokenSource};
 pub use credential::{BmcCredential, JoinToken, JoinTokenRequest};
 pub use error::{ApiError, BackendError, ObjectRef};
 pub use resource::{AnyObject, DecodeError, Resource};
 pub use server::{Backend, Caller, ServeError, ServerConfig, TlsIdentity, serve};
-pub use token::{TokenError, TokenStore};
+pub use token::{Holder, Role, TokenError, TokenStore};
 pub use types::{
     Apply, EventEntry, EventsQuery, Follow, Listing, LogPart, Precondition, Secret, Secrets, VersionInfo, WatchItem,
     WatchQuery,
 };
 
 /// The protocol level of this crate. It grows when a client may need something that older engines lack.
-pub const API_LEVEL: u32 = 2;
+pub const API_LEVEL: u32 = 3;
 
 /// The most bytes one message may have, either way. A host with 64 disks and 300 PCI functions takes about 60 KiB.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;

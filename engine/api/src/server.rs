@@ -2,6 +2,8 @@
 //!
 //! One choke point decides who may call: the interceptor that every request passes before its body is read. A request
 //! without a known bearer token gets `UNAUTHENTICATED` whatever it asks for, so that nothing can be found out without one.
+//! Calls that change something ask for more: [`Role::Operator`]. Beside it stands the service that gives tokens to workloads
+//! ([`crate::identity`]).
 //!
 //! Shutdown: streams end with `UNAVAILABLE` (clients come back by themselves), calls under way are finished, and after
 //! [`ServerConfig::grace`] what is left is dropped.
@@ -24,10 +26,11 @@ use vmetal_model::{Decision, Explanation, HostAction, Kind, Replay, TenantNodeSp
 use crate::convert;
 use crate::credential::{BmcCredential, JoinToken, JoinTokenRequest};
 use crate::error::BackendError;
+use crate::identity::{self, Issuers, Nobody};
 use crate::proto;
 use crate::proto::vmetal_server::{Vmetal, VmetalServer};
 use crate::resource::AnyObject;
-use crate::token::TokenStore;
+use crate::token::{Holder, Role, TokenStore};
 use crate::types::{Apply, EventEntry, EventsQuery, Listing, LogPart, WatchItem, WatchQuery};
 
 /// Who makes a request.
@@ -180,6 +183,8 @@ pub struct ServerConfig {
     pub max_concurrent_per_connection: u32,
     /// Certificate and key for TLS; `None` serves clear text, which belongs on loopback only.
     pub tls: Option<TlsIdentity>,
+    /// Whose identity tokens are exchanged for tokens of the API.
+    pub issuers: Arc<dyn Issuers>,
 }
 
 /// A certificate with its chain, and its private key, both in PEM.
@@ -204,6 +209,7 @@ impl Default for ServerConfig {
             keepalive: Duration::from_secs(30),
             max_concurrent_per_connection: 1024,
             tls: None,
+            issuers: Arc::new(Nobody),
         }
     }
 }
@@ -257,6 +263,7 @@ pub async fn serve<B: Backend>(
         .http2_keepalive_interval(Some(config.keepalive))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(config.max_concurrent_per_connection)
+        .add_service(identity::service(config.issuers, tokens.clone()))
         .add_service(InterceptedService::new(service, authenticate(tokens)))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopped(stopping));
     run(server, stop, shutdown, config.grace).await
@@ -316,8 +323,9 @@ fn authenticate(tokens: TokenStore) -> impl FnMut(Request<()>) -> Result<Request
             return Err(refused("the authorization header is not `Bearer <token>`"));
         };
         match tokens.identify(token) {
-            Some(token) => {
-                request.extensions_mut().insert(Caller { token });
+            Some(Holder { name, role }) => {
+                request.extensions_mut().insert(Caller { token: name });
+                request.extensions_mut().insert(role);
                 Ok(request)
             }
             None => Err(refused("the token is not known")),
@@ -332,9 +340,17 @@ struct Service<B> {
 
 type Outgoing<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 
+/// Who asks for a change, when they may.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let refused = || Status::unauthenticated("no token was given");
-    request.extensions().get::<Caller>().cloned().ok_or_else(refused)
+    let caller = request.extensions().get::<Caller>().cloned().ok_or_else(refused)?;
+    match request.extensions().get::<Role>() {
+        Some(Role::Operator) => Ok(caller),
+        _ => {
+            let message = format!("the token {:?} is for looking only (role reader)", caller.token);
+            Err(BackendError::Forbidden { message }.to_status())
+        }
+    }
 }
 
 fn answer<T, U>(result: Result<T, BackendError>, wire: impl FnOnce(T) -> U) -> Result<Response<U>, Status> {

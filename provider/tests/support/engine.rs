@@ -14,6 +14,7 @@ use std::{
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::{net::TcpListener, runtime::Runtime, sync::broadcast, sync::oneshot};
 use tokio_stream::wrappers::BroadcastStream;
+use vmetal_api::identity::{Issuers, Nobody};
 use vmetal_api::{
     AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
     JoinTokenRequest, Listing, ObjectRef, Precondition, Resource, Secret, ServerConfig, TokenStore, WatchItem,
@@ -600,6 +601,10 @@ impl Backend for World {
 /// The world behind a socket.
 pub(crate) struct Engine {
     pub(crate) world: World,
+    /// Whom it serves.
+    pub(crate) tokens: TokenStore,
+    /// Whose identity tokens it believes, from the next time it is up.
+    pub(crate) issuers: Arc<dyn Issuers>,
     address: SocketAddr,
     runtime: Runtime,
     stop: Option<oneshot::Sender<()>>,
@@ -616,7 +621,9 @@ impl Engine {
                 ticking.lock().tick();
             }
         });
-        let mut engine = Self { world, address: SocketAddr::from(([127, 0, 0, 1], 0)), runtime, stop: None };
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let tokens = TokenStore::new([("tests", token::hash(TOKEN))]);
+        let mut engine = Self { world, tokens, issuers: Arc::new(Nobody), address, runtime, stop: None };
         engine.up();
         engine
     }
@@ -632,9 +639,9 @@ impl Engine {
         let (stop, stopped) = oneshot::channel::<()>();
         self.stop = Some(stop);
         let world = Arc::new(self.world.clone());
+        let (tokens, issuers) = (self.tokens.clone(), Arc::clone(&self.issuers));
         self.runtime.spawn(async move {
-            let tokens = TokenStore::new([("tests", token::hash(TOKEN))]);
-            let config = ServerConfig { grace: Duration::from_millis(50), ..ServerConfig::default() };
+            let config = ServerConfig { grace: Duration::from_millis(50), issuers, ..ServerConfig::default() };
             let stopped = async {
                 let _ = stopped.await;
             };
