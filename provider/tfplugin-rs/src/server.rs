@@ -8,6 +8,7 @@ mod log;
 mod managed;
 mod operations;
 mod provider;
+mod redact;
 mod registry;
 mod services;
 mod tls;

@@ -14,10 +14,14 @@ use tfplugin::testing::{Planned, Provider, Terraform};
 
 const ADDRESS: &str = "example.com/tfplugin/notes";
 
-/// The example's binary, which `cargo test` builds next to the tests.
 fn binary() -> PathBuf {
+    example("notes")
+}
+
+/// An example's binary, which `cargo test` builds next to the tests.
+fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join("examples/notes");
+    let path = test.parent().unwrap().parent().unwrap().join("examples").join(name);
     assert!(path.exists(), "{} is missing; run the whole package's tests", path.display());
     path
 }
@@ -78,11 +82,11 @@ fn the_life_of_a_resource() {
 }"#,
     );
     tf.init().unwrap();
-    tf.apply().unwrap();
+    tf.check().unwrap();
+    tf.verify_import("notes_note.a", "a", &[]).unwrap();
     let state = tf.state("notes_note.a").unwrap().unwrap();
     assert_eq!((&state["id"], &state["mood"], &state["secret_length"]), (&"a".into(), &"calm".into(), &7.into()));
     assert!(state["secret"].is_null());
-    assert_eq!(tf.plan().unwrap(), Planned::Nothing);
 
     // Another spelling is no change; another text is an update; another title is another note.
     let change = |text: &str, title: &str| {
@@ -165,6 +169,71 @@ fn an_interrupt_keeps_the_state() {
     tf.destroy().unwrap();
 }
 
+/// Starts an apply that takes ten minutes and leaves it: by a panic, or waiting to be killed itself.
+#[test]
+#[ignore = "a part of what_a_test_started_ends_with_it, which runs it in a process of its own"]
+fn leaves_an_apply_running() {
+    let dir = PathBuf::from(std::env::var_os("LEAVE_IN").unwrap());
+    std::fs::create_dir(dir.join("notes")).unwrap();
+    let tf = Terraform::new(&dir, &Provider::mirror(ADDRESS, binary())).unwrap();
+    tf.config(&config(&dir.join("notes"), "resource \"notes_note\" \"a\" {\n  title = \"a\"\n  delay = 600\n}"))
+        .unwrap();
+    tf.init().unwrap();
+    let _apply = tf.spawn(&["apply", "-auto-approve", "-no-color"]).unwrap();
+    let started = Instant::now();
+    while !dir.join("notes/a.json").exists() {
+        assert!(started.elapsed() < Duration::from_secs(120), "the create never began");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::fs::write(dir.join("left"), "").unwrap();
+    assert!(std::env::var("LEAVE_BY").unwrap() != "panic", "as if the test had failed");
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+/// Processes whose environment names this directory: terraform and its providers get it as TMPDIR.
+fn in_directory(dir: &Path) -> Vec<u32> {
+    let pids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let needle = format!("TMPDIR={}", dir.display());
+    let ours = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.windows(needle.len()).any(|part| part == needle.as_bytes())
+    };
+    pids.filter(ours).collect()
+}
+
+/// Neither a test that fails nor one that is killed leaves terraform or a provider behind.
+#[test]
+fn what_a_test_started_ends_with_it() {
+    let start = |how: &'static str| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "leaves_an_apply_running", "--ignored"]);
+        command.env("LEAVE_IN", dir.path()).env("LEAVE_BY", how).stdout(Stdio::null()).stderr(Stdio::null());
+        (command.spawn().unwrap(), dir, how)
+    };
+    // Both at once: most of the time is terraform's.
+    let mut started = ["panic", "kill"].map(start);
+    for (test, dir, how) in &mut started {
+        let begin = Instant::now();
+        while !dir.path().join("left").exists() {
+            assert!(begin.elapsed() < Duration::from_secs(120), "{how}: the test never came so far");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if *how == "kill" {
+            assert!(in_directory(dir.path()).len() >= 2, "terraform and a provider were to be seen");
+            test.kill().unwrap();
+        }
+        test.wait().unwrap();
+        let begin = Instant::now();
+        while !in_directory(dir.path()).is_empty() {
+            let left = in_directory(dir.path());
+            assert!(begin.elapsed() < Duration::from_secs(10), "{how}: {left:?} are left behind");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 struct Attached {
     child: Child,
     line: String,
@@ -172,7 +241,11 @@ struct Attached {
 
 impl Attached {
     fn start() -> Self {
-        let mut child = Command::new(binary()).arg("--debug").stdout(Stdio::piped()).spawn().unwrap();
+        Self::to(binary())
+    }
+
+    fn to(binary: PathBuf) -> Self {
+        let mut child = Command::new(binary).arg("--debug").stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let line = line.trim().trim_start_matches("TF_REATTACH_PROVIDERS='").trim_end_matches('\'').to_owned();
@@ -206,6 +279,28 @@ fn a_running_provider_can_be_attached_to() {
     Command::new("kill").args(["-INT", &attached.child.id().to_string()]).status().unwrap();
     assert!(attached.child.wait().unwrap().success());
     assert!(!socket.exists());
+}
+
+/// The smallest provider goes through the steps that the README tells of.
+#[test]
+fn the_smallest_provider_is_a_whole_one() {
+    let attached = Attached::to(example("hello"));
+    let dir = tempfile::tempdir().unwrap();
+    let tf = Terraform::new(dir.path(), &Provider::reattach(attached.line.clone())).unwrap();
+    let greeting = |name: &str| {
+        format!(
+            "terraform {{\n required_providers {{\n hello = {{ source = \"example.com/acme/hello\" }}\n}}\n}}\n\
+             resource \"hello_greeting\" \"you\" {{\n name = {name:?}\n}}\n"
+        )
+    };
+    tf.config(&greeting("you")).unwrap();
+    tf.check().unwrap();
+    tf.verify_import("hello_greeting.you", "you", &[]).unwrap();
+    let missing = tf.verify_import("hello_greeting.you", "nobody", &[]).unwrap_err().to_string();
+    assert!(missing.contains("No such greeting"), "{missing}");
+    tf.config(&greeting("somebody with a long name")).unwrap();
+    assert!(tf.try_apply().unwrap().flat().contains("Expected at most 20 characters, found 25."));
+    tf.destroy().unwrap();
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Logs in the form Terraform understands: one JSON object per line on standard error, as Go's hclog writes them.
 //!
-//! Terraform re-levels such lines into its own log; plain lines would all be debug. Levels come from the variables
+//! Secrets that came in through the schema are hidden ([`super::redact`]), also in what a panic says. Terraform re-levels such
+//! lines into its own log; plain lines would all be debug. Levels come from the variables
 //! Terraform documents, the most specific first; without any, only warnings and errors are written.
 
 use std::{
+    borrow::Cow,
     env,
     io::{self, Write},
     panic,
@@ -20,6 +22,8 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt},
     util::SubscriberInitExt,
 };
+
+use super::redact::redact;
 
 /// Sends this process's `tracing` events and panics to standard error. A subscriber that is already installed stays.
 pub(super) fn install(provider: &str) {
@@ -72,6 +76,13 @@ fn render(module: &str, event: &Event<'_>, now: &str) -> Value {
     let mut fields = Fields(Map::new());
     event.record(&mut fields);
     let mut line = fields.0;
+    for text in line.values_mut() {
+        if let Value::String(text) = text
+            && let Cow::Owned(redacted) = redact(text)
+        {
+            *text = redacted;
+        }
+    }
     let message = line.remove("message").unwrap_or_else(|| json!(event.metadata().name()));
     line.insert("@level".to_owned(), json!(level));
     line.insert("@message".to_owned(), message);

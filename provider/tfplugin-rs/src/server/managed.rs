@@ -72,7 +72,7 @@ impl<P: Provider> ProviderService<P> {
         request: wire::ReadResourceRequest,
     ) -> Result<wire::ReadResourceResponse, Diagnostic> {
         let found = self.inner.resources.find(&request.type_name)?;
-        let state = decode(request.current_state.as_ref(), &found.ty, "state")?;
+        let state = found.value(request.current_state.as_ref(), "state")?;
         let private = Private::from_bytes(&request.private);
         let ctx = self.ctx();
         let read = Read { state: state.clone(), private: private.clone() };
@@ -94,8 +94,8 @@ impl<P: Provider> ProviderService<P> {
         request: wire::PlanResourceChangeRequest,
     ) -> Result<wire::PlanResourceChangeResponse, Diagnostic> {
         let found = self.inner.resources.find(&request.type_name)?;
-        let prior = decode(request.prior_state.as_ref(), &found.ty, "prior state")?;
-        let proposed = decode(request.proposed_new_state.as_ref(), &found.ty, "proposed state")?;
+        let prior = found.value(request.prior_state.as_ref(), "prior state")?;
+        let proposed = found.value(request.proposed_new_state.as_ref(), "proposed state")?;
         let ctx = self.ctx();
         let resource = Arc::clone(&found.item);
         if proposed.is_null() {
@@ -134,8 +134,8 @@ impl<P: Provider> ProviderService<P> {
         request: wire::ApplyResourceChangeRequest,
     ) -> Result<wire::ApplyResourceChangeResponse, Diagnostic> {
         let found = self.inner.resources.find(&request.type_name)?;
-        let prior = decode(request.prior_state.as_ref(), &found.ty, "prior state")?;
-        let planned = decode(request.planned_state.as_ref(), &found.ty, "planned state")?;
+        let prior = found.value(request.prior_state.as_ref(), "prior state")?;
+        let planned = found.value(request.planned_state.as_ref(), "planned state")?;
         let config = found.config(request.config.as_ref())?;
         let private = Private::from_bytes(&request.planned_private);
         let ctx = self.ctx();

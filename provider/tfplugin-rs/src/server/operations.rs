@@ -7,6 +7,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
+use super::redact::redact;
 use crate::{
     diagnostics::{Diagnostic, Diagnostics},
     plan::consistency,
@@ -29,6 +30,7 @@ pub(super) async fn guarded<T: Send + 'static>(
             },
             Err(failure) => failure.to_string(),
         };
+        let message = redact(&message);
         Diagnostic::error(
             format!("The provider failed during {what}"),
             format!(

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     operations::{StopSwitch, guarded},
+    redact,
     registry::{Registry, decode, failed, told},
     unmanaged::timestamp,
 };
@@ -22,6 +23,7 @@ use crate::{
     list::Lister,
     resource::{Ctx, Provider, Resource},
     schema::{self, Schema},
+    value::Value,
     wire,
 };
 
@@ -68,8 +70,14 @@ impl<P: Provider> ProviderService<P> {
         Ctx::new(client, self.inner.stop.token())
     }
 
+    fn provider_config(&self, config: Option<&wire::DynamicValue>) -> Result<Value, Diagnostic> {
+        let config = decode(config, &self.inner.schema.value_type(), "provider configuration")?;
+        redact::learn(&self.inner.schema, &config);
+        Ok(config)
+    }
+
     async fn configure(&self, request: wire::ConfigureProviderRequest) -> Result<(), Diagnostics> {
-        let config = decode(request.config.as_ref(), &self.inner.schema.value_type(), "provider configuration")?;
+        let config = self.provider_config(request.config.as_ref())?;
         let inner = Arc::clone(&self.inner);
         let client = guarded("configuration", async move { inner.provider.configure(&config) }).await??;
         *self.inner.client.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(client));
@@ -77,7 +85,7 @@ impl<P: Provider> ProviderService<P> {
     }
 
     async fn validate_provider(&self, request: wire::ValidateProviderConfigRequest) -> Result<Diagnostics, Diagnostic> {
-        let config = decode(request.config.as_ref(), &self.inner.schema.value_type(), "provider configuration")?;
+        let config = self.provider_config(request.config.as_ref())?;
         let mut diagnostics = schema::check(&self.inner.schema, &config);
         let inner = Arc::clone(&self.inner);
         diagnostics.extend(guarded("validation", async move { inner.provider.validate(&config) }).await?);

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use super::redact;
 use crate::{
     codec::{self, CodecError, Type},
     diagnostics::{Diagnostic, Diagnostics},
@@ -64,7 +65,14 @@ impl<T: ?Sized> Registry<T> {
 impl<T: ?Sized> Entry<T> {
     /// A configuration that was sent for it.
     pub(super) fn config(&self, config: Option<&wire::DynamicValue>) -> Result<Value, Diagnostic> {
-        decode(config, &self.ty, "configuration")
+        self.value(config, "configuration")
+    }
+
+    /// A value that was sent for it. Its secrets are hidden from now on.
+    pub(super) fn value(&self, value: Option<&wire::DynamicValue>, what: &str) -> Result<Value, Diagnostic> {
+        let value = decode(value, &self.ty, what)?;
+        redact::learn(&self.schema, &value);
+        Ok(value)
     }
 
     /// The configuration and what the schema's own validators say of it.

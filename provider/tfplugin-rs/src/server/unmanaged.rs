@@ -10,7 +10,8 @@ use super::{
     managed::identity_of,
     operations::{Listening, guarded},
     provider::ProviderService,
-    registry::{decode, failed},
+    redact,
+    registry::failed,
 };
 use crate::{
     action::Progress,
@@ -100,6 +101,7 @@ impl<P: Provider> ProviderService<P> {
         let (ctx, item) = (self.ctx(), Arc::clone(&found.item));
         let asked = config.clone();
         let opened = guarded("opening", async move { item.open(&ctx, asked).await }).await??;
+        redact::learn(&found.schema, &opened.result);
         let private = opened.private.to_bytes();
         if let Some(fault) = ephemeral::faults(&found.schema, &config, &opened.result) {
             // Terraform does not close what it was not given.
@@ -208,7 +210,7 @@ impl<P: Provider> ProviderService<P> {
         let ctx = self.ctx();
         let listening = Listening::to(&ctx);
         let prepared = self.inner.actions.find(&request.action_type).and_then(|found| {
-            let config = decode(request.config.as_ref(), &found.ty, "configuration")?;
+            let config = found.config(request.config.as_ref())?;
             Ok((found.item, config))
         });
         let work = tokio::spawn(async move {
