@@ -32,6 +32,7 @@ resource "vmetal_tenant_node" "handed" {
   cluster      = vmetal_tenant_cluster.acme.name
   wait_for     = "none"
   plan_check   = "off"
+  depends_on   = [vmetal_tenant_node.one]
   user_data_wo = "${ephemeral.vmetal_join_token.acme.join_command} ${ephemeral.vmetal_bmc_credential.h1.password}"
 }
 "#;
