@@ -107,9 +107,9 @@ fn every_configuration_in_a_guide_is_valid() {
     let example = fs::read_to_string(repository().join("examples/terraform/terraform-cloud/main.tf")).unwrap();
     whole.insert("example-terraform-cloud".to_owned(), format!("```terraform\n{example}```\n"));
     for (name, text) in &whole {
-        let (module, parsed) = (dir.path().join(name), dir.path().join(format!("{name}-parsed")));
+        let (module, parsed) = (dir.path().join(name), dir.path().join("parsed").join(name));
         fs::create_dir(&module).unwrap();
-        fs::create_dir(&parsed).unwrap();
+        fs::create_dir_all(&parsed).unwrap();
         write!(root, "module \"{name}\" {{\n  source = \"./{name}\"\n").unwrap();
         for (index, block) in blocks(text, "terraform").iter().enumerate() {
             fs::write(parsed.join(format!("{index}.tf")), block).unwrap();
@@ -130,8 +130,7 @@ fn every_configuration_in_a_guide_is_valid() {
         }
         assert!(fs::read_dir(&module).unwrap().count() > 0, "{name} shows no configuration");
     }
-    let formatted = tf.run(&["fmt", "-check", "-diff", "-recursive", "-no-color"]).unwrap();
-    // The modules are what the parsed blocks are; a difference shows in both.
+    let formatted = tf.run(&["fmt", "-check", "-diff", "-recursive", "-no-color", "parsed"]).unwrap();
     assert!(formatted.ok(), "not as `terraform fmt` writes it:\n{}", formatted.text);
     // An import belongs to the root: that guide is the root's own.
     let importing =

@@ -217,7 +217,11 @@ fn what_a_test_started_ends_with_it() {
     for (test, dir, how) in &mut started {
         let begin = Instant::now();
         while !dir.path().join("left").exists() {
-            assert!(begin.elapsed() < Duration::from_secs(120), "{how}: the test never came so far");
+            let (waited, ended) = (begin.elapsed(), test.try_wait().unwrap());
+            assert!(
+                ended.is_none() && waited < Duration::from_secs(120),
+                "{how}: the test never came so far: {ended:?}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         if *how == "kill" {
@@ -300,6 +304,7 @@ fn the_smallest_provider_is_a_whole_one() {
     assert!(missing.contains("No such greeting"), "{missing}");
     tf.config(&greeting("somebody with a long name")).unwrap();
     assert!(tf.try_apply().unwrap().flat().contains("Expected at most 20 characters, found 25."));
+    tf.config(&greeting("you")).unwrap();
     tf.destroy().unwrap();
 }
 
