@@ -41,7 +41,8 @@ audit: ## known vulnerabilities in what we build with (needs the public advisory
 
 docs: ## make generated files anew; BREAKING=1 where the provider's schema may break its users
 	@cargo run --locked -q -p vmetal-lifecycle --example lifecycle-page > docs/lifecycle.md
-	@cargo build --locked -q --workspace --example reference
+	@cargo build --locked -q --workspace --example reference --example comparison
+	@"$(CARGO_TARGET_DIR)/debug/examples/comparison"
 	@"$(CARGO_TARGET_DIR)/debug/examples/reference" $(if $(BREAKING),--breaking)
 
 release: ## the provider for registries: static programs, zips, check sums; PLATFORMS=, VMETAL_RELEASE_KEY=

@@ -38,8 +38,13 @@ fn shell(directory: &Path, script: &str) -> Output {
 
 #[test]
 fn every_command_of_the_ten_minute_path_does_what_the_page_says() {
-    let directory = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(workspace(), directory.path().join("vmetal")).unwrap();
+    // Always the same place: its path is among the compiler's flags, and what the policy needs is then compiled once.
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ten-minutes");
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+    std::fs::create_dir_all(&directory).unwrap();
+    std::os::unix::fs::symlink(workspace(), directory.join("vmetal")).unwrap();
     let page = std::fs::read_to_string(workspace().join("docs/policies.md")).unwrap();
     let script = commands(&page, "Your own in ten minutes");
     for command in ["new", "test", "inspect", "fuzz", "explain", "simulate", "bench"] {
@@ -48,10 +53,10 @@ fn every_command_of_the_ten_minute_path_does_what_the_page_says() {
             "the page does not show `vmetal policy {command}`"
         );
     }
-    let done = shell(directory.path(), &script);
+    let done = shell(&directory, &script);
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success(), "{out}\n{err}");
-    let made = directory.path().join("place-mine");
+    let made = directory.join("place-mine");
     for expected in
         ["0 failed", "all hold", "place-mine@0.1.0 sha256:", "DECISIONS/S", "most_failures", "claims unplaced"]
     {
@@ -62,12 +67,32 @@ fn every_command_of_the_ten_minute_path_does_what_the_page_says() {
     let digest = out.lines().rev().find(|line| line.ends_with("place-mine.wasm")).unwrap();
     let digest = digest.split_whitespace().next().unwrap();
     let component = std::fs::read(made.join("place-mine.wasm")).unwrap();
-    assert_eq!((digest.len(), component.is_empty()), (64, false));
+    installs(&page, &made.join("place-mine.wasm"), digest);
     // No path of this machine is in it.
     let text = String::from_utf8_lossy(&component);
-    for secret in [workspace(), directory.path().to_owned()] {
+    for secret in [workspace(), directory.clone()] {
         assert!(!text.contains(secret.to_str().unwrap()), "{} is in the component", secret.display());
     }
+}
+
+/// The engine's configuration as the page shows it seats the component: with another digest it would not.
+fn installs(page: &str, component: &Path, digest: &str) {
+    let section = page.split("\n## ").find(|section| section.starts_with("Your own in ten minutes")).unwrap();
+    let shown = section.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let network = "[network]\nrange_start = \"10.0.0.10\"\nrange_end = \"10.0.0.20\"\nurl = \"http://10.0.0.1:8080\"\n";
+    let seat = |digest: &str| {
+        let text = shown
+            .replace("/srv/vmetal/place-mine.wasm", component.to_str().unwrap())
+            .replace("\"...\"", &format!("{digest:?}"));
+        let file = component.with_file_name("vmetald.toml");
+        std::fs::write(&file, format!("{network}\n{text}")).unwrap();
+        let (cost, placement) = vmetald::Config::read(&file).unwrap().policies.bindings().unwrap();
+        vmetal_policy::PolicyEngine::new(vmetal_policy::Config { cost, placement, ..vmetal_policy::Config::native() })
+    };
+    let [_, seated] = seat(digest).unwrap().identities();
+    assert_eq!((seated.name.as_str(), seated.sha256.as_deref()), ("place-mine", Some(digest)));
+    let refused = seat(&"0".repeat(64)).err().unwrap().to_string();
+    assert!(refused.contains("is pinned"), "{refused}");
 }
 
 fn vmetal(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {

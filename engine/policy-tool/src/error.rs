@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use vmetal_policy::cases::CaseError;
 use vmetal_policy::componentize::BuildError;
 use vmetal_policy::journal::JournalError;
 use vmetal_policy::{LoadError, PolicyError, RunError};
@@ -51,15 +50,6 @@ pub enum ToolError {
     /// A log of decisions cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A case gave no decision.
-    #[error("case {case:?} cannot be decided")]
-    Case {
-        /// Which.
-        case: String,
-        /// Why.
-        #[source]
-        source: CaseError,
-    },
     /// The policy could not be asked about itself.
     #[error("policy {policy} failed in {call}")]
     Call {

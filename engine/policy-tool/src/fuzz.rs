@@ -127,16 +127,21 @@ impl Subject {
         if (&again.chosen, &again.candidates) != (&record.chosen, &record.candidates) {
             return Err(format!("asked again it chose {:?} instead of {:?}", again.chosen, record.chosen));
         }
-        let mut other = fleet.clone();
-        chance.shuffle(&mut other.hosts);
-        // The first node type is the one that hosts are wanted of.
+        // First an order that is another one for however few rows, so that a failure can be made small.
+        let mut reversed = fleet.clone();
+        reversed.hosts.reverse();
+        let mut shuffled = fleet.clone();
+        chance.shuffle(&mut shuffled.hosts);
+        // For a placement policy the first node type is the one that hosts are wanted of.
         if self.bench.kind() == Kind::Cost {
-            chance.shuffle(&mut other.node_types);
+            reversed.node_types.reverse();
+            chance.shuffle(&mut shuffled.node_types);
         }
-        let shuffled = decide(&other)?;
-        if shuffled.chosen != record.chosen {
-            let (now, before) = (&shuffled.chosen, &record.chosen);
-            return Err(format!("with rows in another order it chose {now:?} instead of {before:?}"));
+        for other in [reversed, shuffled] {
+            let (now, before) = (decide(&other)?.chosen, &record.chosen);
+            if now != *before {
+                return Err(format!("with rows in another order it chose {now:?} instead of {before:?}"));
+            }
         }
         if let Some((sum, whole)) = self.sum(fleet, claim, &record)?.filter(|(sum, whole)| sum != whole) {
             let name = &record.candidates[0].name;
@@ -282,6 +287,22 @@ fn claim(chance: &mut Chance) -> ClaimRow {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn a_failure_is_found_and_made_small() {
+        // Two policies that are not each other's twins.
+        let native = |name| Workbench::native(name, "").unwrap();
+        let subject = Subject { bench: native("place-first-fit"), twin: Some(native("place-balanced")) };
+        let mut chance = Chance::new(5);
+        let mut pairs = (0..20).map(|_| (fleet(&mut chance), claim(&mut chance)));
+        let fails = |fleet: &Fleet, claim: &ClaimRow| subject.check(fleet, claim, &mut Chance::new(1)).is_err();
+        let (fleet, claim) = pairs.find(|(fleet, claim)| fleet.hosts.len() > 10 && fails(fleet, claim)).unwrap();
+        let small = subject.shrink(fleet, claim, &Chance::new(1));
+        assert!(small.what.contains("its native twin"), "{}", small.what);
+        // Which of two hosts is taken, or how good one is.
+        assert!((1..=2).contains(&small.fleet.hosts.len()), "{:#?}", small.fleet.hosts);
+        assert_eq!(small.trace.claims[0].count, 1);
+    }
 
     #[test]
     fn shipped_policies_hold_what_must_hold_and_most_cases_have_a_choice() {

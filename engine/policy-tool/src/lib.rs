@@ -9,6 +9,7 @@
 
 pub mod bench;
 mod chance;
+pub mod comparison;
 pub mod diff;
 mod error;
 pub mod explain;

@@ -34,8 +34,8 @@ pub struct Outcome {
     pub racks_per_claim: u32,
     /// Claims for several hosts that got them all in one domain, in thousandths of those placed.
     pub in_one_domain: u32,
-    /// Hosts that were on already when they were taken, in thousandths.
-    pub warm: u32,
+    /// How often the host that was taken most often was taken: how unevenly hosts wear.
+    pub most_used: u32,
     /// Whole domains over time: seconds since the first claim, and how many.
     #[serde(skip)]
     pub whole: Vec<(u64, u32)>,
@@ -100,8 +100,7 @@ struct Sums {
     several: u64,
     racks: u64,
     in_one: u64,
-    hosts: u64,
-    warm: u64,
+    uses: BTreeMap<String, u32>,
 }
 
 /// The part of a whole, in thousandths, rounded.
@@ -210,8 +209,7 @@ impl<'a> Run<'a> {
         let rows: Vec<&HostRow> = hosts.iter().filter_map(|name| self.hosts.get(name.as_str())).collect();
         let distinct =
             |label: &str| rows.iter().map(|host| host.labels.get(label)).collect::<BTreeSet<_>>().len() as u64;
-        self.sums.hosts += rows.len() as u64;
-        self.sums.warm += rows.iter().filter(|host| host.power == PowerState::On).count() as u64;
+        hosts.iter().for_each(|host| *self.sums.uses.entry(host.clone()).or_default() += 1);
         if rows.len() > 1 {
             self.sums.several += 1;
             self.sums.racks += distinct(&self.levels.rack);
@@ -247,7 +245,7 @@ impl<'a> Run<'a> {
     }
 
     fn outcome(self, whole: Vec<(u64, u32)>) -> Outcome {
-        let Sums { placed, unplaced, host_seconds, micro_seconds, several, racks, in_one, hosts, warm } = self.sums;
+        let Sums { placed, unplaced, host_seconds, micro_seconds, several, racks, in_one, uses } = self.sums;
         let weighted = whole.windows(2).map(|pair| u128::from(pair[1].0 - pair[0].0) * u128::from(pair[0].1)).sum();
         let span = u128::from(whole.last().map_or(0, |(at, _)| *at)) * self.taken.len() as u128;
         Outcome {
@@ -259,7 +257,7 @@ impl<'a> Run<'a> {
             whole_domains: thousandths(weighted, span),
             racks_per_claim: thousandths(racks.into(), several.into()),
             in_one_domain: thousandths(in_one.into(), several.into()),
-            warm: thousandths(warm.into(), hosts.into()),
+            most_used: uses.into_values().max().unwrap_or(0),
             whole,
         }
     }
@@ -302,7 +300,11 @@ pub const MEASURES: [Measure; 8] = [
         show: |one| percent(one.in_one_domain),
         value: |one| one.in_one_domain.into(),
     },
-    Measure { name: "hosts on already when taken", show: |one| percent(one.warm), value: |one| one.warm.into() },
+    Measure {
+        name: "times the most used host was taken",
+        show: |one| one.most_used.to_string(),
+        value: |one| one.most_used.into(),
+    },
 ];
 
 /// A value as a ratio to the same of another policy: `1.25`, or nothing when there is nothing to compare with.
@@ -372,7 +374,7 @@ mod tests {
         assert_eq!(gang.whole_domains, 375);
         // Until the end: 100 + 2 x 150 + 0 seconds.
         assert_eq!((first.host_hours, gang.host_hours), (0, 0));
-        assert_eq!(first.warm, 0);
+        assert_eq!((first.most_used, gang.most_used), (2, 2));
         let rows = table(&outcomes);
         assert_eq!(rows[4], ["domains whole", "12.5 %", "37.5 % (3.00)"]);
         assert_eq!((ratio(1, 0).as_str(), ratio(2, 3).as_str()), ("-", "0.67"));

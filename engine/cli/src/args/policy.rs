@@ -100,7 +100,7 @@ pub enum PolicyCommand {
         #[arg(long)]
         seed: Option<u64>,
         /// Fleets and claims tried
-        #[arg(long, default_value_t = 500, value_name = "COUNT")]
+        #[arg(long, default_value_t = 200, value_name = "COUNT")]
         cases: u32,
     },
     /// The engine's log of decisions
