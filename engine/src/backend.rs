@@ -13,7 +13,7 @@ use std::sync::Arc;
 use futures::stream::BoxStream;
 use vmetal_api::{
     AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
-    JoinTokenRequest, Listing, LogPart, ObjectRef, WatchItem, WatchQuery,
+    JoinTokenRequest, Listing, LogPart, ObjectRef, Secret, WatchItem, WatchQuery,
 };
 use vmetal_lifecycle::Note;
 use vmetal_model::tenant_cluster::TenantClusterStatus;
@@ -140,6 +140,16 @@ impl Backend for ApiBackend {
 
     async fn revoke_join_token(&self, caller: &Caller, cluster: &str, token_id: &str) -> Result<(), BackendError> {
         self.0.revoke_join_token(caller, cluster, token_id).await
+    }
+
+    async fn rotate_bmc_password(
+        &self,
+        caller: &Caller,
+        host: &str,
+        password: &Secret,
+        reason: &str,
+    ) -> Result<AnyObject, BackendError> {
+        self.0.rotate_bmc_password(caller, host, password, reason).await
     }
 
     async fn bmc_credential(&self, caller: &Caller, host: &str, reason: &str) -> Result<BmcCredential, BackendError> {

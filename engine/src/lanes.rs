@@ -95,9 +95,10 @@ impl Lanes {
     pub async fn operation(&self, kind: OperationKind) -> Turn {
         let (narrow, wide) = match kind {
             OperationKind::AllocateAddress | OperationKind::OpenBoot => (None, None),
-            OperationKind::ProbeBmc | OperationKind::ReadPower | OperationKind::SetNetworkBoot => {
-                (None, Some(&self.bmc))
-            }
+            OperationKind::ProbeBmc
+            | OperationKind::ReadPower
+            | OperationKind::SetNetworkBoot
+            | OperationKind::ChangePassword => (None, Some(&self.bmc)),
             OperationKind::PowerOn | OperationKind::PowerOff => (Some(&self.power), Some(&self.bmc)),
             OperationKind::ResetBmc => (Some(&self.firmware), Some(&self.bmc)),
         };

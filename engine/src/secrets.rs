@@ -7,6 +7,11 @@ pub fn bmc_password(host: &Uid) -> String {
     format!("host/{host}/bmc.password")
 }
 
+/// The password that a host's BMC is being given.
+pub fn next_bmc_password(host: &Uid) -> String {
+    format!("host/{host}/bmc.password.next")
+}
+
 /// The token of a host's network boot attempt.
 pub fn boot_token(host: &Uid) -> String {
     format!("host/{host}/boot-token")

@@ -6,7 +6,8 @@ use tfplugin::{
     Action, Attribute, Ctx, Diagnostic, Diagnostics, Named, Path, Pending, Progress, Schema, Type, Value,
     schema::Validator,
 };
-use vmetal_model::{Host, HostAction, PowerWish, Timestamp};
+use vmetal_api::{Client, Secret};
+use vmetal_model::{Host, HostAction, PowerWish, Rotation, Timestamp};
 
 use crate::{
     convert::{duration, parsed, text},
@@ -25,6 +26,7 @@ enum Order {
     SetMaintenance,
     EndMaintenance,
     Power,
+    RotateCredentials,
 }
 
 /// What an action may wait for.
@@ -34,6 +36,8 @@ enum Goal {
     Pool,
     /// The power is what was ordered.
     Power,
+    /// The BMC has its new password.
+    Password,
 }
 
 impl Goal {
@@ -41,7 +45,7 @@ impl Goal {
     fn patience(self) -> Duration {
         Duration::from_secs(match self {
             Self::Pool => 90 * 60,
-            Self::Power => 15 * 60,
+            Self::Power | Self::Password => 15 * 60,
         })
     }
 
@@ -49,6 +53,7 @@ impl Goal {
         match self {
             Self::Pool => "Whether the action waits until the host is in the pool again.",
             Self::Power => "Whether the action waits until the BMC says that it is so.",
+            Self::Password => "Whether the action waits until the BMC lets in with the new password.",
         }
     }
 
@@ -57,6 +62,7 @@ impl Goal {
         match self {
             Self::Pool => "available",
             Self::Power => "switched as ordered",
+            Self::Password => "done with the new password",
         }
     }
 
@@ -66,6 +72,12 @@ impl Goal {
             (Self::Power, Some(_), _) => Verdict::Going(Hosts::doing(host)),
             (Self::Power, None, Some(failure)) if failure.at >= ordered => Verdict::Stuck(failure.clone()),
             (Self::Power, None, _) => Verdict::Done,
+            (Self::Password, ..) => match host.status.rotation.as_deref() {
+                Some(Rotation { ended: true, failure: Some(failure), .. }) => Verdict::Stuck(failure.clone()),
+                Some(Rotation { ended: false, failure: Some(failure), .. }) => Verdict::Going(failure.message.clone()),
+                Some(_) => Verdict::Going("the BMC is given its new password".to_owned()),
+                None => Verdict::Done,
+            },
         }
     }
 }
@@ -78,6 +90,7 @@ pub(crate) fn all() -> Vec<Named<dyn Action<Engine>>> {
         ("vmetal_set_maintenance", Arc::new(Order::SetMaintenance)),
         ("vmetal_end_maintenance", Arc::new(Order::EndMaintenance)),
         ("vmetal_power", Arc::new(Order::Power)),
+        ("vmetal_rotate_credentials", Arc::new(Order::RotateCredentials)),
     ]
 }
 
@@ -92,11 +105,33 @@ impl Order {
             Self::EndMaintenance => {
                 "Ends a maintenance (or a pause) that was ordered: the host is registered and inspected anew."
             }
+            Self::RotateCredentials => {
+                "Gives a host's BMC another password for the declared account and keeps that once the BMC takes it. A tenant on \
+                 the server notices nothing. Set the host's `password_wo` to the new password as well and leave \
+                 `password_wo_version` as it is."
+            }
             Self::Power => {
                 "Switches a host that is in maintenance or quarantined on, off, or off and on. Everywhere else the engine \
                  switches the server as its work wants, and refuses. What was not erased is not made to run."
             }
         }
+    }
+
+    /// Gives the order; the host as it is then.
+    async fn give(self, client: &Client, name: &str, config: &Value) -> Result<Host, Diagnostics> {
+        let reason = text(config.attr("reason")).unwrap_or_default();
+        let (doing, ordered) = match self.action(config, &reason)? {
+            Some(action) => {
+                let doing = format!("giving host {name:?} the order {}", action.verb());
+                (doing, client.act_on_host(name, None, &action).await)
+            }
+            None => {
+                let password = Secret::new(config.attr("password").as_str().unwrap_or_default());
+                let doing = format!("giving the BMC of host {name:?} a new password");
+                (doing, client.rotate_bmc_password(name, &password, &reason).await)
+            }
+        };
+        ordered.and_then(|object| Ok(object.typed()?)).map_err(|error| refused::<Hosts>(&doing, error))
     }
 
     fn needs_reason(self) -> bool {
@@ -108,13 +143,16 @@ impl Order {
         match self {
             Self::Inspect | Self::ReleaseFromQuarantine | Self::EndMaintenance => Some(Goal::Pool),
             Self::Power => Some(Goal::Power),
+            Self::RotateCredentials => Some(Goal::Password),
             Self::SetMaintenance => None,
         }
     }
 
-    fn action(self, config: &Value) -> Result<HostAction, Diagnostic> {
-        let reason = text(config.attr("reason")).unwrap_or_default();
-        Ok(match self {
+    /// The order, where it is one of those that the engine takes as such.
+    fn action(self, config: &Value, reason: &str) -> Result<Option<HostAction>, Diagnostic> {
+        let reason = reason.to_owned();
+        Ok(Some(match self {
+            Self::RotateCredentials => return Ok(None),
             Self::Inspect => HostAction::Inspect { reason },
             Self::ReleaseFromQuarantine => HostAction::Unquarantine { reason },
             Self::SetMaintenance => {
@@ -130,16 +168,13 @@ impl Order {
                     || Diagnostic::error("Invalid value", "Expected on, off or cycle.").at(Path::attr("power"));
                 HostAction::Power { power: power.ok_or_else(unknown)?, reason }
             }
-        })
+        }))
     }
 
     async fn carry_out(self, ctx: &Ctx<Engine>, config: &Value, progress: &Progress) -> Result<(), Diagnostics> {
         let client = ctx.client()?.client()?;
         let name = text(config.attr("host")).unwrap_or_default();
-        let action = self.action(config)?;
-        let doing = format!("giving host {name:?} the order {}", action.verb());
-        let ordered = client.act_on_host(&name, None, &action).await;
-        let host: Host = ordered.and_then(|object| Ok(object.typed()?)).map_err(|e| refused::<Hosts>(&doing, e))?;
+        let host = self.give(client, &name, config).await?;
         progress.say(format!("host {name}: {}", Hosts::doing(&host)));
         let Some(goal) = self.goal().filter(|_| config.attr("wait").as_bool() == Some(true)) else { return Ok(()) };
         let ordered = host.status.power_order.as_ref().map_or(Timestamp::MAX, |order| order.hold.since);
@@ -190,6 +225,13 @@ impl Action<Engine> for Order {
             attributes.push((
                 "power",
                 power.describe("`on`, `off` (at once, the operating system is not asked) or `cycle`."),
+            ));
+        }
+        if *self == Self::RotateCredentials {
+            let password = Attribute::required(Type::String).write_only();
+            attributes.push((
+                "password",
+                password.describe("The new password. Write-only: it may come from an ephemeral value."),
             ));
         }
         if let Some(goal) = self.goal() {

@@ -119,6 +119,16 @@ fn orders_reach_the_engine_and_are_waited_for() {
         let (_, told) = invoke(&mut plugin, "vmetal_power", &fields).await;
         assert_eq!(told[0].summary, "Host \"stuck\" failed");
         assert!(told[0].detail.contains("Pull the plug"), "{}", told[0].detail);
+        let fields = |host: &str| {
+            let next = ("password", text("another password"));
+            [("host", text(host)), next, ("reason", text("a leaver")), ("wait", true.into())]
+        };
+        let (said, told) = invoke(&mut plugin, "vmetal_rotate_credentials", &fields("h1")).await;
+        assert!(told.is_empty() && !format!("{said:?}").contains("another password"), "{said:?} {told:?}");
+        let kept = engine.world.secret(Kind::Host, "h1", "bmc.password");
+        assert_eq!(kept.as_deref(), Some("another password"));
+        let (_, told) = invoke(&mut plugin, "vmetal_rotate_credentials", &fields("stuck")).await;
+        assert!(told[0].detail.contains("Order a longer one"), "{told:?}");
         let fields = [("host", text("h1")), ("power", text("sideways")), ("reason", text("x"))];
         let (_, told) = invoke(&mut plugin, "vmetal_power", &fields).await;
         assert!(told[0].detail.contains("on, off, cycle"), "{told:?}");

@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::proto;
 use crate::proto::vmetal_client::VmetalClient;
 use crate::resource::{AnyObject, Resource};
-use crate::types::{Apply, EventEntry, EventsQuery, Listing, LogPart, VersionInfo, WatchItem, WatchQuery};
+use crate::types::{Apply, EventEntry, EventsQuery, Listing, LogPart, Secret, VersionInfo, WatchItem, WatchQuery};
 
 mod credentials;
 
@@ -310,6 +310,24 @@ impl Client {
             }
         }
         Ok(rounds)
+    }
+
+    /// Orders another password for a host's BMC and returns the host as it is then. `status.rotation` goes when the BMC has
+    /// taken it.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn rotate_bmc_password(
+        &self,
+        host: &str,
+        password: &Secret,
+        reason: &str,
+    ) -> Result<AnyObject, ApiError> {
+        let (host, reason, password) = (host.to_owned(), reason.to_owned(), password.expose().to_owned());
+        let request = proto::RotateBmcPasswordRequest { host, password, reason };
+        let answer =
+            self.call(request, |mut rpc, request| async move { rpc.rotate_bmc_password(request).await }).await?;
+        self.object(answer)
     }
 
     /// The present state, a bookmark, then every change in order, until the connection breaks (the last item is then an

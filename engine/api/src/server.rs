@@ -31,7 +31,7 @@ use crate::proto;
 use crate::proto::vmetal_server::{Vmetal, VmetalServer};
 use crate::resource::AnyObject;
 use crate::token::{Holder, Role, TokenStore};
-use crate::types::{Apply, EventEntry, EventsQuery, Listing, LogPart, WatchItem, WatchQuery};
+use crate::types::{Apply, EventEntry, EventsQuery, Listing, LogPart, Secret, WatchItem, WatchQuery};
 
 /// Who makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +161,18 @@ pub trait Backend: Send + Sync + 'static {
     fn decision_log(&self) -> impl Future<Output = Result<Vec<LogPart>, BackendError>> + Send {
         std::future::ready(Ok(Vec::new()))
     }
+
+    /// Orders another password for a host's BMC and returns the host as it is then. The caller's name goes on the record.
+    ///
+    /// # Errors
+    /// Any [`BackendError`]; [`BackendError::Precondition`] while another change is under way.
+    fn rotate_bmc_password(
+        &self,
+        caller: &Caller,
+        host: &str,
+        password: &Secret,
+        reason: &str,
+    ) -> impl Future<Output = Result<AnyObject, BackendError>> + Send;
 
     /// The present state, a bookmark, then every change in order. An item that is an error ends the stream.
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>>;
@@ -559,6 +571,17 @@ impl<B: Backend> Vmetal for Service<B> {
         let parts = self.backend.decision_log().await.map_err(|error| error.to_status())?;
         let part = |part: LogPart| Ok(proto::DecisionLogPart { data: part.bytes, ends_round: part.ends_round });
         Ok(self.outgoing(futures::stream::iter(parts.into_iter().map(part))))
+    }
+
+    async fn rotate_bmc_password(
+        &self,
+        request: Request<proto::RotateBmcPasswordRequest>,
+    ) -> Result<Response<proto::Object>, Status> {
+        let caller = caller(&request)?;
+        let proto::RotateBmcPasswordRequest { host, password, reason } = request.into_inner();
+        let (backend, password) = (Arc::clone(&self.backend), Secret::new(password));
+        let ordered = uncancelled(async move { backend.rotate_bmc_password(&caller, &host, &password, &reason).await });
+        answer(ordered.await, |object| (&object).into())
     }
 
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

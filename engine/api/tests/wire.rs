@@ -141,6 +141,11 @@ async fn credentials_are_handed_out_and_taken_back() {
     assert!(!format!("{made:?}").contains(made.token.expose()), "{made:?}");
     client.revoke_join_token("acme", made.id()).await.unwrap();
     assert!(matches!(client.revoke_join_token("acme", "zzzzzz").await, Err(ApiError::Precondition { .. })));
+    let mut host = node_type("h1");
+    host.kind = Kind::Host;
+    client.apply(host).await.unwrap();
+    let rotated = client.rotate_bmc_password("h1", &Secret::new("another"), "a test").await.unwrap();
+    assert_eq!(rotated.status["by"], "admin");
     let credential = client.bmc_credential("10.0.0.1", "a test").await.unwrap();
     assert_eq!((credential.username.as_str(), credential.password.expose()), ("root", "hidden"));
     assert!(!format!("{credential:?}").contains("hidden"), "{credential:?}");

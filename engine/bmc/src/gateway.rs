@@ -1,5 +1,6 @@
 //! The gateway: what the engine can ask of a BMC.
 
+mod account;
 mod manager;
 
 use std::collections::BTreeSet;

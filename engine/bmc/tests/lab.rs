@@ -136,3 +136,31 @@ async fn a_wrong_password_and_a_lying_bmc_are_told_apart() {
     assert!(matches!(gateway.power().await.unwrap_err(), BmcError::Unreachable { .. }));
     gateway.power_on().await.unwrap();
 }
+
+#[tokio::test]
+async fn the_account_gets_another_password() {
+    let host = HostConfig::sim("node-k");
+    let bmc = sim::start(host.clone()).await.unwrap();
+    let gateways = Gateways::new(config());
+    let old = reach(&bmc, &host);
+    let with = |password: &str, version: &str| {
+        let (password, password_version) = (password.to_owned(), version.to_owned());
+        gateways.for_host(&BmcTarget { password, password_version, ..old.clone() }, alone()).unwrap()
+    };
+    let gateway = gateways.for_host(&old, alone()).unwrap();
+    let refused = gateway.change_password("short").await.unwrap_err();
+    assert_eq!(refused.to_failure(jiff::Timestamp::UNIX_EPOCH).cause, Cause::BmcProtocol);
+    assert!(!refused.to_string().contains("short"), "{refused}");
+    gateway.sign_in().await.unwrap();
+
+    gateway.change_password("another-password").await.unwrap();
+    with("another-password", "2").sign_in().await.unwrap();
+    let closed = with(&old.password, "3").sign_in().await.unwrap_err();
+    assert!(matches!(closed, BmcError::Credentials { .. }), "{closed}");
+    let journal = format!("{:?}", bmc.journal());
+    assert!(journal.contains("ManagerAccount") || journal.contains("Accounts/1"), "{journal}");
+
+    let stranger = BmcTarget { username: "somebody".to_owned(), ..old.clone() };
+    let nobody = gateways.for_host(&stranger, alone()).unwrap().change_password("x").await.unwrap_err();
+    assert!(matches!(nobody, BmcError::Credentials { .. }), "{nobody}");
+}

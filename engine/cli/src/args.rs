@@ -193,6 +193,18 @@ pub enum HostCommand {
         #[arg(value_enum)]
         power: Power,
     },
+    /// Give the BMC another password, and keep that once the BMC takes it
+    ///
+    /// The account is the declared one. A tenant on the server notices nothing. Where the password is declared as well (a
+    /// manifest, Terraform's password_wo), change it there too, and leave its version as it is.
+    RotatePassword {
+        /// Which, and why
+        #[command(flatten)]
+        because: Because,
+        /// A file with the new password; `-` reads standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: PathBuf,
+    },
     /// Forget a host that nobody holds and leave its power and disks as they are
     Detach(Because),
 }

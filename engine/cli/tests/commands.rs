@@ -14,7 +14,8 @@ use tokio::net::TcpListener;
 use vmetal_api::types::Follow;
 use vmetal_api::{
     AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
-    JoinTokenRequest, Listing, ObjectRef, Secrets, ServerConfig, TokenStore, WatchItem, WatchQuery, serve, token,
+    JoinTokenRequest, Listing, ObjectRef, Secret, Secrets, ServerConfig, TokenStore, WatchItem, WatchQuery, serve,
+    token,
 };
 use vmetal_cli::CliError;
 use vmetal_cli::args::Cli;
@@ -94,6 +95,18 @@ impl Backend for Engine {
 
     async fn revoke_join_token(&self, _: &Caller, cluster: &str, _: &str) -> Result<(), BackendError> {
         Err(missing(Kind::TenantCluster, cluster))
+    }
+
+    async fn rotate_bmc_password(
+        &self,
+        _: &Caller,
+        host: &str,
+        password: &Secret,
+        reason: &str,
+    ) -> Result<AnyObject, BackendError> {
+        assert_eq!(reason, "a leaver");
+        self.secrets.lock().unwrap().insert(format!("{host} next"), password.clone());
+        self.get(Kind::Host, host).await
     }
 
     async fn bmc_credential(&self, _: &Caller, host: &str, _: &str) -> Result<BmcCredential, BackendError> {
@@ -261,6 +274,16 @@ async fn orders_reach_the_engine_with_their_reason() {
     vmetal(&endpoint, &["host", "power", "rack1-01", "cycle", "--reason", "hangs"]).await.unwrap();
     let power = engine.orders.lock().unwrap()[2].1.clone();
     assert_eq!(power, HostAction::Power { power: vmetal_model::PowerWish::Cycle, reason: "hangs".into() });
+    // The new password comes from a file, without the newline at its end.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("next");
+    std::fs::write(&file, "another one\n").unwrap();
+    std::fs::write(dir.path().join("h.yaml"), "kind: host\nmetadata: {name: rack1-01}\nspec: {source: x}\n").unwrap();
+    vmetal(&endpoint, &["apply", "-f", dir.path().join("h.yaml").to_str().unwrap()]).await.unwrap();
+    let rotate = ["host", "rotate-password", "rack1-01", "--reason", "a leaver", "--password-file"];
+    let said = vmetal(&endpoint, &[&rotate[..], &[file.to_str().unwrap()]].concat()).await.unwrap();
+    assert!(said.contains("a new BMC password ordered") && !said.contains("another one"), "{said}");
+    assert_eq!(engine.secrets.lock().unwrap()["rack1-01 next"].expose(), "another one");
     let refused = vmetal(&endpoint, &["host", "retry", "rack1-01"]).await.unwrap_err();
     assert_eq!(refused.exit_code(), 1);
     assert!(refused.lines().join("\n").contains("there is nothing to try again"), "{:?}", refused.lines());

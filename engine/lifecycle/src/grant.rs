@@ -89,6 +89,8 @@ pub enum Gentle {
     AllocateAddress,
     /// See [`OperationKind::OpenBoot`].
     OpenBoot,
+    /// See [`OperationKind::ChangePassword`].
+    ChangePassword,
 }
 
 /// Effects that a tenant would notice, or that decide what a server does next.
@@ -118,6 +120,7 @@ impl Effect {
             Gentle::ReadPower => OperationKind::ReadPower,
             Gentle::AllocateAddress => OperationKind::AllocateAddress,
             Gentle::OpenBoot => OperationKind::OpenBoot,
+            Gentle::ChangePassword => OperationKind::ChangePassword,
         };
         Effect { kind }
     }

@@ -11,6 +11,7 @@ pub mod operator;
 mod provision;
 mod register;
 mod release;
+pub mod rotation;
 mod standby;
 mod turn;
 mod wait;
@@ -87,6 +88,8 @@ pub enum Effected {
     BootDevice,
     /// `ResetBmc`: accepted.
     BmcReset,
+    /// `ChangePassword`: the new one opens the BMC.
+    PasswordChanged,
 }
 
 /// Why an effect failed, and how long the other side is to be left alone at least.
@@ -148,6 +151,10 @@ pub fn outcome(
         turn.status.operation.as_mut().filter(|op| op.id == operation && op.state == OperationState::Intended)?;
     current.finished = Some(now);
     let kind = current.kind;
+    if kind == OperationKind::ChangePassword {
+        turn.rotated(result);
+        return Some(turn.change());
+    }
     let usable =
         |effected| identity::same(host, effected, now).and_then(|effected| installer::usable(host, effected, now));
     match result.and_then(usable) {
@@ -220,6 +227,9 @@ impl Turn<'_> {
         }
         self.heed_release();
         self.heed_give_back();
+        if self.rotates() {
+            return Fate::Keep;
+        }
         if self.heed_maintenance() || self.overdue() || self.paused_by_backoff() {
             return Fate::Keep;
         }

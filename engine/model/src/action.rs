@@ -145,6 +145,27 @@ pub struct PowerOrder {
     pub hold: Hold,
 }
 
+/// An order to give a host's BMC a new password. It goes when the BMC takes the password, and not before the engine knows which
+/// one holds: between the two, both are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rotation {
+    /// Why, by whom, since when.
+    pub hold: Hold,
+    /// How often it was begun. From the second time on it may have happened already, and is looked at first.
+    #[serde(default)]
+    pub tries: u32,
+    /// Not before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub not_before: Option<Timestamp>,
+    /// Why it ended, or why the last try did not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Whether it is over: the old password holds.
+    #[serde(default)]
+    pub ended: bool,
+}
+
 /// Maintenance as it is declared with the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

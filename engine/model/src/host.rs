@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::action::{DeclaredMaintenance, EndedTenancy, Hold, OnDelete, PowerOrder};
+use crate::action::{DeclaredMaintenance, EndedTenancy, Hold, OnDelete, PowerOrder, Rotation};
 use crate::agent::{BootPurpose, EraseLevel, ErasedDisk, Progress};
 use crate::bmc::{BmcFacts, BmcSpec, PowerState};
 use crate::inventory::Inventory;
@@ -318,6 +318,9 @@ pub struct HostStatus {
     /// Ordered, in `maintenance` or `quarantined`: what the power is to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_order: Option<Box<PowerOrder>>,
+    /// Ordered: the BMC is to have the password that was given with the order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Box<Rotation>>,
     /// A tenancy that has ended without an erasure. The host goes nowhere but to an erasure while it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unerased: Option<EndedTenancy>,
@@ -535,6 +538,7 @@ impl HostStatus {
             maintenance: None,
             quarantine: None,
             power_order: None,
+            rotation: None,
             unerased: None,
             detach: None,
             failed_phase: None,

@@ -28,7 +28,9 @@ pub mod tenant_node;
 pub mod validate;
 pub mod wait;
 
-pub use action::{DeclaredMaintenance, EndedTenancy, Hold, HostAction, OnDelete, PowerOrder, PowerWish, TenancyEnd};
+pub use action::{
+    DeclaredMaintenance, EndedTenancy, Hold, HostAction, OnDelete, PowerOrder, PowerWish, Rotation, TenancyEnd,
+};
 pub use bmc::{BmcAddress, BmcAddressError, BmcFacts, BmcSpec, PowerState, TlsTrust};
 pub use event::{Event, Severity};
 pub use explanation::{Basis, Explained, Explanation, Remedy, Replay, Term};

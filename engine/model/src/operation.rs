@@ -45,6 +45,8 @@ pub enum OperationKind {
     PowerOff,
     /// Restart the BMC. The server itself is not touched.
     ResetBmc,
+    /// Give the BMC's account the new password, and sign in with it. The server itself is not touched.
+    ChangePassword,
 }
 
 impl OperationKind {
@@ -65,6 +67,7 @@ impl OperationKind {
             OperationKind::PowerOn => "power on",
             OperationKind::PowerOff => "power off",
             OperationKind::ResetBmc => "restart the BMC",
+            OperationKind::ChangePassword => "change the password of the BMC",
         }
     }
 }

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
-use vmetal_api::{BackendError, BmcCredential, Caller, JoinToken, JoinTokenRequest, Secret};
+use vmetal_api::{AnyObject, BackendError, BmcCredential, Caller, JoinToken, JoinTokenRequest, Secret};
 use vmetal_lifecycle::Note;
+use vmetal_lifecycle::host::rotation;
 use vmetal_model::{Failure, FieldError, Kind, TenantCluster};
+use vmetal_store::CommitError;
 use vmetal_tenant::JoinRequest;
 
-use super::{commit_error, reference};
+use super::{commit_error, reference, show};
 use crate::engine::Engine;
+use crate::fleet::Entry;
 use crate::ledger::{Batch, Record};
 use crate::ownership::Author;
 use crate::secrets;
@@ -114,6 +117,40 @@ impl Engine {
         })?;
         let (address, username) = (host.spec.bmc.address.clone(), host.spec.bmc.username.clone());
         Ok(BmcCredential { address, username, password: Secret::new(password) })
+    }
+
+    pub(super) async fn rotate_bmc_password(
+        &self,
+        caller: &Caller,
+        name: &str,
+        password: &Secret,
+        reason: &str,
+    ) -> Result<AnyObject, BackendError> {
+        if password.expose().is_empty() {
+            return Err(BackendError::Invalid { errors: vec![FieldError::new("password", "is empty")] });
+        }
+        let object = || reference(Kind::Host, name);
+        loop {
+            let host = self.fleet.host(name).ok_or_else(|| BackendError::NotFound { object: object() })?;
+            let now = self.now();
+            let change = rotation::order(&host, &self.limits, reason, &caller.token, now)
+                .map_err(|refused| BackendError::Precondition { message: refused.message, advice: refused.advice })?;
+            let mut changed = (*host).clone();
+            changed.status = change.status;
+            let mut batch = Batch::by(Author::Outside);
+            batch.secret(secrets::next_bmc_password(&host.metadata.uid), password.expose().as_bytes());
+            batch.notes(&*host, now, change.notes);
+            batch.replace(changed.clone());
+            match self.ledger.commit(batch).await {
+                Ok(_) => {
+                    let now = self.fleet.entry(Kind::Host, name).unwrap_or_else(|| Entry::Host(changed.into()));
+                    return Ok(show(&now));
+                }
+                // The host changed in between: judged anew.
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(commit_error(error, object(), |_| String::new())),
+            }
+        }
     }
 
     fn cluster_named(&self, name: &str) -> Result<Arc<TenantCluster>, BackendError> {

@@ -43,6 +43,8 @@ enum Turn {
 struct Brought {
     effected: Effected,
     boot_token: Option<String>,
+    /// The BMC's password from now on.
+    password: Option<String>,
     /// Held until the outcome is committed.
     promise: Option<Chosen>,
 }
@@ -66,7 +68,7 @@ impl Chosen {
 
 impl From<Effected> for Brought {
     fn from(effected: Effected) -> Self {
-        Brought { effected, boot_token: None, promise: None }
+        Brought { effected, boot_token: None, password: None, promise: None }
     }
 }
 
@@ -97,7 +99,8 @@ impl Engine {
             self.leave_lanes(name);
             let uid = &host.metadata.uid;
             self.fleet.set_token(uid, None);
-            self.remove(hold, &*host, &[secrets::bmc_password(uid), secrets::boot_token(uid)], now).await?;
+            let kept = [secrets::bmc_password(uid), secrets::next_bmc_password(uid), secrets::boot_token(uid)];
+            self.remove(hold, &*host, &kept, now).await?;
             self.gateways.forget(&host.spec.bmc.address);
             return Ok(());
         }
@@ -245,9 +248,11 @@ impl Engine {
             reached(Boundary::BeforeEffect, &kind.describe());
             let acted = self.act(grip, &host, kind, &taken).await;
             reached(Boundary::AfterEffect, &kind.describe());
-            let (result, token, _promise) = match acted {
-                Ok(Brought { effected, boot_token, promise }) => (Ok(effected), boot_token, promise),
-                Err(setback) => (Err(setback), None, None),
+            let (result, token, password, _promise) = match acted {
+                Ok(Brought { effected, boot_token, password, promise }) => {
+                    (Ok(effected), boot_token, password, promise)
+                }
+                Err(setback) => (Err(setback), None, None, None),
             };
             if let (Err(setback), Err(fenced)) = (&result, grip.check()) {
                 // Whoever owns the host now looks before it acts; so does this engine, should it be itself.
@@ -268,6 +273,11 @@ impl Engine {
                         if let Some(token) = &token {
                             batch.secret(secrets::boot_token(&host.metadata.uid), token.as_bytes());
                             self.fleet.set_token(&host.metadata.uid, Some(token.clone()));
+                        }
+                        if let Some(password) = &password {
+                            let uid = &host.metadata.uid;
+                            batch.secret(secrets::bmc_password(uid), password.as_bytes());
+                            batch.forget(secrets::next_bmc_password(uid));
                         }
                     },
                 )
@@ -323,6 +333,7 @@ impl Engine {
                 let reset = self.gateway(grip, host).await?.reset_bmc().await;
                 reset.map(|()| Effected::BmcReset.into()).map_err(|e| self.setback(&e))
             }
+            OperationKind::ChangePassword => self.change_password(grip, host).await,
             OperationKind::PowerOff => {
                 let off = self.gateway(grip, host).await?.power_off().await;
                 off.map(|_| Effected::Power(vmetal_model::PowerState::Off).into()).map_err(|e| self.setback(&e))
@@ -338,11 +349,9 @@ impl Engine {
         Setback { failure: error.to_failure(now), not_before }
     }
 
+    /// The way to the BMC with the password that holds.
     async fn gateway(&self, grip: &Arc<Grip>, host: &Host) -> Result<Gateway, Failure> {
-        let secret = self.ledger.secret(&secrets::bmc_password(&host.metadata.uid)).await;
-        let password =
-            secret.map_err(|error| self.internal("the BMC password cannot be read from the store", error))?;
-        let Some(password) = password.and_then(|bytes| String::from_utf8(bytes).ok()) else {
+        let Some(password) = self.password(&secrets::bmc_password(&host.metadata.uid)).await? else {
             return Err(Failure {
                 cause: Cause::BmcCredentials,
                 message: format!("no BMC password is known for host {}", host.name()),
@@ -351,13 +360,72 @@ impl Engine {
                 at: self.now(),
             });
         };
+        self.gateway_with(grip, host, password, host.spec.bmc.password_version.clone())
+    }
+
+    async fn password(&self, name: &str) -> Result<Option<String>, Failure> {
+        let secret = self.ledger.secret(name).await;
+        let bytes = secret.map_err(|error| self.internal("the BMC password cannot be read from the store", error))?;
+        Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
+    }
+
+    /// Gives the BMC the ordered password, unless an earlier try has, and sees that it holds.
+    async fn change_password(&self, grip: &Arc<Grip>, host: &Host) -> Result<Brought, Setback> {
+        let wanted = self.password(&secrets::next_bmc_password(&host.metadata.uid)).await?;
+        let wanted =
+            wanted.ok_or_else(|| self.internal("no new BMC password is kept", "it was ordered without one"))?;
+        let tries = host.status.rotation.as_ref().map_or(1, |rotation| rotation.tries);
+        // Told apart from every other password and try: what was refused before says nothing about now.
+        let version = format!("{} changed, try {tries}", host.spec.bmc.password_version);
+        let new = || self.gateway_with(grip, host, wanted.clone(), version.clone());
+        let done = || Brought { password: Some(wanted.clone()), ..Effected::PasswordChanged.into() };
+        if tries > 1 {
+            match new()?.sign_in().await {
+                Ok(()) => return Ok(done()),
+                Err(BmcError::Credentials { .. }) => {}
+                // Not a no: it stays open which password holds.
+                Err(error) => {
+                    let mut setback = self.setback(&error);
+                    setback.failure.cause = Cause::BmcUnreachable;
+                    return Err(setback);
+                }
+            }
+        }
+        let old = self.gateway(grip, host).await?;
+        old.change_password(&wanted).await.map_err(|error| self.setback(&error))?;
+        match self.gateway_with(grip, host, wanted.clone(), format!("{version}, given"))?.sign_in().await {
+            Ok(()) => Ok(done()),
+            Err(error @ BmcError::Credentials { .. }) => {
+                let mut failure = error.to_failure(self.now());
+                failure.cause = Cause::BmcNotApplied;
+                failure.message =
+                    format!("the BMC took the new password and does not let in with it: {}", failure.message);
+                failure.advice =
+                    "look whether it cuts passwords short or forbids some characters; order another one".to_owned();
+                Err(failure.into())
+            }
+            Err(error) => {
+                let mut setback = self.setback(&error);
+                setback.failure.cause = Cause::BmcUnreachable;
+                Err(setback)
+            }
+        }
+    }
+
+    fn gateway_with(
+        &self,
+        grip: &Arc<Grip>,
+        host: &Host,
+        password: String,
+        password_version: String,
+    ) -> Result<Gateway, Failure> {
         let spec = &host.spec.bmc;
         let found = host.status.bmc.as_ref().map(|facts| facts.system_path.clone());
         let target = BmcTarget {
             address: spec.address.clone(),
             username: spec.username.clone(),
             password,
-            password_version: spec.password_version.clone(),
+            password_version,
             tls: spec.tls.clone(),
             system_path: spec.address.system_path().or(found),
         };
@@ -412,6 +480,6 @@ impl Engine {
             work_done: None,
             phoned_home: None,
         };
-        Brought { effected: Effected::Boot(attempt), boot_token: Some(token), promise: None }
+        Brought { effected: Effected::Boot(attempt), boot_token: Some(token), password: None, promise: None }
     }
 }

@@ -31,6 +31,8 @@ struct Session {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     inner: Mutex<(u64, BTreeMap<u64, Session>)>,
+    /// The password that the account was given, in the place of the configured one.
+    given: Mutex<Option<String>>,
 }
 
 impl Sessions {
@@ -40,6 +42,16 @@ impl Sessions {
         let limit = Duration::from_secs(SESSION_TIMEOUT_S);
         inner.1.retain(|_, session| session.used.elapsed() < limit);
         inner
+    }
+
+    /// The account has another password from now on; sessions that are open stay.
+    pub(super) fn give(&self, password: &str) {
+        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(password.to_owned());
+    }
+
+    fn opens(&self, user: &str, password: &str, bmc: &BmcConfig) -> bool {
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        user == bmc.username && password == given.as_deref().unwrap_or(&bmc.password)
     }
 
     /// Accepts a request with the right basic credentials or the token of an open session.
@@ -55,7 +67,7 @@ impl Sessions {
             };
         }
         match basic(headers) {
-            Some((user, password)) if user == bmc.username && password == bmc.password => Ok(()),
+            Some((user, password)) if self.opens(&user, &password, bmc) => Ok(()),
             _ => Err(ApiError::unauthorized()),
         }
     }
@@ -67,7 +79,7 @@ impl Sessions {
                 .and_then(Value::as_str)
                 .ok_or_else(|| ApiError::parameter_missing("SessionCollection.Create", name))
         };
-        if (text("UserName")?, text("Password")?) != (bmc.username.as_str(), bmc.password.as_str()) {
+        if !self.opens(text("UserName")?, text("Password")?, bmc) {
             return Err(ApiError::unauthorized());
         }
         let mut bytes = [0_u8; 32];

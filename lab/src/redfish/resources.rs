@@ -10,6 +10,10 @@ use crate::machine::View;
 /// The values of `Manager.Reset` that the lab takes.
 pub(super) const MANAGER_RESETS: [&str; 2] = ["GracefulRestart", "ForceRestart"];
 
+/// How long passwords are.
+pub(super) const MIN_PASSWORD: usize = 8;
+pub(super) const MAX_PASSWORD: usize = 64;
+
 /// `Status` of something present and well.
 pub(super) fn status_ok() -> Value {
     json!({"State": "Enabled", "Health": "OK", "HealthRollup": "OK"})
@@ -43,6 +47,9 @@ pub(super) fn get(config: &HostConfig, view: &View, path: &[&str]) -> Option<Val
         [] => service_root(config),
         ["odata"] => odata(),
         ["SessionService"] => session_service(),
+        ["AccountService"] => account_service(),
+        ["AccountService", "Accounts"] => one("ManagerAccount"),
+        ["AccountService", "Accounts", "1"] => account(config),
         ["Systems"] => collection(&here, "ComputerSystem", std::slice::from_ref(&config.bmc.system_id)),
         ["Systems", id, rest @ ..] if *id == config.bmc.system_id => return system_part(config, &here, rest),
         ["Chassis"] => one("Chassis"),
@@ -74,6 +81,7 @@ fn service_root(config: &HostConfig) -> Value {
         "Chassis": {"@odata.id": "/redfish/v1/Chassis"},
         "Managers": {"@odata.id": "/redfish/v1/Managers"},
         "SessionService": {"@odata.id": "/redfish/v1/SessionService"},
+        "AccountService": {"@odata.id": "/redfish/v1/AccountService"},
         "Links": {"Sessions": {"@odata.id": "/redfish/v1/SessionService/Sessions"}},
     })
 }
@@ -82,7 +90,36 @@ fn odata() -> Value {
     let entry = |name: &str| json!({"name": name, "kind": "Singleton", "url": format!("/redfish/v1/{name}")});
     json!({
         "@odata.context": "/redfish/v1/$metadata",
-        "value": [entry("Systems"), entry("Chassis"), entry("Managers"), entry("SessionService")],
+        "value": [entry("Systems"), entry("Chassis"), entry("Managers"), entry("SessionService"), entry("AccountService")],
+    })
+}
+
+fn account_service() -> Value {
+    json!({
+        "@odata.id": "/redfish/v1/AccountService",
+        "@odata.type": "#AccountService.v1_15_0.AccountService",
+        "Id": "AccountService",
+        "Name": "Account Service",
+        "ServiceEnabled": true,
+        "MinPasswordLength": MIN_PASSWORD,
+        "MaxPasswordLength": MAX_PASSWORD,
+        "Status": status_ok(),
+        "Accounts": {"@odata.id": "/redfish/v1/AccountService/Accounts"},
+    })
+}
+
+fn account(config: &HostConfig) -> Value {
+    json!({
+        "@odata.id": "/redfish/v1/AccountService/Accounts/1",
+        "@odata.type": "#ManagerAccount.v1_12_0.ManagerAccount",
+        "Id": "1",
+        "Name": "Account",
+        "UserName": config.bmc.username,
+        // Never shown (DSP0268).
+        "Password": null,
+        "Enabled": true,
+        "Locked": false,
+        "RoleId": "Administrator",
     })
 }
 

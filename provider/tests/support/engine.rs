@@ -23,7 +23,7 @@ use vmetal_api::{
 use vmetal_model::{
     BmcSpec, Candidate, Cause, Claim, ClaimState, Decision, Event, Failure, Hold, Host, HostAction, HostPhase,
     HostStatus, Image, ImagePhase, Inventory, Kind, Lack, Metadata, NodeType, PowerOrder, PowerState, PowerWish,
-    Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
+    Rotation, Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
 };
 
 /// The only token this engine knows.
@@ -324,6 +324,14 @@ impl Inner {
             }
             return self.put(&host, "switched");
         }
+        if let Some(rotation) = host.status.rotation.take_if(|rotation| !rotation.ended) {
+            // As above: the BMC of a host of this name says no.
+            if name.starts_with("stuck") {
+                let failure = Some(failure(Cause::BmcProtocol, "the BMC does not take it", "order a longer one"));
+                host.status.rotation = Some(Box::new(Rotation { failure, ended: true, ..*rotation }));
+            }
+            return self.put(&host, "a new password");
+        }
         let status = &mut host.status;
         let phase = match status.phase {
             HostPhase::Registering if right => {
@@ -533,6 +541,27 @@ impl Backend for World {
     async fn revoke_join_token(&self, _: &Caller, _: &str, token_id: &str) -> Result<(), BackendError> {
         self.lock().revoked.push(token_id.to_owned());
         Ok(())
+    }
+
+    async fn rotate_bmc_password(
+        &self,
+        _: &Caller,
+        name: &str,
+        password: &Secret,
+        reason: &str,
+    ) -> Result<AnyObject, BackendError> {
+        let object = ObjectRef { kind: Kind::Host, name: name.to_owned() };
+        let mut inner = self.lock();
+        let found = inner.all::<Host>().into_iter().find(|host| host.metadata.name == name);
+        let mut host = found.ok_or(BackendError::NotFound { object })?;
+        let hold = Hold { reason: reason.into(), by: "tests".into(), since: Timestamp::now(), until: None };
+        let rotation = Rotation { hold, tries: 0, not_before: None, failure: None, ended: false };
+        host.status.rotation = Some(Box::new(rotation));
+        let key = (Kind::Host, name.to_owned(), "bmc.password".to_owned());
+        if !name.starts_with("stuck") {
+            inner.secrets.insert(key, password.expose().to_owned());
+        }
+        Ok(inner.store(AnyObject::from_typed(&host).unwrap()))
     }
 
     async fn bmc_credential(&self, _: &Caller, host: &str, _: &str) -> Result<BmcCredential, BackendError> {

@@ -171,6 +171,19 @@ impl Backend for Memory {
         }
     }
 
+    async fn rotate_bmc_password(
+        &self,
+        caller: &Caller,
+        host: &str,
+        password: &Secret,
+        reason: &str,
+    ) -> Result<AnyObject, BackendError> {
+        assert_eq!((password.expose(), reason), ("another", "a test"));
+        let mut object = self.get(Kind::Host, host).await?;
+        object.status = serde_json::json!({ "by": &*caller.token });
+        Ok(object)
+    }
+
     async fn bmc_credential(&self, _: &Caller, host: &str, reason: &str) -> Result<BmcCredential, BackendError> {
         assert_eq!(reason, "a test");
         let address = format!("redfish://{host}").parse().unwrap();

@@ -1,9 +1,10 @@
 //! Orders about one host.
 
-use std::io::Write;
+use std::io::{Read as _, Write};
+use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
-use vmetal_api::Client;
+use vmetal_api::{Client, Secret};
 use vmetal_model::{HostAction, PowerWish};
 
 use crate::args::{Because, HostCommand, Power};
@@ -17,16 +18,43 @@ pub(super) async fn order(
     now: Timestamp,
     out: &mut impl Write,
 ) -> Result<(), CliError> {
-    let (name, action) = action(command, now)?;
+    let (name, action) = match order_of(command, now)? {
+        Order::Action(name, action) => (name, action),
+        Order::Password { name, reason, file } => {
+            client.rotate_bmc_password(&name, &password(&file)?, &reason).await?;
+            writeln!(out, "host {0}  a new BMC password ordered; see: vmetal events host {0}", clean(&name))?;
+            return Ok(out.flush()?);
+        }
+    };
     let host = client.act_on_host(&name, None, &action).await?;
     let phase = host.status["phase"].as_str().unwrap_or("unknown");
     writeln!(out, "host {}  {} ordered; it is {}", clean(&name), action.verb(), clean(phase))?;
     Ok(out.flush()?)
 }
 
-fn action(command: HostCommand, now: Timestamp) -> Result<(String, HostAction), CliError> {
+/// What a command asks the engine for.
+enum Order {
+    Action(String, HostAction),
+    Password { name: String, reason: String, file: PathBuf },
+}
+
+/// The password in a file, or on standard input; the newline at its end does not belong to it.
+fn password(path: &Path) -> Result<Secret, CliError> {
+    let file = |source| CliError::File { path: path.to_owned(), source };
+    let mut text = String::new();
+    match path.to_str() {
+        Some("-") => drop(std::io::stdin().read_to_string(&mut text).map_err(file)?),
+        _ => text = std::fs::read_to_string(path).map_err(file)?,
+    }
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+}
+
+fn order_of(command: HostCommand, now: Timestamp) -> Result<Order, CliError> {
     let because = |because: Because, action: fn(String) -> HostAction| (because.name, action(because.reason));
-    Ok(match command {
+    let (name, action) = match command {
+        HostCommand::RotatePassword { because: Because { name, reason }, password_file: file } => {
+            return Ok(Order::Password { name, reason, file });
+        }
         HostCommand::Pause(why) => because(why, |reason| HostAction::Pause { reason }),
         HostCommand::Resume { name } => (name, HostAction::Resume),
         HostCommand::Maintenance { because: Because { name, reason }, until } => {
@@ -48,7 +76,8 @@ fn action(command: HostCommand, now: Timestamp) -> Result<(String, HostAction), 
             (name, HostAction::Power { power, reason })
         }
         HostCommand::Detach(why) => because(why, |reason| HostAction::Detach { reason }),
-    })
+    };
+    Ok(Order::Action(name, action))
 }
 
 /// A point in time, or a span from now.

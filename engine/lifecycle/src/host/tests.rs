@@ -13,6 +13,7 @@ use crate::transitions::host_may;
 mod ladder;
 mod operator;
 mod random;
+mod rotation;
 mod standby;
 mod waits;
 
@@ -111,6 +112,7 @@ impl World {
         assert!(kind.is_none() || status.pause.is_none(), "{kind:?} on a paused host");
         let ordered = status.power_order.is_some() && matches!(kind, Some(ReadPower | PowerOn | PowerOff));
         let untouched = [HostPhase::Discovered, HostPhase::Maintenance];
+        let ordered = ordered || status.rotation.is_some() && kind == Some(ChangePassword);
         assert!(kind.is_none() || ordered || !untouched.contains(&status.phase), "{kind:?} while {:?}", status.phase);
     }
 
@@ -164,6 +166,7 @@ impl World {
                     phoned_home: None,
                 })
             }
+            OperationKind::ChangePassword => Effected::PasswordChanged,
             OperationKind::ResetBmc => {
                 self.mutations.push("reset");
                 Effected::BmcReset

@@ -108,6 +108,20 @@ impl<'a> Turn<'a> {
         }
     }
 
+    /// Asks for an effect that has nothing to do with what the host is doing: neither its wait nor what is known of its
+    /// declaration changes.
+    pub(crate) fn aside(&mut self, what: Gentle) {
+        let effect = Effect::gentle(what);
+        let id = self.status.operation.as_ref().map_or(1, |op| op.id + 1);
+        let (kind, started) = (effect.kind(), self.now);
+        let (reason, unblocks) = doing(self.host, kind);
+        let wait = Wait { reason, unblocks, since: started, next_check: None, deadline: None };
+        self.status.wait.get_or_insert(wait);
+        self.status.operation = Some(Operation { id, kind, state: OperationState::Intended, started, finished: None });
+        self.next = None;
+        self.effect = Some(effect);
+    }
+
     /// Records an intent and asks for the effect.
     fn effect(&mut self, effect: Effect) {
         let kind = effect.kind();
@@ -129,7 +143,8 @@ impl<'a> Turn<'a> {
     pub(crate) fn wait(&mut self, reason: &str, unblocks: String, deadline: Option<Timestamp>) {
         let since = self.status.wait.as_ref().filter(|w| w.reason == reason).map_or(self.now, |w| w.since);
         self.status.wait = Some(Wait { reason: reason.to_owned(), unblocks, since, next_check: None, deadline });
-        if let Some(deadline) = deadline {
+        // One that has passed brings nothing new.
+        if let Some(deadline) = deadline.filter(|deadline| *deadline > self.now) {
             self.look_again_at(deadline);
         }
     }
@@ -191,7 +206,7 @@ impl<'a> Turn<'a> {
             Effected::Power(power) => self.status.power = power,
             Effected::Address(address) => self.status.address = Some(address),
             Effected::Boot(attempt) => self.status.boot = Some(attempt),
-            Effected::BootDevice | Effected::BmcReset => {}
+            Effected::BootDevice | Effected::BmcReset | Effected::PasswordChanged => {}
         }
     }
 

@@ -25,6 +25,13 @@ fn an_order(choice: u8) -> HostAction {
     }
 }
 
+/// Orders another password for the BMC, which may be refused.
+fn rotate(world: &mut World) {
+    if let Ok(change) = crate::host::rotation::order(&world.host, &world.limits, "because", "alice", world.now) {
+        world.take(change.status);
+    }
+}
+
 /// Orders it; what is refused changes nothing.
 fn order(world: &mut World, action: &HostAction) -> bool {
     match act(&world.host, &world.limits, action, "alice", world.now) {
@@ -103,6 +110,7 @@ fn happen(world: &mut World, choice: u8) {
             }
         }
         12 => world.serial = if world.serial == "S1" { "S2" } else { "S1" },
+        18 => rotate(world),
         20.. => drop(order(world, &an_order(choice - 20))),
         _ => drop(world.tick(None)),
     }

@@ -134,3 +134,19 @@ fn a_paused_host_says_who_paused_it_and_how_to_go_on() {
     world.run_until(HostPhase::Available);
     assert!(world.host.status.breach.is_none(), "the stage's time stood still");
 }
+
+/// The engine was stopped in a stage that was late already: the pause before it looks is waited for, not spun through.
+#[test]
+fn a_pause_in_a_stage_that_is_late_is_waited_for() {
+    let mut world = World::new();
+    world.run_until(HostPhase::Inspecting);
+    world.host.status.power = PowerState::On;
+    world.now += SignedDuration::from_hours(3);
+    let decision = step(&world.host, &world.limits, world.now);
+    assert_eq!(kind_of(&decision), Some(OperationKind::PowerOff));
+    world.take(decision.status);
+    let change = recover(&world.host, &world.limits, world.now).unwrap();
+    world.take(change.status);
+    let decision = decide(&world.host, &world.limits, world.now);
+    assert!(decision.next.unwrap() > world.now, "{decision:?}");
+}

@@ -217,6 +217,7 @@ fn brought(kind: OperationKind, host: &Host) -> HostEffected {
         OperationKind::PowerOn => HostEffected::Power(PowerState::On),
         OperationKind::SetNetworkBoot => HostEffected::BootDevice,
         OperationKind::ResetBmc => HostEffected::BmcReset,
+        OperationKind::ChangePassword => HostEffected::PasswordChanged,
         OperationKind::OpenBoot => HostEffected::Boot(BootAttempt {
             id: "b".into(),
             purpose: match host.status.phase {

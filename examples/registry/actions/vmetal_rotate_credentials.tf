@@ -1,0 +1,13 @@
+variable "bmc_password" {
+  type      = string
+  ephemeral = true
+}
+
+action "vmetal_rotate_credentials" "leaver" {
+  config {
+    host     = "rack1-01"
+    password = var.bmc_password
+    reason   = "somebody left the team"
+    wait     = true
+  }
+}
