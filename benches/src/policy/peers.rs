@@ -9,7 +9,8 @@ use vmetal_policy::{Question, componentize};
 use vmetal_policy_sdk::{Decision, Verdict};
 use wasmtime::component::{Component, Linker as ComponentLinker};
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, InstancePre, Linker, Memory, Module, PoolingAllocationConfig, Store,
+    Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker, Memory, Module, PoolingAllocationConfig,
+    Store,
 };
 
 wasmtime::component::bindgen!({
@@ -51,6 +52,7 @@ impl Peers {
         let bytes = std::fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
         let mut pool = PoolingAllocationConfig::new();
         pool.max_memory_size(1 << 30).linear_memory_keep_resident(4 << 20).total_component_instances(4);
+        pool.pagemap_scan(Enabled::Auto);
         let mut config = Config::new();
         config
             .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))

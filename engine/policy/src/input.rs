@@ -205,7 +205,10 @@ impl Hardware {
             let class = device.class.get(..4).unwrap_or_default();
             let known = ACCELERATORS.iter().find(|(vendor, _)| device.vendor.eq_ignore_ascii_case(vendor));
             if let (Some((_, resource)), true) = (known, ACCELERATOR_CLASSES.contains(&class)) {
-                *hardware.accelerators.entry((*resource).to_owned()).or_default() += 1;
+                match hardware.accelerators.get_mut(*resource) {
+                    Some(count) => *count += 1,
+                    None => drop(hardware.accelerators.insert((*resource).to_owned(), 1)),
+                }
                 hardware.gpu_model.get_or_insert_with(|| format!("{}:{}", device.vendor, device.device));
             }
         }

@@ -63,6 +63,8 @@ range_end = "172.22.15.255"
 url = "http://172.22.0.1:8080"
 [bmc]
 allow = ["10.0.0.0/8"]
+[decisions]
+keep = 8
 [deadlines]
 call_in = "10m"
 inspect = "10m"
@@ -188,6 +190,7 @@ async fn open(world: &Arc<World>, process: &Arc<Incarnation>, store: AnyStore) -
         entropy: Arc::new(SeededEntropy::new(seed)),
     });
     engine.restore_boot_tokens().await.map_err(|error| error.to_string())?;
+    engine.decisions.open(engine.ledger.store()).await.map_err(|error| error.to_string())?;
     Ok(engine)
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use vmetal_model::{ClaimState, Event, Host, HostPhase, Kind, OperationState, TenantNode, TenantNodePhase, Uid};
-use vmetal_store::{Change, Committed, Revision, Selector, Store as _};
+use vmetal_store::{Change, Committed, ObjectChange, Revision, Selector, Store as _};
 use vmetald::fleet::{Entry, Update};
 use vmetald::ledger::decode_change;
 
@@ -29,7 +29,13 @@ struct Seen {
     revision: u64,
     /// Claims that lost a host without an erasure, by that host.
     lost: BTreeSet<(String, Uid)>,
+    /// Values of the log of decisions.
+    logged: BTreeSet<String>,
 }
+
+/// The most values that one engine's log of decisions may have with the simulation's configuration: 8 decisions, the segment
+/// that they are in, and a round that has many.
+const LOGGED: usize = 24;
 
 /// Watches until the simulation ends.
 pub async fn watch(world: Arc<World>) {
@@ -63,6 +69,7 @@ impl Seen {
         }
         let (mut seated, mut claims) = (Vec::new(), false);
         for change in &committed.objects {
+            self.log(world, change);
             match decode_change(change) {
                 Ok(Some(Update::Put(Entry::Host(host)))) => {
                     let before = self.hosts.get(host.name());
@@ -98,6 +105,21 @@ impl Seen {
         groups::seated(world, &self.nodes, &seated);
         if claims {
             self.claims(world);
+        }
+    }
+
+    /// The log of decisions does not grow without bound, whoever crashes.
+    fn log(&mut self, world: &World, change: &ObjectChange) {
+        let key = change.key();
+        if key.kind.as_str() != vmetald::decisions::KIND {
+            return;
+        }
+        match change {
+            ObjectChange::Put(_) => self.logged.insert(key.name.clone()),
+            ObjectChange::Deleted(_) => self.logged.remove(&key.name),
+        };
+        if self.logged.len() > LOGGED * world.scenario.engines {
+            world.violated("log", format!("{} values are in the log of decisions", self.logged.len()));
         }
     }
 

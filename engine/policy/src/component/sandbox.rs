@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store, Trap};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store, Trap,
+};
 
 use super::bindings::common::Policy;
 use super::bindings::common::vmetal::policy::{log, types};
@@ -179,7 +181,9 @@ pub(crate) fn compiler(limits: &Limits) -> Result<Engine, Cause> {
         .total_tables(concurrent.saturating_mul(CORE_INSTANCES))
         .table_elements(TABLE_ELEMENTS)
         .max_memory_size(limits.memory_bytes)
-        .linear_memory_keep_resident(KEEP_RESIDENT);
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        // Where the kernel can tell (Linux 6.7), only the pages that a call has written are cleared after it.
+        .pagemap_scan(Enabled::Auto);
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))

@@ -131,6 +131,36 @@ fn a_policy_that_is_gone_is_named_and_one_that_was_exchanged_is_found() {
 }
 
 #[test]
+fn another_policy_is_tried_on_the_very_rounds_of_the_time() {
+    let policies = policies();
+    let hosts = [host("h0", 9, "a"), host("h1", 0, "a"), host("h2", 5, "a")];
+    let recorded = round("c.0", &hosts, &policies);
+    let fleet = recorded.fleet.clone();
+    let journal = recorded.journal(None);
+    let other = PolicyEngine::new(Config {
+        placement: crate::Binding::native("place-first-fit"),
+        cost: crate::Binding::native("cost-effective"),
+        ..Config::native()
+    })
+    .unwrap();
+    let tried = |engine: &PolicyEngine, kind| -> Vec<(Option<String>, Option<String>)> {
+        let one = |decided: &Decided| {
+            let tried = engine.try_on(kind, &journal, fleet.clone(), decided.number).unwrap();
+            (tried.before, tried.after.unwrap().0)
+        };
+        journal.decisions().map(one).collect()
+    };
+    let names = |pairs: &[(&str, &str)]| -> Vec<(Option<String>, Option<String>)> {
+        pairs.iter().map(|(a, b)| (Some((*a).to_owned()), Some((*b).to_owned()))).collect()
+    };
+    // The least worn first; the second claim's host was given back. First fit has what was promised before it as well.
+    assert_eq!(tried(&other, Kind::Placement), names(&[("h1", "h0"), ("h2", "h0"), ("h2", "h0")]));
+    assert_eq!(tried(&policies, Kind::Placement), names(&[("h1", "h1"), ("h2", "h2"), ("h2", "h2")]));
+    assert_eq!(tried(&other, Kind::Cost), names(&[("a", "a"), ("a", "a"), ("a", "a")]));
+    assert!(other.try_on(Kind::Cost, &journal, fleet.clone(), 9).is_none(), "there is no such decision");
+}
+
+#[test]
 fn decisions_nobody_acted_on_are_left_out_and_what_was_taken_meanwhile_stays() {
     let policies = policies();
     let keep = |id: &str| id == "c.0-2";
