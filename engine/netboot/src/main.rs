@@ -129,6 +129,8 @@ fn main() -> ExitCode {
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would be told of on the same full disk, and a failure to do that is a panic.
+        .log_internal_errors(false)
         .init();
     let done = match Cli::parse().command {
         Command::Serve(arguments) => run_server(arguments),
