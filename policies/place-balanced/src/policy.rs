@@ -57,36 +57,57 @@ fn narrowest(host: HostRef<'_>, levels: usize) -> Sym {
 }
 
 /// What scores are made from.
-struct Scale {
+struct Scale<'a> {
     settings: Settings,
-    levels: usize,
+    /// Each host's narrowest domain.
+    narrowest: Vec<Sym>,
     /// Free hosts by their narrowest domain.
     free: Tally,
+    power: &'a [u64],
+    erase: &'a [u64],
+    failures: &'a [u64],
     now: u64,
 }
 
-impl Scale {
-    fn new(ctx: &Context, hosts: &Hosts) -> Self {
+/// What is not known counts as nothing.
+fn cell(column: &[u64], row: u32) -> u64 {
+    column.get(row as usize).copied().unwrap_or(0)
+}
+
+impl<'a> Scale<'a> {
+    fn new(ctx: &Context, hosts: &'a Hosts) -> Self {
         let levels = hosts.levels.len();
-        let free = Tally::of(hosts, |host| narrowest(host, levels), |host| host.is_open());
-        Scale { settings: settings::accepted(&ctx.settings), levels, free, now: ctx.now }
+        let narrowest: Vec<Sym> = hosts.rows().map(|host| narrowest(host, levels)).collect();
+        let of = |host: HostRef<'_>| narrowest.get(host.row() as usize).copied().unwrap_or(0);
+        let free = Tally::of(hosts, of, |host| host.is_open());
+        Scale {
+            settings: settings::accepted(&ctx.settings),
+            free,
+            narrowest,
+            power: hosts.column(column::POWER),
+            erase: hosts.column(column::ERASE_LEVEL),
+            failures: hosts.column(column::FAILURES),
+            now: ctx.now,
+        }
     }
 
     fn terms(&self, host: HostRef<'_>) -> [(&'static str, i64); 6] {
         let Settings { standby, erase, failure, wear, rest, pack } = &self.settings;
         let points =
             |weight: &u32, count: u64| i64::from(*weight) * i64::try_from(count).unwrap_or(i64::from(u32::MAX));
-        let on = u64::from(host.power() == column::power::ON);
+        let row = host.row();
+        let on = u64::from(cell(self.power, row) == column::power::ON);
         let rested = match host.last_release() {
             0 if host.provisions() == 0 => LONGEST_REST,
             0 => 0,
             at => (self.now.saturating_sub(at) / DAY).min(LONGEST_REST),
         };
-        let beside = self.free.get(narrowest(host, self.levels)).saturating_sub(1).min(LARGEST_BLOCK);
+        let domain = self.narrowest.get(row as usize).copied().unwrap_or(0);
+        let beside = self.free.get(domain).saturating_sub(1).min(LARGEST_BLOCK);
         [
             ("on already", points(standby, on)),
-            ("erase level", points(erase, host.erase_level())),
-            ("failures", -points(failure, host.failures().min(u64::from(MOST_WORN)))),
+            ("erase level", points(erase, cell(self.erase, row))),
+            ("failures", -points(failure, cell(self.failures, row).min(u64::from(MOST_WORN)))),
             ("times provisioned", -points(wear, u64::from(host.provisions().min(MOST_WORN)))),
             ("days since release", points(rest, rested)),
             ("free hosts beside it", -points(pack, u64::from(beside))),

@@ -241,16 +241,21 @@ impl Decision {
     /// Chooses the rows with the best scores among those whose verdict is 0, all that the claim wants or none. Equal
     /// scores go by name, so that the order of rows never matters.
     pub fn best(claim: &Claim, hosts: &Hosts<'_>, verdicts: Vec<Verdict>) -> Self {
-        let mut feasible: Vec<(i64, u32, u32)> = (0u32..)
+        let feasible = (0u32..)
             .zip(verdicts.iter().zip(hosts.rank.iter()))
             .filter(|(_, (verdict, _))| verdict.code == crate::gate::OPEN)
-            .map(|(row, (verdict, rank))| (verdict.score, *rank, row))
-            .collect();
+            .map(|(row, (verdict, rank))| (verdict.score, *rank, row));
+        let order = |a: &(i64, u32, u32), b: &(i64, u32, u32)| b.0.cmp(&a.0).then(a.1.cmp(&b.1));
+        // Nearly every claim wants one: nothing has to be put in order for it.
+        if claim.count == 1 {
+            let best = feasible.min_by(order);
+            return Decision { picks: best.map(|(_, _, row)| row).into_iter().collect(), verdicts };
+        }
+        let mut feasible: Vec<(i64, u32, u32)> = feasible.collect();
         let wanted = claim.count as usize;
         if feasible.len() < wanted {
             return Decision { picks: Vec::new(), verdicts };
         }
-        let order = |a: &(i64, u32, u32), b: &(i64, u32, u32)| b.0.cmp(&a.0).then(a.1.cmp(&b.1));
         // A claim wants few of many: only those are put in order.
         if let Some(last) = wanted.checked_sub(1) {
             feasible.select_nth_unstable_by(last, order);

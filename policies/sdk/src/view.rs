@@ -182,6 +182,11 @@ impl<'a> OfferRef<'a> {
 }
 
 impl Hosts<'_> {
+    /// The cells of a numbered column; empty where there is none. For policies that look at it in every row.
+    pub fn column(&self, number: u16) -> &[u64] {
+        self.extra.iter().find(|column| column.number == number).map_or(&[], |column| &column.cells)
+    }
+
     /// All rows.
     pub fn rows(&self) -> impl Iterator<Item = HostRef<'_>> {
         (0..self.n).map(|row| HostRef { table: self, row })
