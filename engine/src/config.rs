@@ -670,6 +670,21 @@ mod tests {
     }
 
     #[test]
+    fn the_api_has_tls_where_both_files_are_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["c.pem", "k.pem"].map(|name| dir.path().join(name));
+        let text = format!("{NETWORK}\n[api]\ncertificate = {certificate:?}\nkey = {key:?}\n");
+        assert!(parse(NETWORK).unwrap().tls().unwrap().is_none());
+        let config = parse(&text).unwrap();
+        assert_eq!(config.api.listen.port(), 7600);
+        std::fs::write(&certificate, "c").unwrap();
+        assert!(config.tls().unwrap_err().to_string().contains("api.key: cannot read"));
+        std::fs::write(&key, "k").unwrap();
+        let tls = config.tls().unwrap().unwrap();
+        assert_eq!((tls.certificate_pem.as_slice(), tls.key_pem.as_slice()), (&b"c"[..], &b"k"[..]));
+    }
+
+    #[test]
     fn mistakes_name_the_key() {
         assert!(parse(&format!("sate_dir = \"/x\"\n{NETWORK}")).unwrap_err().contains("sate_dir"));
         assert!(parse(&NETWORK.replace(".99", ".9")).unwrap_err().contains("range_start"));

@@ -97,6 +97,32 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use vmetal_store::{EventRecord, Key, StoreClock, StoreTime, Txn, Write};
 
+    /// The file's own clock is the machine's, so every change here has another length.
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_file_of_tokens_counts_soon_and_a_broken_one_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        let line = |name: &str, token: &str| format!("{name} {}\n", hex::encode(vmetal_api::token::hash(token)));
+        std::fs::write(&path, line("a", "one")).unwrap();
+        let tokens = TokenStore::load(&path).unwrap();
+        let (followed, file) = (tokens.clone(), path.clone());
+        let following = tokio::spawn(async move { follow_tokens(&followed, &file).await });
+        let knows = async |token: &str| {
+            tokio::time::sleep(TOKENS * 2).await;
+            tokens.identify(token).is_some()
+        };
+        assert!(knows("one").await);
+        std::fs::write(&path, line("a", "one") + &line("bee", "two")).unwrap();
+        assert!(knows("two").await && knows("one").await);
+        std::fs::write(&path, "half a li").unwrap();
+        assert!(knows("two").await);
+        std::fs::remove_file(&path).unwrap();
+        assert!(knows("two").await, "a file that is gone for a moment locks nobody out");
+        std::fs::write(&path, line("see", "three")).unwrap();
+        assert!(knows("three").await && !knows("one").await);
+        following.abort();
+    }
+
     #[tokio::test]
     async fn old_events_go_and_recent_ones_stay() {
         let minutes = Arc::new(AtomicU64::new(0));
