@@ -138,9 +138,15 @@ impl Policy {
         let mut decisions = [Turns::default(), Turns::default()];
         for _ in 0..self.runs {
             for (at, engine) in [wasm, native].into_iter().enumerate() {
-                answers[at].add(spent(self.decisions, || Ok(drop(engine.ask(&question)?)))?);
+                answers[at].add(spent(self.decisions, || {
+                    drop(engine.ask(&question)?);
+                    Ok(())
+                })?);
                 let place = || engine.place(&scene.wanted, &scene.offer, &scene.fleet, NOW);
-                decisions[at].add(spent(self.decisions, || Ok(drop(place()?)))?);
+                decisions[at].add(spent(self.decisions, || {
+                    drop(place()?);
+                    Ok(())
+                })?);
             }
         }
         let ratio = |turns: &[Turns; 2]| turns[0].cpu() / turns[1].cpu();
@@ -180,9 +186,18 @@ impl Policy {
         let [mut ours, mut by_json, mut by_each] = [(); 3].map(|()| Turns::default());
         let few = (self.decisions / 20).max(1);
         for _ in 0..self.runs {
-            ours.add(spent(self.decisions, || Ok(drop(contenders.wasm.ask(&question)?)))?);
-            by_json.add(spent(few, || Ok(drop(peers.json(&json)?)))?);
-            by_each.add(spent(few, || Ok(drop(peers.each(NOW, &each)?)))?);
+            ours.add(spent(self.decisions, || {
+                drop(contenders.wasm.ask(&question)?);
+                Ok(())
+            })?);
+            by_json.add(spent(few, || {
+                drop(peers.json(&json)?);
+                Ok(())
+            })?);
+            by_each.add(spent(few, || {
+                drop(peers.each(NOW, &each)?);
+                Ok(())
+            })?);
         }
         let row = |name: &str, peer: &str, turns: &Turns| {
             let notes =
@@ -204,7 +219,10 @@ impl Policy {
         let question = Question::new(&scene.wanted, &scene.offer, &scene.fleet, NOW);
         let mut turns = Turns::default();
         for _ in 0..self.runs {
-            turns.add(spent(self.decisions * 50, || Ok(drop(contenders.wasm.ask(&question)?)))?);
+            turns.add(spent(self.decisions * 50, || {
+                drop(contenders.wasm.ask(&question)?);
+                Ok(())
+            })?);
         }
         let notes = format!("store, fresh instance, place() without hosts, drop: {}", turns.words());
         Ok(Row::new("instantiate_us", "us", turns.cpu(), self.runs, notes))
@@ -229,12 +247,14 @@ impl Policy {
             drop(columns.view());
             settled.add(spent(1000, || {
                 step(&mut columns)?;
-                Ok(drop(columns.view()))
+                drop(columns.view());
+                Ok(())
             })?);
             all.add(spent(1, || {
                 let mut columns = Columns::default();
                 hosts.iter().for_each(|host| columns.update(host));
-                Ok(drop(columns.view()))
+                drop(columns.view());
+                Ok(())
             })?);
         }
         let notes = format!(

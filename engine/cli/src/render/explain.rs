@@ -21,7 +21,7 @@ pub(crate) fn explanation(found: &Explanation, now: Timestamp) -> String {
     fields.add("explained by", basis);
     fields.maybe("decision", decision.log.clone());
     let mut text = fields.render();
-    let types = candidates(&found.node_types, "COST", |micro| price(micro));
+    let types = candidates(&found.node_types, "COST", price);
     let hosts = candidates(&found.hosts, "SCORE", |score| score.to_string());
     for (title, table) in [("Node types", types), ("Hosts", hosts)] {
         if !table.is_empty() {
