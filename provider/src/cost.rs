@@ -206,6 +206,6 @@ mod tests {
         );
         assert_eq!(price(&[("cpu", "2500m"), ("memory", "1536Mi")]), 28_000_000);
         assert_eq!(price(&[]), 0);
-        assert_eq!(published(&resources(&[("cpu", "999999999999P")])), None);
+        assert_eq!(published(&resources(&[("cpu", "1T")])), None);
     }
 }

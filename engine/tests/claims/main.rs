@@ -93,7 +93,7 @@ async fn every_decision_that_was_acted_on_is_logged_explained_and_comes_out_the_
         assert_eq!((placed.len(), members), (40, 5), "on {name}");
         // The log is written beside the reservations.
         let logged = async |id: &str| {
-            let begin = std::time::Instant::now();
+            let begin = tokio::time::Instant::now();
             loop {
                 match backend.replay_decision(id).await {
                     Ok(replay) => return replay,
