@@ -13,6 +13,8 @@ use vmetal_store::{AnyStore, Revision, Selector, Store};
 
 /// Replaced values are kept for one to two of these: longer than any watch is behind.
 const PERIOD: Duration = Duration::from_secs(15 * 60);
+/// The first time. Engines that share the store, and watches from before a restart, may be some commits behind at the start.
+const FIRST: Duration = Duration::from_secs(60);
 /// How long events are kept.
 const EVENTS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How many events are looked at at a time.
@@ -21,6 +23,7 @@ const PAGE: usize = 1000;
 /// Tidies the store from time to time, for ever. `from` is a revision that nobody will ask for what was before.
 pub async fn keep_house(store: &AnyStore, from: u64) {
     let mut before = Revision(from);
+    tokio::time::sleep(FIRST).await;
     loop {
         match tidy(store, before, EVENTS).await {
             Ok(now) => before = now,
