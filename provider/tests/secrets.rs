@@ -115,5 +115,6 @@ fn no_secret_is_kept_or_printed_not_even_by_a_crash() {
     assert!(output.1.contains("Plugin did not respond") || output.1.contains("Request cancelled"), "{}", output.1);
     assert_none(&after);
     bench.engine.world.release("h2");
-    bench.until(|| bench.engine.world.get(Kind::Host, "h2").unwrap().status["phase"] == "available");
+    // It goes on to the pool, where the node that waits may have it at once.
+    bench.until(|| bench.engine.world.get(Kind::Host, "h2").unwrap().status["inventory"].is_object());
 }
