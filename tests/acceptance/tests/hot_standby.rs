@@ -51,11 +51,18 @@ fn a_claim_takes_over_a_server_on_standby_and_is_ready_long_before_a_cold_one() 
         cluster_port: None,
         cluster: true,
         software: Software::Real,
-        engine: String::new(),
+        // An emulated server that hangs in its first boot is switched off and on by the engine well within what is waited for.
+        engine: "[deadlines]\nfirst_boot = \"5m\"\n".to_owned(),
     };
     let stack = Stack::start(options, &mut |text| narrator.say(text))?;
     let mut run = Run::new(stack, narrator)?;
     let told = run.all();
+    if told.is_err() {
+        let console = directory.path().join("lab").join(format!("console-{HOST}.log"));
+        let console = String::from_utf8_lossy(&std::fs::read(console).unwrap_or_default()).into_owned();
+        let lines: Vec<&str> = console.lines().collect();
+        println!("the end of its console:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+    }
     if told.is_err() && std::env::var_os("VMETAL_KEEP").is_some() {
         println!("kept: {}", directory.keep().display());
     }
@@ -87,7 +94,7 @@ impl Run {
     fn all(&mut self) -> Result<()> {
         self.declare()?;
         self.class(1)?;
-        self.host(6, HostPhase::Standby)?;
+        self.host(15, HostPhase::Standby)?;
         let class: NodeType = self.watch.get("server")?.context("the node type is gone")?;
         ensure!(class.spec.standby == 1, "{:?}", class.spec);
         let before = self.journal()?;
