@@ -373,3 +373,34 @@ async fn the_inventory_follows_the_links_and_each_drive_once() {
     assert!(inventory.nics[0].link_up);
     assert_eq!(bmc.requests().iter().filter(|r| r.ends_with("/d/1")).count(), 1);
 }
+
+/// Only a plain no is one: a BMC that fails after it took the new password must not be signed in to with the old one for ever.
+#[tokio::test]
+async fn a_new_password_is_refused_by_a_no_and_left_open_by_everything_else() {
+    for (code, cause) in [(400, Cause::BmcProtocol), (500, Cause::BmcUnreachable), (302, Cause::BmcUnreachable)] {
+        let bmc = Fake::start(move |seen| match (seen.method.as_str(), seen.path.as_str()) {
+            ("GET", "/redfish/v1/") => {
+                let mut root = root();
+                root["AccountService"] = json!({ "@odata.id": "/redfish/v1/AccountService" });
+                json_reply(root)
+            }
+            ("GET", "/redfish/v1/AccountService") => {
+                json_reply(json!({ "Accounts": { "@odata.id": "/redfish/v1/AccountService/Accounts" } }))
+            }
+            ("GET", "/redfish/v1/AccountService/Accounts") => {
+                json_reply(systems(&["/redfish/v1/AccountService/Accounts/1"]))
+            }
+            ("GET", "/redfish/v1/AccountService/Accounts/1") => json_reply(json!({ "UserName": "admin" })),
+            ("PATCH", "/redfish/v1/AccountService/Accounts/1") => {
+                status(code, json!({ "error": { "message": "cannot take a-new-password" } }))
+            }
+            _ => tree(seen, system("Off", json!({}))),
+        })
+        .await;
+        let gateway = gateways().for_host(&bmc.target(), alone()).unwrap();
+        let error = gateway.change_password("a-new-password").await.unwrap_err();
+        assert_eq!(error.cause(), cause, "{code}: {error}");
+        assert!(!error.to_string().contains("a-new-password"), "{error}");
+        assert!(bmc.seen.lock().unwrap().iter().any(|seen| seen.method == "PATCH"), "{code}: nothing was asked");
+    }
+}

@@ -401,7 +401,9 @@ impl Engine {
                 failure.message =
                     format!("the BMC took the new password and does not let in with it: {}", failure.message);
                 failure.advice =
-                    "look whether it cuts passwords short or forbids some characters; order another one".to_owned();
+                    "look whether it cuts passwords short or forbids some characters; should the old one not let in \
+                                  either, set one at the BMC and apply the host with it"
+                        .to_owned();
                 Err(failure.into())
             }
             Err(error) => {

@@ -22,7 +22,8 @@ impl Gateway {
     /// gateway that has it.
     ///
     /// # Errors
-    /// Any [`BmcError`]; [`BmcError::Protocol`] when the BMC has no such account or does not take the password.
+    /// Any [`BmcError`]; [`BmcError::Protocol`] when the BMC has no such account or does not take the password. Where the
+    /// answer leaves it open what became of it, [`BmcError::Unreachable`]: it is as if there had been none.
     pub async fn change_password(&self, new: &str) -> Result<(), BmcError> {
         let (this, new) = (self.clone(), new.to_owned());
         uncancelled(async move { this.give_password(&new).await }).await
@@ -43,27 +44,28 @@ impl Gateway {
                 self.send(Request { method: Method::PATCH, body: Some(body), if_match, ..Request::get(path) }).await
             }
         };
-        let answer = match patch(etag.clone()).await? {
+        let answer = match patch(etag.clone()).await.map_err(open)? {
             // The BMC wants a precondition and offered none, or the account was changed in between: once more, whatever it is.
             answer
                 if answer.status == StatusCode::PRECONDITION_REQUIRED
                     || answer.status == StatusCode::PRECONDITION_FAILED =>
             {
-                patch(Some("*".to_owned())).await?
+                patch(Some("*".to_owned())).await.map_err(open)?
             }
             answer => answer,
         };
         if answer.status.is_success() {
             return Ok(());
         }
-        Err(match self.known.transport.unexpected(&name, "HTTP 2xx", &answer) {
+        let error = match self.known.transport.unexpected(&name, "HTTP 2xx", &answer) {
             // A BMC that refuses a value likes to repeat it.
             BmcError::Protocol { origin, request, expected, seen } => {
                 let seen = if new.is_empty() { seen } else { seen.replace(new, "(the new password)") };
                 BmcError::Protocol { origin, request, expected, seen }
             }
             other => other,
-        })
+        };
+        Err(if answer.status.is_client_error() { error } else { open(error) })
     }
 
     /// Our account and its entity tag.
@@ -93,5 +95,16 @@ impl Gateway {
         }
         let seen = if names.is_empty() { "none with a name".to_owned() } else { names.join(", ") };
         Err(missing(&accounts, &format!("an account {username:?}"), seen))
+    }
+}
+
+/// An answer that says neither yes nor no: a BMC that fails after it has done what it was asked would lock us out, were it taken
+/// for a no.
+fn open(error: BmcError) -> BmcError {
+    match error {
+        BmcError::Protocol { origin, request, expected, seen } => {
+            BmcError::Unreachable { origin, request, reason: format!("expected {expected}, seen {seen}") }
+        }
+        other => other,
     }
 }

@@ -103,7 +103,8 @@ impl Turn<'_> {
             self.notes.push(Note::warning("password_change", format!("{failure}; it is looked at again")));
         } else {
             rotation.ended = true;
-            self.notes.push(Note::error("password_change", format!("{failure}; the old password stays")));
+            self.notes
+                .push(Note::error("password_change", format!("{failure}; the engine goes on with the old password")));
         }
         rotation.failure = Some(failure);
     }
