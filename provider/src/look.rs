@@ -90,7 +90,7 @@ impl<K: Kind> DataSource<Engine> for One<K> {
                     state.set("name", asked);
                     state.into()
                 }
-                Err(diagnostics) => Found { state: Value::Null, diagnostics },
+                Err(diagnostics) => diagnostics.into(),
             }
         })
     }
@@ -118,7 +118,7 @@ impl<K: Kind> DataSource<Engine> for All<K> {
                     state.set("items", Value::List(objects.iter().map(value::<K>).collect()));
                     state.into()
                 }
-                Err(diagnostics) => Found { state: Value::Null, diagnostics },
+                Err(diagnostics) => diagnostics.into(),
             }
         })
     }

@@ -89,11 +89,6 @@ impl DataSource<Engine> for Placement {
     }
 
     fn read<'a>(&'a self, ctx: &'a Ctx<Engine>, config: Value) -> Pending<'a, Found> {
-        Box::pin(async move {
-            match Self::ask(ctx, &config).await {
-                Ok(state) => state.into(),
-                Err(diagnostics) => Found { state: Value::Null, diagnostics },
-            }
-        })
+        Box::pin(async move { Self::ask(ctx, &config).await.into() })
     }
 }

@@ -11,19 +11,7 @@ use crate::score::{Facts, score};
 
 mod bindings {
     wit_bindgen::generate!({
-        inline: "
-            package vmetal:bench-peer;
-            interface scoring {
-                record host {
-                    name: string, rank: u32, gate: u32, cpu-milli: u64, memory-bytes: u64, gpus: u32, gpu-model: string,
-                    last-tenant: string, last-release: u64, provisions: u32, domains: list<string>, power: u64,
-                    erase-level: u64, failures: u64, free: u32,
-                }
-                record verdict { code: u32, arg: u32, score: s64 }
-                score: func(now: u64, host: host) -> verdict;
-            }
-            world per-host { export scoring; }
-        ",
+        path: "wit",
         world: "per-host",
     });
 }

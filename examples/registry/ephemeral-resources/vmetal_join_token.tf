@@ -11,7 +11,7 @@ resource "vmetal_tenant_node" "bastion" {
   user_data_wo = <<-EOT
     #cloud-config
     write_files:
-      - path: /root/join.sh
+      - path: /usr/local/sbin/join-cluster
         permissions: "0700"
         content: ${ephemeral.vmetal_join_token.acme.join_command}
   EOT

@@ -48,8 +48,14 @@ impl From<Diagnostic> for Found {
     }
 }
 
-impl<T: Into<Found>> From<Result<T, Diagnostic>> for Found {
-    fn from(result: Result<T, Diagnostic>) -> Self {
-        result.map_or_else(Found::from, Into::into)
+impl From<Diagnostics> for Found {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Self { state: Value::Null, diagnostics }
+    }
+}
+
+impl<T: Into<Found>, E: Into<Found>> From<Result<T, E>> for Found {
+    fn from(result: Result<T, E>) -> Self {
+        result.map_or_else(Into::into, Into::into)
     }
 }
