@@ -62,6 +62,9 @@ pub enum ServeError {
     /// The certificates for the connection could not be made or read.
     #[error("cannot set up the encrypted connection to Terraform: {0}")]
     Tls(#[from] tls::TlsError),
+    /// The system gave no handler for the signals that end a process.
+    #[error("cannot listen for signals")]
+    Signal(#[source] io::Error),
     /// The gRPC server failed.
     #[error("the connection to Terraform failed")]
     Transport(#[from] tonic::transport::Error),
@@ -101,8 +104,8 @@ async fn serve_terraform<P: Provider>(provider: P) -> Result<(), ServeError> {
     let line = handshake.line(socket.path(), tls.as_ref().map(tls::Server::certificate));
     let stop = CancellationToken::new();
     watch_parent(stop.clone());
-    stop_when_terminated(stop.clone());
-    ignore_interrupts();
+    stop_on(SignalKind::terminate(), stop.clone())?;
+    ignore_interrupts()?;
     let mut stdout = io::stdout().lock();
     stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).map_err(ServeError::Stdout)?;
     drop(stdout);
@@ -113,13 +116,8 @@ async fn serve_terraform<P: Provider>(provider: P) -> Result<(), ServeError> {
 async fn serve_debug<P: Provider>(provider: P, address: &str) -> Result<(), ServeError> {
     let (listener, socket) = listen(None)?;
     let stop = CancellationToken::new();
-    stop_when_terminated(stop.clone());
-    let on_interrupt = stop.clone();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            on_interrupt.cancel();
-        }
-    });
+    stop_on(SignalKind::terminate(), stop.clone())?;
+    stop_on(SignalKind::interrupt(), stop.clone())?;
     let line = handshake::reattach_line(address, socket.path(), process::id());
     writeln!(io::stdout(), "TF_REATTACH_PROVIDERS='{line}'").map_err(ServeError::Stdout)?;
     let server = transport::serve(ProviderService::new(provider), listener, None, stop.clone());
@@ -153,19 +151,24 @@ fn listen(dir: Option<PathBuf>) -> Result<(UnixListener, SocketGuard), ServeErro
 
 /// Ctrl-C reaches every process of the terminal's group. Terraform tells its providers what to do about it
 /// (StopProvider); dying on our own would lose the state of whatever is being made.
-fn ignore_interrupts() {
-    tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
+fn ignore_interrupts() -> Result<(), ServeError> {
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(ServeError::Signal)?;
+    tokio::spawn(async move { while interrupted.recv().await.is_some() {} });
+    Ok(())
 }
 
-/// A polite request to end, from a service manager or a host that lost its patience: the socket is removed on the way out.
-fn stop_when_terminated(stop: CancellationToken) {
+/// A polite request to end, from a service manager, a terminal, or a host that lost its patience: the socket is removed on the
+/// way out.
+///
+/// The handler is in place when this returns, before anybody is told where the socket is: whoever knows the provider can
+/// end it tidily at once.
+fn stop_on(kind: SignalKind, stop: CancellationToken) -> Result<(), ServeError> {
+    let mut told = signal(kind).map_err(ServeError::Signal)?;
     tokio::spawn(async move {
-        // Without the handler the default action ends the process, only less tidily.
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            terminated.recv().await;
-            stop.cancel();
-        }
+        told.recv().await;
+        stop.cancel();
     });
+    Ok(())
 }
 
 /// A Terraform that is killed cannot say goodbye. Its providers notice that they have another parent and end, instead of
