@@ -8,14 +8,15 @@ use serde::Deserialize;
 use vmetal_api::TlsIdentity;
 use vmetal_lifecycle::Limits;
 use vmetal_lifecycle::storm::StormLimits;
-use vmetal_policy::{Binding, OnFailure, Source};
 use vmetal_store::PostgresUrl;
 
 use crate::lanes::Widths;
 
 mod oidc;
+mod policies;
 
 pub use oidc::{Accepted, Grant, Oidc};
+pub use policies::{Chosen, Policies, PolicyChoice, PolicyOrigin, PolicyTable};
 
 /// The configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -221,25 +222,6 @@ fn default_lease() -> SignedDuration {
     SignedDuration::from_secs(15)
 }
 
-/// Which policies decide.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Policies {
-    /// Directory with the shipped components (`place-balanced.wasm` and so on). Absent: their native twins decide.
-    #[serde(default)]
-    pub dir: Option<PathBuf>,
-    /// Who prices node types: the name of a shipped policy, or a table. Default `cost-vcluster`.
-    #[serde(default)]
-    pub cost: Option<PolicyChoice>,
-    /// Who chooses hosts: the name of a shipped policy, or a table. Default `place-balanced`.
-    #[serde(default)]
-    pub placement: Option<PolicyChoice>,
-    /// Labels that say where a host is, from the widest to the narrowest failure domain. Default: the
-    /// `topology.vmetal.dev/` labels.
-    #[serde(default)]
-    pub levels: Option<Vec<String>>,
-}
-
 /// What is remembered of decisions.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -259,77 +241,6 @@ impl DecisionLog {
 impl Default for DecisionLog {
     fn default() -> Self {
         DecisionLog { keep: Self::default_keep() }
-    }
-}
-
-/// A policy: `"place-spread"`, or a table that says more.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum PolicyChoice {
-    /// A shipped policy without settings.
-    Name(String),
-    /// More than a name.
-    Table(PolicyTable),
-}
-
-/// A policy with where it comes from, its settings, and what happens when it fails.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyTable {
-    /// A shipped policy. Either this or `file`.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// A component.
-    #[serde(default)]
-    pub file: Option<PathBuf>,
-    /// The SHA-256 of the component's file, hexadecimal; another file is refused. Needed with `file`.
-    #[serde(default)]
-    pub sha256: Option<String>,
-    /// What the policy is told; it checks them itself.
-    #[serde(default)]
-    pub settings: Option<serde_json::Map<String, serde_json::Value>>,
-    /// What happens when a component fails. Default: the native twin decides.
-    #[serde(default)]
-    pub on_failure: Option<OnFailure>,
-}
-
-impl Policies {
-    /// The policies' bindings.
-    ///
-    /// # Errors
-    /// When a table does not say which policy, or says it twice.
-    pub fn bindings(&self) -> Result<(Binding, Binding), ConfigError> {
-        let default = |name: &str| PolicyChoice::Name(name.to_owned());
-        let cost = self.cost.clone().unwrap_or_else(|| default(vmetal_policy::DEFAULT_COST));
-        let placement = self.placement.clone().unwrap_or_else(|| default(vmetal_policy::DEFAULT_PLACEMENT));
-        Ok((self.binding("policies.cost", cost)?, self.binding("policies.placement", placement)?))
-    }
-
-    fn binding(&self, key: &'static str, choice: PolicyChoice) -> Result<Binding, ConfigError> {
-        let wrong = |message: &str| ConfigError::Value { key, message: message.to_owned() };
-        let table = match choice {
-            PolicyChoice::Name(name) => PolicyTable { name: Some(name), ..PolicyTable::default() },
-            PolicyChoice::Table(table) => table,
-        };
-        let mut binding = match (table.name, table.file) {
-            (Some(name), None) => match &self.dir {
-                Some(directory) => Binding::file(directory.join(format!("{name}.wasm"))),
-                None => Binding::native(name),
-            },
-            (None, Some(path)) if table.sha256.is_some() => Binding::file(path),
-            (None, Some(_)) => {
-                return Err(wrong("a file needs its sha256; `sha256sum FILE` prints it"));
-            }
-            _ => return Err(wrong("expected either name (a shipped policy) or file and sha256")),
-        };
-        if let Source::File { sha256, .. } = &mut binding.source {
-            sha256.clone_from(&table.sha256);
-        }
-        if let Some(settings) = table.settings {
-            binding.settings = serde_json::Value::Object(settings).to_string();
-        }
-        binding.on_failure = table.on_failure.unwrap_or(binding.on_failure);
-        Ok(binding)
     }
 }
 
@@ -493,7 +404,7 @@ impl Config {
             let message = format!("{given:#} is out of bounds; expected {least:#} to {most:#}");
             return Err(ConfigError::Value { key, message });
         }
-        self.policies.bindings()?;
+        self.policies.chosen()?;
         oidc::check(&self.oidc)?;
         if self.api.certificate.is_some() != self.api.key.is_some() {
             let message = "TLS needs both certificate and key".to_owned();
@@ -556,6 +467,11 @@ impl Config {
         self.state_dir.join("policy-cache")
     }
 
+    /// Where policies are kept that were fetched from registries.
+    pub fn fetched_policies_dir(&self) -> PathBuf {
+        self.state_dir.join("policies")
+    }
+
     /// Where imported images are.
     pub fn images_dir(&self) -> PathBuf {
         self.state_dir.join("images")
@@ -594,35 +510,6 @@ mod tests {
         let config = parse(&format!("{NETWORK}\n[deadlines]\njoin = \"2m 30s\"\n")).unwrap();
         assert_eq!(config.deadlines.limits().join, SignedDuration::from_secs(150));
         assert!(parse(&format!("{NETWORK}\n[deadlines]\njoin = \"0s\"\n")).unwrap_err().contains("deadlines"));
-    }
-
-    #[test]
-    fn policies_are_named_or_files_with_a_digest() {
-        let policies = |text: &str| {
-            parse(&format!("{NETWORK}\n[policies]\n{text}"))
-                .and_then(|config| config.policies.bindings().map_err(|e| e.to_string()))
-        };
-        let (cost, placement) = policies("").unwrap();
-        assert_eq!(
-            (cost, placement),
-            (Binding::native("cost-vcluster"), Binding::native(vmetal_policy::DEFAULT_PLACEMENT))
-        );
-        let (_, placement) = policies("dir = \"/p\"\nplacement = \"place-spread\"").unwrap();
-        assert_eq!(placement, Binding::file("/p/place-spread.wasm"));
-        let table = "{ file = \"/x.wasm\", sha256 = \"ab\", settings = { level = \"rack\" }, on_failure = \"closed\" }";
-        let (cost, _) = policies(&format!("cost = {table}")).unwrap();
-        let source = Source::File { path: "/x.wasm".into(), sha256: Some("ab".to_owned()) };
-        let settings = "{\"level\":\"rack\"}".to_owned();
-        assert_eq!(cost, Binding { source, settings, on_failure: OnFailure::Closed });
-        for (wrong, why) in [
-            ("cost = { file = \"/x.wasm\" }", "needs its sha256"),
-            ("cost = { settings = {} }", "expected either name"),
-            ("cost = { name = \"a\", file = \"/b\" }", "expected either name"),
-            ("cost = { nmae = \"a\" }", "cost"),
-        ] {
-            let error = policies(wrong).unwrap_err();
-            assert!(error.contains(why), "{wrong}: {error}");
-        }
     }
 
     #[test]

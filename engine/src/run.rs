@@ -56,7 +56,7 @@ pub async fn run(mut config: Config, compiler: Compiler, stop: impl Future<Outpu
     let engine = Engine::new(Parts {
         gateways: Gateways::new(bmc(&config)?),
         tenants: Tenants::new(Arc::new(OverNetwork)),
-        policies: policies(&config, compiler)?,
+        policies: policies(&config, compiler).await?,
         fleet,
         ledger,
         limits,
@@ -232,8 +232,12 @@ fn guard(config: &Config) -> anyhow::Result<AddressGuard> {
     AddressGuard::parse(networks).context("bmc.allow in the configuration is not a list of networks")
 }
 
-fn policies(config: &Config, compiler: Compiler) -> anyhow::Result<PolicyEngine> {
-    let (cost, placement) = config.policies.bindings()?;
+async fn policies(config: &Config, compiler: Compiler) -> anyhow::Result<PolicyEngine> {
+    let sources = config.policies.sources(config.fetched_policies_dir(), |name| std::env::var_os(name))?;
+    let [cost, placement] = config.policies.chosen()?;
+    let cost = cost.binding(&sources).await.context("the cost policy cannot be used (policies.cost)")?;
+    let placement =
+        placement.binding(&sources).await.context("the placement policy cannot be used (policies.placement)")?;
     let cache = Some(Kept { directory: config.policy_cache_dir(), compiler });
     let policies = vmetal_policy::Config { cost, placement, cache, ..vmetal_policy::Config::native() };
     let engine = PolicyEngine::new(policies).context("the policies cannot be used")?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vmetal_model::Kind;
 
-pub use policy::{FleetArgs, LogCommand, PolicyCommand, PolicyKind};
+pub use policy::{DistributionCommand, FleetArgs, LogCommand, PolicyCommand, PolicyKind, RegistryArgs};
 
 /// Bare metal as declared objects: look at them, follow them, change them.
 #[derive(Debug, Parser)]

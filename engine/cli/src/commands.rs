@@ -41,6 +41,7 @@ pub async fn run(cli: Cli, now: impl Fn() -> Timestamp, out: &mut impl Write) ->
             PolicyCommand::Logged(command) => {
                 crate::policy::log::run(command, &connect(&cli.connection)?, now(), out).await
             }
+            PolicyCommand::Distribution(command) => crate::policy::distribution::run(command, out).await,
             command => crate::policy::run(command, now, out),
         };
     }

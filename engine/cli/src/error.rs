@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use vmetal_api::ApiError;
 use vmetal_api::client::WaitError;
+use vmetal_policy_source::SourceError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,13 @@ pub enum CliError {
         #[from]
         source: vmetal_policy_tool::ToolError,
     },
+    /// A component cannot be had, published, or trusted.
+    #[error("{}", chain(source))]
+    Source {
+        /// Why.
+        #[from]
+        source: SourceError,
+    },
     /// Cases or properties of a policy do not hold; which ones was listed.
     #[error("{what}")]
     PolicyFails {
@@ -94,6 +102,7 @@ impl CliError {
             | CliError::File { .. }
             | CliError::Manifest { .. } => 2,
             CliError::Policy { source } if source.is_usage() => 2,
+            CliError::Source { source } if source.is_usage() => 2,
             _ => 1,
         }
     }
@@ -113,9 +122,11 @@ impl CliError {
             CliError::Manifest { .. } => {
                 "each document needs kind, metadata.name and spec; `vmetal get KIND -o yaml` shows examples".into()
             }
-            CliError::Policy { .. } | CliError::PolicyFails { .. } | CliError::File { .. } | CliError::Output(_) => {
-                String::new()
-            }
+            CliError::Policy { .. }
+            | CliError::Source { .. }
+            | CliError::PolicyFails { .. }
+            | CliError::File { .. }
+            | CliError::Output(_) => String::new(),
         };
         let mut lines = match self {
             // One line per field reads better than one sentence.

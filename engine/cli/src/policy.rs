@@ -1,5 +1,6 @@
 //! `vmetal policy`: what a policy's author does, without an engine.
 
+pub(crate) mod distribution;
 pub(crate) mod log;
 mod show;
 
@@ -53,8 +54,8 @@ pub(crate) fn run(command: PolicyCommand, now: impl Fn() -> Timestamp, out: &mut
             let seed = seed.unwrap_or_else(|| now().as_nanosecond().unsigned_abs() as u64 % 1_000_000);
             run_fuzz(&policy, seed, cases, out)?;
         }
-        // Asks the engine; see the commands.
-        PolicyCommand::Logged(_) => {}
+        // Ask the engine or a registry; see the commands.
+        PolicyCommand::Logged(_) | PolicyCommand::Distribution(_) => {}
         PolicyCommand::Bench { policy, hosts, seconds, json } => {
             let clock = || Duration::from_nanos(u64::try_from(now().as_nanosecond()).unwrap_or(0));
             let timing = bench::bench(&policy, &hosts, Duration::from_secs(seconds), &clock)?;

@@ -80,14 +80,19 @@ fn installs(page: &str, component: &Path, digest: &str) {
     let section = page.split("\n## ").find(|section| section.starts_with("Your own in ten minutes")).unwrap();
     let shown = section.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let network = "[network]\nrange_start = \"10.0.0.10\"\nrange_end = \"10.0.0.20\"\nurl = \"http://10.0.0.1:8080\"\n";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let seat = |digest: &str| {
         let text = shown
             .replace("/srv/vmetal/place-mine.wasm", component.to_str().unwrap())
             .replace("\"...\"", &format!("{digest:?}"));
         let file = component.with_file_name("vmetald.toml");
         std::fs::write(&file, format!("{network}\n{text}")).unwrap();
-        let (cost, placement) = vmetald::Config::read(&file).unwrap().policies.bindings().unwrap();
-        vmetal_policy::PolicyEngine::new(vmetal_policy::Config { cost, placement, ..vmetal_policy::Config::native() })
+        let policies = vmetald::Config::read(&file).unwrap().policies;
+        let sources = policies.sources(component.with_file_name("kept"), |_| None).unwrap();
+        let [cost, placement] = policies.chosen().unwrap().map(|chosen| runtime.block_on(chosen.binding(&sources)));
+        let config =
+            vmetal_policy::Config { cost: cost.unwrap(), placement: placement?, ..vmetal_policy::Config::native() };
+        Ok::<_, vmetal_policy_source::SourceError>(vmetal_policy::PolicyEngine::new(config).unwrap())
     };
     let [_, seated] = seat(digest).unwrap().identities();
     assert_eq!((seated.name.as_str(), seated.sha256.as_deref()), ("place-mine", Some(digest)));

@@ -82,7 +82,7 @@ pub fn inspect(spec: &Spec) -> Result<Inspection, ToolError> {
     look(&spec.open()?)
 }
 
-fn look(bench: &Workbench) -> Result<Inspection, ToolError> {
+pub(crate) fn look(bench: &Workbench) -> Result<Inspection, ToolError> {
     let policy = || bench.identity().to_string();
     let call = |call| move |source| ToolError::Call { policy: policy(), call, source };
     let info = bench.describe().map_err(call("describe"))?;

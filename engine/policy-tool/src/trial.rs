@@ -1,11 +1,13 @@
 //! Cases, run on a policy and, where it is a shipped one, on its native twin.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use vmetal_policy::cases::Case;
 use vmetal_policy::{Record, Workbench, componentize};
 
 use crate::error::ToolError;
+use crate::inspect::{self, Inspection};
 use crate::spec::Spec;
 
 /// What became of one case.
@@ -53,14 +55,39 @@ pub fn trial(spec: &Spec, files: &[PathBuf]) -> Result<Trial, ToolError> {
     if cases.is_empty() {
         return Err(ToolError::NoCases { what: identity.to_string() });
     }
+    runs_of(&bench, spec, &cases)
+}
+
+/// What is known of a component before an engine has it.
+#[derive(Debug, Clone)]
+pub struct Examination {
+    /// What it is.
+    pub inspection: Inspection,
+    /// What became of the cases that it brings; it may bring none.
+    pub trial: Trial,
+}
+
+/// Loads a component, asks it about itself and runs the cases that it brings, as an engine does. `name` is what messages call it.
+///
+/// # Errors
+/// When it is refused or cannot be asked. A case that is not decided as it expects is no error but a [`Run`] with problems.
+pub fn examine(name: &str, bytes: Arc<[u8]>) -> Result<Examination, ToolError> {
+    let bench = Workbench::bytes(name.to_owned(), bytes, "")?;
+    let (inspection, cases) = (inspect::look(&bench)?, bench.cases()?);
+    let spec = Spec { name: name.to_owned(), settings: String::new() };
+    Ok(Examination { inspection, trial: runs_of(&bench, &spec, &cases)? })
+}
+
+fn runs_of(bench: &Workbench, spec: &Spec, cases: &[Case]) -> Result<Trial, ToolError> {
+    let identity = bench.identity();
     let twin = match bench.outside() {
         Some(_) => spec.twin(&identity.name)?,
         None => None,
     };
     let on = if bench.outside().is_some() { "component" } else { "native twin" };
     let mut runs = Vec::new();
-    for case in &cases {
-        let (run, record) = one(&bench, on, case);
+    for case in cases {
+        let (run, record) = one(bench, on, case);
         runs.push(run);
         if let Some(twin) = &twin {
             let (mut run, other) = one(twin, "native twin", case);

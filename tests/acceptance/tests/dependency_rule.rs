@@ -46,13 +46,15 @@ const ROOMS: &[(&str, &[&str])] = &[
             "place-quarantine",
         ],
     ),
+    // Files and registries, and nothing of what is in a component: so it can be asked without an engine, too.
+    ("vmetal-policy-source", &[]),
     // What authors do with a policy needs the host that runs it, and no engine.
     ("vmetal-policy-tool", &["vmetal-model", "vmetal-policy", "vmetal-policy-sdk"]),
     ("vmetal-api", &["vmetal-model"]),
     ("vmetal-netboot", &["vmetal-model", "vmetal-api"]),
     // The store is checked, backed up and restored by `vmetal store` where no engine runs to be asked; policies are written
     // and tried by `vmetal policy`.
-    ("vmetal-cli", &["vmetal-model", "vmetal-api", "vmetal-store", "vmetal-policy-tool"]),
+    ("vmetal-cli", &["vmetal-model", "vmetal-api", "vmetal-store", "vmetal-policy-source", "vmetal-policy-tool"]),
     (
         "vmetald",
         &[
@@ -64,6 +66,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "vmetal-image",
             "vmetal-tenant",
             "vmetal-policy",
+            "vmetal-policy-source",
             "vmetal-api",
         ],
     ),
@@ -88,6 +91,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("vmetal-test-postgres", &[]),
+    ("vmetal-test-registry", &[]),
     ("policy-peers", &[]),
     // The policy bench asks policies directly, beside peers.
     ("vmetal-bench", &["vmetal-model", "vmetal-api", "vmetal-policy", "vmetal-policy-sdk", "policy-peers"]),
@@ -101,6 +105,7 @@ const NEVER: &[(&str, &str, &str)] = &[
     ("vmetal-agent", "vmetal-store", "it runs on servers that belong to tenants"),
     ("vmetal-tenant", "vmetal-store", "it makes single calls without memory"),
     ("vmetal-policy", "vmetal-store", "a decision is a function of its arguments"),
+    ("vmetal-policy", "vmetal-policy-source", "a decision never waits for a network"),
     ("vmetal-policy-tool", "vmetal-api", "a policy is written and tried where no engine is"),
     ("vmetal-lifecycle", "vmetal-store", "a step is a function of its arguments"),
     ("terraform-provider-vmetal", "vmetal-lifecycle", "the engine decides, the provider asks"),

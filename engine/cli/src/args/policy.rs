@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use vmetal_policy_source::Reference;
 use vmetal_policy_tool::Spec;
 
 /// What is done with policies.
@@ -106,6 +107,9 @@ pub enum PolicyCommand {
     /// The engine's log of decisions
     #[command(flatten)]
     Logged(LogCommand),
+    /// What goes from hand to hand
+    #[command(flatten)]
+    Distribution(DistributionCommand),
     /// Measure a policy: decisions a second, the time of a fresh instance
     Bench {
         /// The policy; settings may stand behind it
@@ -155,6 +159,51 @@ pub enum LogCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// How a component comes from its author to an engine.
+#[derive(Debug, Subcommand)]
+pub enum DistributionCommand {
+    /// Publish a component as an OCI artifact; the last line is its name with the digest, as an engine wants it
+    Push {
+        /// Where: REGISTRY/REPOSITORY:TAG
+        reference: Reference,
+        /// The component. It has to decide its own cases first
+        file: PathBuf,
+        /// Sign it with this private key (PEM, P-256 or Ed25519), as `cosign sign --key` does
+        #[arg(long, value_name = "KEY")]
+        sign: Option<PathBuf>,
+        /// How the registry is reached
+        #[command(flatten)]
+        registry: RegistryArgs,
+    },
+    /// Say what a component is: digest, world, by whom it is signed, and whether it decides its own cases
+    Verify {
+        /// A component's file, or REGISTRY/REPOSITORY@sha256:DIGEST, or with :TAG
+        #[arg(value_name = "FILE|REFERENCE")]
+        policy: String,
+        /// A public key (PEM, P-256 or Ed25519) whose signature counts; with several, one of them must have signed
+        #[arg(long = "key", value_name = "FILE")]
+        keys: Vec<PathBuf>,
+        /// Of a file: where its signature is [default: FILE.sig]
+        #[arg(long, value_name = "FILE")]
+        signature: Option<PathBuf>,
+        /// How the registry is reached
+        #[command(flatten)]
+        registry: RegistryArgs,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How registries are reached. Credentials are those of `docker login` or `podman login`: the variable DOCKER_AUTH_CONFIG, or
+/// the file that REGISTRY_AUTH_FILE names, or Docker's own.
+#[derive(Debug, Args)]
+pub struct RegistryArgs {
+    /// A registry that is spoken to without TLS; those on loopback always are
+    #[arg(long = "insecure-registry", value_name = "HOST:PORT")]
+    pub insecure_registries: Vec<String>,
 }
 
 /// A fleet and claims: from files, or made from a seed.
