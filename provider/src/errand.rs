@@ -7,29 +7,47 @@
 
 use std::os::unix::process::parent_id;
 
-/// Whether whoever started this process is destroying.
-pub(crate) fn destroys() -> bool {
+/// What the client is about, as far as it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// Everything that the state has is destroyed.
+    DestroyAll,
+    /// A part of it is: some are named, or left out by name.
+    DestroySome,
+    /// Anything else, or not known.
+    Other,
+}
+
+/// What whoever started this process is about.
+pub(crate) fn errand() -> Errand {
     let line = std::fs::read(format!("/proc/{}/cmdline", parent_id())).unwrap_or_default();
-    destroying(&line, |name| std::env::var(name).ok())
+    told_by(&line, |name| std::env::var(name).ok())
 }
 
 /// The same of a command line as the kernel shows it: arguments that end in a zero byte each.
-fn destroying(line: &[u8], var: impl Fn(&str) -> Option<String>) -> bool {
+fn told_by(line: &[u8], var: impl Fn(&str) -> Option<String>) -> Errand {
     let line = String::from_utf8_lossy(line);
     let mut arguments = line.split('\0').skip(1).filter(|argument| !argument.is_empty());
     // Options before the command (-chdir) are the client's own.
-    let Some(command) = arguments.find(|argument| !argument.starts_with('-')) else { return false };
-    let flag = |argument: &str| {
-        let name = argument.strip_prefix("--").or(argument.strip_prefix('-'));
-        matches!(name, Some("destroy" | "destroy=true" | "destroy=1"))
-    };
-    let mut added = ["TF_CLI_ARGS".to_owned(), format!("TF_CLI_ARGS_{command}")].into_iter();
-    match command {
+    let Some(command) = arguments.find(|argument| !argument.starts_with('-')) else { return Errand::Other };
+    let added: Vec<String> =
+        ["TF_CLI_ARGS".to_owned(), format!("TF_CLI_ARGS_{command}")].iter().filter_map(|name| var(name)).collect();
+    let options: Vec<&str> = arguments
+        .chain(added.iter().flat_map(|more| more.split_whitespace()))
+        .filter_map(|argument| argument.strip_prefix("--").or(argument.strip_prefix('-')))
+        .collect();
+    let destroys = match command {
         "destroy" => true,
-        "plan" | "apply" => {
-            arguments.any(flag) || added.any(|name| var(&name).is_some_and(|more| more.split_whitespace().any(flag)))
-        }
+        "plan" | "apply" => options.iter().any(|name| matches!(*name, "destroy" | "destroy=true" | "destroy=1")),
         _ => false,
+    };
+    // The last three are OpenTofu's.
+    const CHOICE: [&str; 4] = ["target", "exclude", "target-file", "exclude-file"];
+    let chooses = options.iter().any(|option| CHOICE.contains(&option.split('=').next().unwrap_or_default()));
+    match (destroys, chooses) {
+        (true, false) => Errand::DestroyAll,
+        (true, true) => Errand::DestroySome,
+        (false, _) => Errand::Other,
     }
 }
 
@@ -37,8 +55,8 @@ fn destroying(line: &[u8], var: impl Fn(&str) -> Option<String>) -> bool {
 mod tests {
     use super::*;
 
-    fn of(line: &str) -> bool {
-        destroying(line.replace(' ', "\0").as_bytes(), |_| None)
+    fn of(line: &str) -> Errand {
+        told_by(line.replace(' ', "\0").as_bytes(), |_| None)
     }
 
     #[test]
@@ -50,10 +68,18 @@ mod tests {
             "terraform apply --destroy ",
             "terraform plan -destroy=true ",
         ] {
-            assert!(of(line), "{line}");
+            assert_eq!(of(line), Errand::DestroyAll, "{line}");
+        }
+        for line in [
+            "terraform destroy -target=vmetal_host.a ",
+            "terraform plan -destroy -target vmetal_host.a ",
+            "tofu destroy -exclude=vmetal_host.a ",
+        ] {
+            assert_eq!(of(line), Errand::DestroySome, "{line}");
         }
         for line in [
             "terraform apply ",
+            "terraform apply -target=vmetal_host.a ",
             "terraform plan -out=destroy ",
             "terraform -chdir=destroy plan ",
             "terraform plan -destroy=false ",
@@ -61,15 +87,18 @@ mod tests {
             "terraform ",
             "",
         ] {
-            assert!(!of(line), "{line}");
+            assert_eq!(of(line), Errand::Other, "{line}");
         }
     }
 
     #[test]
     fn so_do_the_variables_that_add_to_it() {
-        let with = |name: &'static str| move |asked: &str| (asked == name).then(|| "-no-color -destroy".to_owned());
+        let with = |name: &'static str, more: &'static str| move |asked: &str| (asked == name).then(|| more.to_owned());
         let line = b"terraform\0plan\0";
-        assert!(destroying(line, with("TF_CLI_ARGS")) && destroying(line, with("TF_CLI_ARGS_plan")));
-        assert!(!destroying(line, with("TF_CLI_ARGS_apply")));
+        let destroy = "-no-color -destroy";
+        assert_eq!(told_by(line, with("TF_CLI_ARGS", destroy)), Errand::DestroyAll);
+        assert_eq!(told_by(line, with("TF_CLI_ARGS_plan", destroy)), Errand::DestroyAll);
+        assert_eq!(told_by(line, with("TF_CLI_ARGS_apply", destroy)), Errand::Other);
+        assert_eq!(told_by(b"terraform\0destroy\0", with("TF_CLI_ARGS", "-target=a.b")), Errand::DestroySome);
     }
 }

@@ -10,7 +10,13 @@ use tfplugin::{Attribute, Diagnostic, Diagnostics, Type, Value, schema::Validato
 use vmetal_api::ApiError;
 use vmetal_model::{Decision, TenantNodeSpec};
 
-use crate::{convert::sentence, errand, provider::Engine, tenant_node::unsatisfiable, wish};
+use crate::{
+    convert::sentence,
+    errand::{Errand, errand},
+    provider::Engine,
+    tenant_node::unsatisfiable,
+    wish,
+};
 
 /// How long a plan waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,7 +40,7 @@ pub(crate) async fn foresee(
 ) -> Diagnostics {
     let check = match planned.attr("plan_check").as_str().unwrap_or("fail") {
         // What is planned then is to go, and a plan that fails would keep it.
-        "fail" if errand::destroys() => "warn",
+        "fail" if errand() != Errand::Other => "warn",
         check => check,
     };
     let Ok(client) = engine.client() else { return Diagnostics::new() };

@@ -3,11 +3,11 @@
 use std::net::Ipv4Addr;
 
 use tfplugin::{
-    Attribute, Diagnostic, Diagnostics, Path, Schema, Type, Value,
+    Attribute, Diagnostic, Diagnostics, Path, Pending, Schema, Type, Value,
     plan::{Change, Plan},
     schema::{Nesting, Usage, Validator},
 };
-use vmetal_api::{Secret, Secrets};
+use vmetal_api::{ApiError, Secret, Secrets};
 use vmetal_model::{
     BmcAddress, BmcSpec, BootMode, DeclaredMaintenance, Failure, Host, HostPhase, HostSpec, MacAddr, OnDelete,
     PowerState, RootDeviceHints, TlsTrust, agent::EraseLevel,
@@ -18,6 +18,7 @@ use crate::{
         equal, id_attribute, labels_attribute, last_error_attribute, name_attribute, parsed, parses, refresh, same_mac,
         string_map, text,
     },
+    held::{Parting, Removal},
     inventory,
     kind::{Declaration, Kind, Verdict},
     timeouts::Timeouts,
@@ -440,12 +441,17 @@ impl Kind for Hosts {
         }
     }
 
+    fn refused<'a>(removal: Removal<'a>, error: ApiError) -> Pending<'a, Result<Parting, Diagnostics>> {
+        Box::pin(removal.of_host(error))
+    }
+
     fn warn_destroy(state: &Value) -> Diagnostics {
         match state.attr("claimed_by").as_str() {
             Some(holder) => Diagnostic::warning(
                 format!("Host {:?} is in use", state.attr("name").as_str().unwrap_or_default()),
                 format!(
-                    "Tenant node {holder:?} holds it. The host is removed when that tenant node has been released."
+                    "Tenant node {holder:?} holds it. The host is removed when that tenant node has been released, and not \
+                     before; where everything in the state is destroyed, Terraform does not wait for that."
                 ),
             )
             .into(),

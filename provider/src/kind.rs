@@ -3,13 +3,17 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tfplugin::{Diagnostic, Diagnostics, Pending, Schema, Value, plan::Plan};
-use vmetal_api::{Resource, Secrets};
+use vmetal_api::{ApiError, Resource, Secrets};
 use vmetal_model::{Failure, Validate};
 
-use crate::{provider::Engine, timeouts::Timeouts};
+use crate::{
+    held::{Parting, Removal},
+    provider::Engine,
+    timeouts::Timeouts,
+};
 
 /// How a Terraform resource type maps to a kind of the model.
-pub(crate) trait Kind: Send + Sync + 'static {
+pub(crate) trait Kind: Sized + Send + Sync + 'static {
     /// The model's object.
     type Object: Resource<Spec: Validate>;
 
@@ -70,6 +74,11 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn foresee<'a>(engine: &'a Engine, plan: &'a Plan) -> Pending<'a, Diagnostics> {
         let _ = (engine, plan);
         Box::pin(async { Diagnostics::new() })
+    }
+
+    /// What is done about a removal that the engine refuses.
+    fn refused<'a>(removal: Removal<'a>, error: ApiError) -> Pending<'a, Result<Parting, Diagnostics>> {
+        Box::pin(removal.of_used::<Self>(error))
     }
 
     /// What the user should be told before a destruction.

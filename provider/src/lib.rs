@@ -25,6 +25,7 @@ mod fields;
 mod foresee;
 mod functions;
 mod hardware;
+mod held;
 mod host;
 mod image;
 mod inventory;

@@ -24,7 +24,9 @@ use vmetal_api::{AnyObject, ApiError, Apply, Client, Precondition, Resource as M
 use vmetal_model::{Uid, Validate};
 
 use crate::{
+    errand::errand,
     explain::{circumstances, exists, invalid, refused, span, title},
+    held::{self, Parting, Removal},
     kind::{Declaration, Kind, Verdict},
     provider::Engine,
     wait::{Ended, Wait},
@@ -37,8 +39,11 @@ pub(crate) const WAITING: &str = "waiting";
 /// How often a change is tried again when somebody else changes the object at the same time.
 const TRIES: usize = 5;
 
-/// A resource type.
-pub(crate) struct Managed<K>(PhantomData<K>);
+/// A resource type, with its schema made once.
+pub(crate) struct Managed<K> {
+    schema: Schema,
+    kind: PhantomData<K>,
+}
 
 /// What is being done; decides how an unfinished wait is told.
 #[derive(Clone, Copy, PartialEq)]
@@ -49,7 +54,7 @@ enum Step {
 
 impl<K: Kind> Managed<K> {
     pub(crate) fn register() -> Named<dyn Resource<Engine>> {
-        (K::TYPE, Arc::new(Self(PhantomData)))
+        (K::TYPE, Arc::new(Self { schema: K::schema(), kind: PhantomData }))
     }
 
     async fn make(ctx: &Ctx<Engine>, request: &ApplyRequest) -> Result<Outcome, Diagnostics> {
@@ -176,7 +181,7 @@ impl<K: Kind> Managed<K> {
             Ended::Done(object) => {
                 private.remove(WAITING);
                 if object.object().metadata.annotations.contains_key(CLAIM) {
-                    Self::release_claim(ctx, client, &name, &uid).await;
+                    Self::release_claim(ctx, client, &object).await;
                 }
                 Outcome::new(state_of(&object), private)
             }
@@ -192,11 +197,13 @@ impl<K: Kind> Managed<K> {
                 Outcome::new(state_of(&object), private).with(Diagnostic::error(format!("The {title} failed"), detail))
             }
             Ended::Cancelled(last) => {
-                let last = last.map_or_else(|| planned.without_unknowns(), |object| state_of(&object));
+                let state = last.as_ref().map_or_else(|| planned.without_unknowns(), |object| state_of(object));
                 let why = "You asked Terraform to stop. The engine goes on with it by itself, and the object is saved. Run \
                            terraform apply again to go on waiting, or terraform destroy to give it up.";
-                Self::release_claim(ctx, client, &name, &uid).await;
-                Outcome::new(last, private).with(unfinished(why.to_owned()))
+                if let Some(last) = &last {
+                    Self::release_claim(ctx, client, last).await;
+                }
+                Outcome::new(state, private).with(unfinished(why.to_owned()))
             }
             Ended::Deadline(last) => {
                 let state = last.as_ref().map_or_else(|| planned.without_unknowns(), |object| state_of(object));
@@ -209,7 +216,9 @@ impl<K: Kind> Managed<K> {
                      terraform apply again to go on waiting (raise timeouts if this is normal here).\n\n{said}",
                     span(within)
                 );
-                Self::release_claim(ctx, client, &name, &uid).await;
+                if let Some(last) = &last {
+                    Self::release_claim(ctx, client, last).await;
+                }
                 Outcome::new(state, private).with(unfinished(why))
             }
             Ended::Refused(last, error) => {
@@ -223,25 +232,29 @@ impl<K: Kind> Managed<K> {
 
     /// The create has come to its end: from now on the object can only be had by import. Not so when Terraform is gone:
     /// then nobody will store what was made, and the next create must find it.
-    pub(crate) async fn release_claim(ctx: &Ctx<Engine>, client: &Client, name: &str, uid: &Uid) {
+    pub(crate) async fn release_claim(ctx: &Ctx<Engine>, client: &Client, last: &K::Object) {
         if ctx.is_abandoned() {
             return;
         }
+        let name = last.object().metadata.name.clone();
+        let uid = last.object().metadata.uid.clone();
+        // As it was seen last, and nobody but the engine has written to it since: one call.
+        let mut seen = AnyObject::from_typed(last).ok();
         for _ in 0..TRIES {
-            let Ok(Some(AnyObject { metadata, spec, .. })) = client.get(K::Object::KIND, name).await else { return };
-            if metadata.uid != *uid || !metadata.annotations.contains_key(CLAIM) {
+            let Some(AnyObject { metadata, spec, .. }) = seen else { return };
+            if metadata.uid != uid || !metadata.annotations.contains_key(CLAIM) {
                 return;
             }
             let mut annotations = metadata.annotations;
             annotations.remove(CLAIM);
-            let mut apply = Apply::from_json(K::Object::KIND, name, spec);
+            let mut apply = Apply::from_json(K::Object::KIND, &name, spec);
             apply.labels = metadata.labels;
             apply.annotations = annotations;
-            apply.precondition = Precondition::Revision(metadata.revision);
+            apply.precondition = Precondition::Declared { uid: metadata.uid, generation: metadata.generation };
             match client.apply(apply).await {
                 Ok(_) => return,
-                // The engine changed the object in between.
-                Err(ApiError::Conflict { .. }) => {}
+                // Somebody declared it anew in between.
+                Err(ApiError::Conflict { .. }) => seen = client.get(K::Object::KIND, &name).await.ok().flatten(),
                 // The object is made and saved; a claim that stays can only be met by the very same configuration.
                 Err(error) => return tracing::warn!(%error, name, "the claim could not be removed"),
             }
@@ -325,19 +338,26 @@ impl<K: Kind> Managed<K> {
         K::recall(state, object);
     }
 
-    async fn remove(ctx: &Ctx<Engine>, request: &Read) -> Result<(), Diagnostics> {
+    /// Removes the object; answers with what there is to tell where it is gone from the state.
+    async fn remove(ctx: &Ctx<Engine>, request: &Read) -> Result<Diagnostics, Diagnostics> {
         let client = ctx.client()?.client()?;
         let (name, uid) = (name_of(&request.state), uid_of(&request.state));
+        let within = K::TIMEOUTS.with(request.state.attr("timeouts")).delete;
         let asked = client.delete(K::Object::KIND, &name, Some(&uid)).await;
-        match asked {
-            Ok(None) => return Ok(()),
+        let _place = match asked {
+            Ok(None) => return Ok(Diagnostics::new()),
             // Another object of that name: ours is gone.
-            Err(ApiError::Conflict { .. }) => return Ok(()),
-            Ok(Some(_)) => {}
-            Err(error) => return Err(refused::<K>(&format!("removing {}", title::<K>(&name)), error)),
-        }
-        let timeouts = K::TIMEOUTS.with(request.state.attr("timeouts"));
-        Self::removed(ctx, client, &name, &uid, timeouts.delete).await
+            Err(ApiError::Conflict { .. }) => return Ok(Diagnostics::new()),
+            Ok(Some(_)) => None,
+            Err(error) => {
+                let removal = Removal { ctx, client, name: &name, uid: &uid, private: &request.private, within };
+                match K::refused(removal, error).await? {
+                    Parting::Going(place) => place,
+                    Parting::Later(told) => return Ok(told.into()),
+                }
+            }
+        };
+        Self::removed(ctx, client, &name, &uid, within).await.map(|()| Diagnostics::new())
     }
 
     async fn find(ctx: &Ctx<Engine>, id: &str) -> Result<Imported, Diagnostics> {
@@ -384,7 +404,7 @@ impl<K: Kind> Managed<K> {
 
 impl<K: Kind> Resource<Engine> for Managed<K> {
     fn schema(&self) -> Schema {
-        K::schema()
+        self.schema.clone()
     }
 
     fn identity(&self) -> Option<IdentitySchema> {
@@ -394,7 +414,7 @@ impl<K: Kind> Resource<Engine> for Managed<K> {
     fn validate(&self, config: &Value) -> Diagnostics {
         let mut found = K::validate(config);
         // The engine's own rules, as far as all values are known. What does not even parse is reported by its attribute.
-        let open = K::schema().without_write_only(config);
+        let open = self.schema.without_write_only(config);
         if open.is_wholly_known()
             && let Ok(Declaration { spec, .. }) = K::declare(&open)
         {
@@ -415,7 +435,7 @@ impl<K: Kind> Resource<Engine> for Managed<K> {
                 }
             }
             if plan.change() == Change::Update && plan.replace.is_empty() && plan.private.get(WAITING).is_some() {
-                plan.reopen(&K::schema());
+                plan.reopen(&self.schema);
                 told.push(Diagnostic::warning(
                     format!("The {} is not finished yet", title::<K>(&name_of(&plan.planned))),
                     "An earlier apply stopped waiting for it. This one goes on where that one stopped.",
@@ -425,7 +445,13 @@ impl<K: Kind> Resource<Engine> for Managed<K> {
         })
     }
 
-    fn plan_destroy<'a>(&'a self, _: &'a Ctx<Engine>, state: &'a Value) -> Pending<'a, Diagnostics> {
+    fn plan_destroy<'a>(
+        &'a self,
+        _: &'a Ctx<Engine>,
+        state: &'a Value,
+        private: &'a mut Private,
+    ) -> Pending<'a, Diagnostics> {
+        held::note(errand(), private);
         Box::pin(async move { K::warn_destroy(state) })
     }
 
@@ -457,7 +483,7 @@ impl<K: Kind> Resource<Engine> for Managed<K> {
     fn delete<'a>(&'a self, ctx: &'a Ctx<Engine>, request: Read) -> Pending<'a, Outcome> {
         Box::pin(async move {
             match Self::remove(ctx, &request).await {
-                Ok(()) => Outcome::gone(),
+                Ok(diagnostics) => Outcome { diagnostics, ..Outcome::gone() },
                 Err(diagnostics) => Outcome { state: request.state, private: request.private, diagnostics },
             }
         })

@@ -195,8 +195,8 @@ impl NodePools {
             private.remove(WAITING);
             let stamped = nodes.iter().filter(|node| node.metadata.annotations.contains_key(CLAIM));
             let release = |node: &TenantNode| {
-                let (name, uid) = (node.metadata.name.clone(), node.metadata.uid.clone());
-                async move { Managed::<TenantNodes>::release_claim(ctx, client, &name, &uid).await }
+                let node = node.clone();
+                async move { Managed::<TenantNodes>::release_claim(ctx, client, &node).await }
             };
             stream::iter(stamped.map(release)).for_each_concurrent(CALLS, |released| released).await;
         }
@@ -482,7 +482,12 @@ impl Resource<Engine> for NodePools {
         })
     }
 
-    fn plan_destroy<'a>(&'a self, _: &'a Ctx<Engine>, state: &'a Value) -> Pending<'a, Diagnostics> {
+    fn plan_destroy<'a>(
+        &'a self,
+        _: &'a Ctx<Engine>,
+        state: &'a Value,
+        _: &'a mut Private,
+    ) -> Pending<'a, Diagnostics> {
         Box::pin(async move { erased(state, "The pool is destroyed.") })
     }
 

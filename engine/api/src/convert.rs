@@ -94,6 +94,9 @@ impl From<Apply> for proto::ApplyRequest {
                 Precondition::MustNotExist => Some(Wire::MustNotExist(true)),
                 Precondition::Revision(revision) => Some(Wire::Revision(revision)),
                 Precondition::Uid(uid) => Some(Wire::Uid(uid.0)),
+                Precondition::Declared { uid, generation } => {
+                    Some(Wire::Declared(proto::Declared { uid: uid.0, generation }))
+                }
             },
             request_id: apply.request_id,
         }
@@ -117,6 +120,9 @@ impl TryFrom<proto::ApplyRequest> for Apply {
                 Some(Wire::MustNotExist(true)) => Precondition::MustNotExist,
                 Some(Wire::Revision(revision)) => Precondition::Revision(revision),
                 Some(Wire::Uid(uid)) => Precondition::Uid(Uid(uid)),
+                Some(Wire::Declared(proto::Declared { uid, generation })) => {
+                    Precondition::Declared { uid: Uid(uid), generation }
+                }
             },
             request_id: apply.request_id,
         })

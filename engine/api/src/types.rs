@@ -45,6 +45,13 @@ pub enum Precondition {
     Revision(u64),
     /// The object must exist and be this one.
     Uid(Uid),
+    /// The object must be this one, and declared as it was: what the engine itself has written since does not count.
+    Declared {
+        /// Which.
+        uid: Uid,
+        /// Its `metadata.generation`.
+        generation: u64,
+    },
 }
 
 /// Creates or replaces the spec, labels and annotations of one object.

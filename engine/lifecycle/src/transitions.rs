@@ -122,7 +122,8 @@ pub fn page() -> String {
          ## Host\n\n{}\n\
          A host enters the pool (`available`) only without a claim, without a tenancy that ended unerased and without an\n\
          installation ahead of a claim; they go only with an erase record for that very tenancy or installation. A host without a\n\
-         claim can be deleted in any phase; one with a claim cannot.\n\n\
+         claim can be deleted in any phase; one with a claim can be retired, which deletes it\n\
+         once it is free.\n\n\
          On `standby` a system of the class's image runs and waits. A claim on the same image takes it over (`hand_over`) without\n\
          writing or booting anything; where that does not come about in time, and for a claim on another image, the host is\n\
          installed as if it had been `available`.\n\n\

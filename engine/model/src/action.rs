@@ -66,6 +66,12 @@ pub enum HostAction {
         /// Why.
         reason: String,
     },
+    /// Delete the host as soon as nobody holds it. A tenant node that holds it keeps it until that is deleted or goes elsewhere,
+    /// and nobody else is given it.
+    Retire {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl HostAction {
@@ -82,7 +88,13 @@ impl HostAction {
             HostAction::ForceRelease { .. } => "release --force",
             HostAction::Power { power, .. } => power.verb(),
             HostAction::Detach { .. } => "detach",
+            HostAction::Retire { .. } => "retire",
         }
+    }
+
+    /// Whether the host is deleted by it: at once, or once nobody holds it.
+    pub fn deletes(&self) -> bool {
+        matches!(self, HostAction::Detach { .. } | HostAction::Retire { .. })
     }
 
     /// Why it is ordered, where an order needs a reason.
@@ -95,7 +107,8 @@ impl HostAction {
             | HostAction::Inspect { reason }
             | HostAction::ForceRelease { reason }
             | HostAction::Power { reason, .. }
-            | HostAction::Detach { reason } => Some(reason),
+            | HostAction::Detach { reason }
+            | HostAction::Retire { reason } => Some(reason),
             HostAction::Resume | HostAction::Retry => None,
         }
     }

@@ -32,7 +32,7 @@ impl Engine {
                 .map_err(|refused| BackendError::Precondition { message: refused.message, advice: refused.advice })?;
             let mut changed = (*host).clone();
             changed.status = change.status;
-            if matches!(action, HostAction::Detach { .. }) {
+            if action.deletes() {
                 changed.metadata.deleted.get_or_insert(now);
             }
             let mut batch = Batch::by(Author::Outside);

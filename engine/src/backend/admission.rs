@@ -47,7 +47,15 @@ pub(super) fn precondition<S, T>(apply: &Apply, current: Option<&Object<S, T>>) 
             let (expected, found) = (format!("revision {wanted}"), format!("revision {}", current.metadata.revision));
             Err(BackendError::Conflict { object, expected, found })
         }
-        (Precondition::Uid(wanted), Some(current)) if *wanted != current.metadata.uid => {
+        (Precondition::Declared { uid, generation }, Some(current))
+            if *uid == current.metadata.uid && *generation != current.metadata.generation =>
+        {
+            let found = format!("generation {}", current.metadata.generation);
+            Err(BackendError::Conflict { object, expected: format!("generation {generation}"), found })
+        }
+        (Precondition::Uid(wanted) | Precondition::Declared { uid: wanted, .. }, Some(current))
+            if *wanted != current.metadata.uid =>
+        {
             let (expected, found) = (format!("uid {wanted}"), format!("uid {}", current.metadata.uid));
             Err(BackendError::Conflict { object, expected, found })
         }
@@ -360,6 +368,27 @@ mod tests {
         let spec = serde_json::json!({ "bmc": { "address": address, "username": "admin" }, "boot_mac": mac });
         let metadata = crate::ledger::new_metadata("h1", [7; 16], now);
         crate::ledger::new_object(metadata, serde_json::from_value(spec).unwrap(), HostStatus::new(now))
+    }
+
+    #[test]
+    fn what_was_declared_anew_is_not_overwritten_by_who_has_not_seen_it() {
+        let mut current = host("redfish://10.0.0.1", "52:54:00:00:00:01");
+        let uid = current.metadata.uid.clone();
+        let apply = |generation| {
+            let apply = Apply::from_json(Kind::Host, "h1", serde_json::json!({}));
+            apply.precondition(Precondition::Declared { uid: uid.clone(), generation })
+        };
+        assert_eq!(precondition(&apply(1), Some(&current)), Ok(()));
+        current.metadata.revision += 7;
+        assert_eq!(precondition(&apply(1), Some(&current)), Ok(()), "the engine's own writes do not count");
+        current.metadata.generation = 2;
+        assert!(matches!(precondition(&apply(1), Some(&current)), Err(BackendError::Conflict { .. })));
+        current.metadata.uid = Uid("another".into());
+        assert!(matches!(precondition(&apply(2), Some(&current)), Err(BackendError::Conflict { .. })));
+        assert!(matches!(
+            precondition::<_, ()>(&apply(2), None::<&Object<(), ()>>),
+            Err(BackendError::NotFound { .. })
+        ));
     }
 
     #[test]

@@ -49,6 +49,8 @@ struct Inner {
     tokens: BTreeMap<String, (String, usize)>,
     revoked: Vec<String>,
     made: usize,
+    /// Deletions of hosts that were refused because a tenant node holds them.
+    refusals: usize,
     revision: u64,
     changes: broadcast::Sender<Change>,
 }
@@ -69,6 +71,7 @@ impl World {
             tokens: BTreeMap::new(),
             revoked: Vec::new(),
             made: 0,
+            refusals: 0,
             revision: 0,
             changes: broadcast::channel(4096).0,
         };
@@ -79,9 +82,9 @@ impl World {
         self.0.lock().unwrap()
     }
 
-    /// Keeps a host from finishing its inspection.
-    pub(crate) fn hold(&self, host: &str) {
-        self.lock().held.insert(host.to_owned());
+    /// Keeps a host from finishing its inspection, and a tenant node from being released.
+    pub(crate) fn hold(&self, name: &str) {
+        self.lock().held.insert(name.to_owned());
     }
 
     /// Lets it go on.
@@ -113,6 +116,11 @@ impl World {
     /// How many objects there are.
     pub(crate) fn count(&self) -> usize {
         self.lock().objects.len()
+    }
+
+    /// How many deletions of held hosts were refused.
+    pub(crate) fn refusals(&self) -> usize {
+        self.lock().refusals
     }
 
     /// How many objects were ever created.
@@ -189,7 +197,14 @@ impl Inner {
             (Precondition::Revision(revision), Some(found)) if found.metadata.revision != *revision => {
                 return Err(conflict(format!("revision {revision}"), format!("revision {}", found.metadata.revision)));
             }
-            (Precondition::Uid(_) | Precondition::Revision(_), None) => return Err(BackendError::NotFound { object }),
+            (Precondition::Declared { uid, generation }, Some(found))
+                if (uid, generation) != (&found.metadata.uid, &found.metadata.generation) =>
+            {
+                return Err(conflict(format!("generation {generation}"), format!("{}", found.metadata.generation)));
+            }
+            (Precondition::Uid(_) | Precondition::Revision(_) | Precondition::Declared { .. }, None) => {
+                return Err(BackendError::NotFound { object });
+            }
             _ => {}
         }
         if apply.kind == Kind::Host {
@@ -367,6 +382,9 @@ impl Inner {
         let claimed = node.status.host.clone().and_then(|name| self.objects.get(&(Kind::Host, name)).cloned());
         let claimed: Option<Host> = claimed.map(|host| host.typed().unwrap());
         if node.metadata.deleted.is_some() {
+            if self.held.contains(&node.metadata.name) {
+                return;
+            }
             if let Some(mut host) = claimed {
                 host.status.claim = None;
                 host.status.phase = HostPhase::Available;
@@ -506,6 +524,11 @@ impl Backend for World {
         let mut inner = self.lock();
         let found = inner.all::<Host>().into_iter().find(|host| host.metadata.name == name);
         let mut host = found.ok_or(BackendError::NotFound { object })?;
+        if matches!(action, HostAction::Retire { .. }) {
+            inner.orders.push((name.to_owned(), action.clone()));
+            host.metadata.deleted.get_or_insert(Timestamp::now());
+            return Ok(inner.store(AnyObject::from_typed(&host).unwrap()));
+        }
         if host.status.claim.is_some() {
             let message = format!("host {name} cannot be told to {} while it is claimed", action.verb());
             return Err(BackendError::Precondition { message, advice: "delete the tenant node first".into() });
@@ -594,6 +617,13 @@ impl Backend for World {
                 expected: uid.to_string(),
                 found: found.metadata.uid.to_string(),
             });
+        }
+        if kind == Kind::Host
+            && let Some(claim) = found.typed::<Host>().unwrap().status.claim
+        {
+            let message = format!("{object} is used by tenant node {}", claim.node);
+            inner.refusals += 1;
+            return Err(BackendError::Precondition { message, advice: "delete the tenant node first".into() });
         }
         found.metadata.deleted.get_or_insert(Timestamp::now());
         Ok(inner.store(found))

@@ -109,9 +109,15 @@ pub trait Resource<C: Send + Sync + 'static>: Send + Sync + 'static {
         Box::pin(async { Diagnostics::new() })
     }
 
-    /// Called before an object is destroyed, when the destruction is planned: a place for warnings.
-    fn plan_destroy<'a>(&'a self, ctx: &'a Ctx<C>, state: &'a Value) -> Pending<'a, Diagnostics> {
-        let _ = (ctx, state);
+    /// Called before an object is destroyed, when the destruction is planned: a place for warnings, and for notes that the
+    /// destruction will read. Notes of a plan that is never carried out are not kept.
+    fn plan_destroy<'a>(
+        &'a self,
+        ctx: &'a Ctx<C>,
+        state: &'a Value,
+        private: &'a mut Private,
+    ) -> Pending<'a, Diagnostics> {
+        let _ = (ctx, state, private);
         Box::pin(async { Diagnostics::new() })
     }
 

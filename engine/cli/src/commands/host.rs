@@ -76,6 +76,7 @@ fn order_of(command: HostCommand, now: Timestamp) -> Result<Order, CliError> {
             (name, HostAction::Power { power, reason })
         }
         HostCommand::Detach(why) => because(why, |reason| HostAction::Detach { reason }),
+        HostCommand::Retire(why) => because(why, |reason| HostAction::Retire { reason }),
     };
     Ok(Order::Action(name, action))
 }

@@ -87,8 +87,23 @@ impl Turn<'_> {
                 self.status.detach = Some(self.hold(reason, by, None));
                 self.status.pause = None;
             }
+            HostAction::Retire { .. } => self.retire()?,
         }
         Ok(())
+    }
+
+    /// The mark of deletion does the rest: a claim keeps its host, nobody else gets it, and it goes once it is free and erased.
+    fn retire(&self) -> Result<(), ActionRefused> {
+        match &self.status.unerased {
+            Some(ended) if self.status.claim.is_none() && !self.orphaned() => {
+                let name = self.host.name();
+                let message = format!("what tenant node {} left on host {name} is not erased", ended.node);
+                let advice =
+                    format!("`vmetal host unquarantine {name}` erases it; `vmetal host detach {name}` leaves it");
+                Err(self.refuse(message, &advice))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn hold(&self, reason: &str, by: &str, until: Option<Timestamp>) -> Hold {

@@ -98,17 +98,21 @@ impl<P: Provider> ProviderService<P> {
         let proposed = found.value(request.proposed_new_state.as_ref(), "proposed state")?;
         let ctx = self.ctx();
         let resource = Arc::clone(&found.item);
+        let mut private = Private::from_bytes(&request.prior_private);
         if proposed.is_null() {
-            let planning = async move { resource.plan_destroy(&ctx, &prior).await };
+            let planning = async move {
+                let diagnostics = resource.plan_destroy(&ctx, &prior, &mut private).await;
+                (private, diagnostics)
+            };
+            let (private, diagnostics) = guarded("the plan of a destroy", planning).await?;
             return Ok(wire::PlanResourceChangeResponse {
                 planned_state: Some(codec::to_wire(&Value::Null, &found.ty)),
-                planned_private: request.prior_private,
-                diagnostics: guarded("the plan of a destroy", planning).await?.to_wire(),
+                planned_private: private.to_bytes(),
+                diagnostics: diagnostics.to_wire(),
                 ..Default::default()
             });
         }
         let config = found.config(request.config.as_ref())?;
-        let private = Private::from_bytes(&request.prior_private);
         let mut plan = plan::propose(&found.schema, prior, config, &proposed, private);
         let planning = async move {
             let diagnostics = resource.plan(&ctx, &mut plan).await;

@@ -133,6 +133,46 @@ fn an_orphan_is_left_as_it_is() {
 }
 
 #[test]
+fn a_retired_host_stays_with_its_tenant_and_goes_once_it_is_free_and_erased() {
+    let mut world = World::new();
+    world.run_until(HostPhase::Available);
+    claim(&mut world.host, ClaimState::Install);
+    world.run_until(HostPhase::Provisioned);
+    act(&mut world, &HostAction::Retire { reason: because("its rack goes") }).unwrap();
+    world.host.metadata.deleted = Some(world.now);
+    let before = (world.host.status.phase, world.effects.len());
+    rest(&mut world);
+    assert_eq!((world.host.status.phase, world.effects.len()), before, "nothing is done to the tenant");
+    assert!(world.host.status.claim.is_some());
+    assert_eq!(step(&world.host, &world.limits, world.now).fate, Fate::Keep);
+    world.host.status.claim.as_mut().unwrap().state = ClaimState::Erase;
+    for _ in 0..200 {
+        world.now += SignedDuration::from_secs(1);
+        if step(&world.host, &world.limits, world.now).fate == Fate::Remove {
+            break;
+        }
+        world.tick(None);
+        world.installer();
+    }
+    assert_eq!(step(&world.host, &world.limits, world.now).fate, Fate::Remove);
+    assert_eq!((&world.host.status.claim, &world.host.status.unerased), (&None, &None), "not before it was erased");
+    assert!(!world.phases.ends_with(&[HostPhase::Available]), "and never by way of the pool: {:?}", world.phases);
+}
+
+#[test]
+fn what_is_not_erased_is_not_retired() {
+    let mut world = World::new();
+    world.run_until(HostPhase::Available);
+    claim(&mut world.host, ClaimState::Install);
+    world.run_until(HostPhase::Provisioned);
+    act(&mut world, &HostAction::ForceRelease { reason: because("board burnt") }).unwrap();
+    let refused = act(&mut world, &HostAction::Retire { reason: because("scrapped") }).unwrap_err();
+    assert!(refused.advice.contains("unquarantine") && refused.advice.contains("detach"), "{refused:?}");
+    world.host.spec.on_delete = OnDelete::Orphan;
+    act(&mut world, &HostAction::Retire { reason: because("scrapped") }).unwrap();
+}
+
+#[test]
 fn quarantine_leaves_a_host_alone_and_its_end_looks_at_it_anew() {
     let mut world = World::new();
     world.run_until(HostPhase::Available);
