@@ -19,7 +19,9 @@ use crate::{
     tenant_cluster::TenantClusters,
 };
 
-/// How long a join token works unless the user says otherwise. It is prolonged for as long as the command runs.
+mod api_token;
+
+/// How long a token works unless the user says otherwise. It is prolonged for as long as the command runs.
 const LIFE: Duration = Duration::from_secs(15 * 60);
 
 /// How Terraform learns that it has to wait: names are known before there is anything.
@@ -28,7 +30,11 @@ const OF_THE_SAME: &str =
 
 /// All of them.
 pub(crate) fn all() -> Vec<Named<dyn Ephemeral<Engine>>> {
-    vec![("vmetal_join_token", Arc::new(Join)), ("vmetal_bmc_credential", Arc::new(Bmc))]
+    vec![
+        ("vmetal_join_token", Arc::new(Join)),
+        ("vmetal_bmc_credential", Arc::new(Bmc)),
+        ("vmetal_api_token", Arc::new(api_token::Api)),
+    ]
 }
 
 fn reason_attribute() -> Attribute {

@@ -29,8 +29,12 @@ fn pack(schema: &Schema, fields: &[(&str, Value)]) -> Option<wire::DynamicValue>
 }
 
 async fn plugin(engine: &Engine) -> Plugin {
+    plugin_with(engine, TOKEN).await
+}
+
+async fn plugin_with(engine: &Engine, token: &str) -> Plugin {
     let mut plugin = ProviderClient::new(ProviderServer::new(ProviderService::new(Vmetal::new())));
-    let fields = [("endpoint", engine.endpoint().into()), ("token", TOKEN.into())];
+    let fields = [("endpoint", engine.endpoint().into()), ("token", token.into())];
     let config = pack(&Vmetal::new().schema(), &fields);
     let request = wire::ConfigureProviderRequest { config, ..Default::default() };
     assert!(plugin.configure_provider(request).await.unwrap().into_inner().diagnostics.is_empty());
@@ -200,6 +204,37 @@ fn credentials_live_as_long_as_they_are_used() {
         assert!(closed.diagnostics.is_empty(), "{:?}", closed.diagnostics);
         assert_eq!(engine.world.tokens().1, ["t00000"]);
 
+        let name = "vmetal_api_token";
+        let fields = [("role", text("operator")), ("reason", text("a test")), ("ttl", text("30m"))];
+        let (made, private, renew_at) = open(&mut plugin, name, &fields).await.unwrap();
+        let secret = made.attr("token").as_str().unwrap().to_owned();
+        assert!(made.attr("name").as_str().unwrap().starts_with("tests (token "), "{made:?}");
+        let ahead = renew_at.unwrap() - vmetal_model::Timestamp::now().as_second();
+        assert!((19 * 60..=20 * 60).contains(&ahead), "when a third of its life is left: {ahead} s");
+        let notes = String::from_utf8(private.clone().unwrap()).unwrap();
+        assert!(!notes.contains(&secret), "{notes}");
+        assert!(engine.tokens.identify(&secret).is_some());
+        let request = wire::RenewEphemeralResourceRequest { type_name: name.into(), private };
+        let renewed = plugin.renew_ephemeral_resource(request).await.unwrap().into_inner();
+        assert!(renewed.diagnostics.is_empty() && renewed.renew_at.is_some(), "{:?}", renewed.diagnostics);
+        let request = wire::CloseEphemeralResourceRequest { type_name: name.into(), private: renewed.private.clone() };
+        let closed = plugin.close_ephemeral_resource(request).await.unwrap().into_inner();
+        assert!(closed.diagnostics.is_empty() && engine.tokens.identify(&secret).is_none());
+        let request = wire::RenewEphemeralResourceRequest { type_name: name.into(), private: renewed.private };
+        let late = plugin.renew_ephemeral_resource(request).await.unwrap().into_inner().diagnostics;
+        assert!(late[0].detail.contains("There is no token"), "{late:?}");
+        // Who only looks makes no token that does more.
+        let reader = vmetal_api::Holder { name: "eyes".into(), role: vmetal_api::Role::Reader };
+        let eyes = engine.tokens.grant(reader, std::time::Duration::from_secs(600)).unwrap();
+        let mut looking = plugin_with(&engine, eyes.expose()).await;
+        let told = open(&mut looking, name, &fields).await.unwrap_err();
+        assert!(
+            told[0].summary == "The token is not for this" && told[0].detail.contains("makes no operator"),
+            "{told:?}"
+        );
+        assert!(open(&mut looking, name, &fields[1..2]).await.is_ok(), "without a role it is one for looking");
+
+        let name = "vmetal_join_token";
         let fields = [("host", text("h1")), ("reason", text("a test"))];
         let (credential, _, _) = open(&mut plugin, "vmetal_bmc_credential", &fields).await.unwrap();
         assert_eq!(

@@ -14,14 +14,19 @@ use bench::{Bench, REST, children, host};
 use engine::{JOIN_SECRET, PASSWORD, TOKEN};
 use vmetal_model::Kind;
 
-/// Everything that is secret here: write-only values, ephemeral ones, and the token of the provider's own configuration.
-const SECRETS: [&str; 5] = [PASSWORD, "a secret kubeconfig", "a secret script", JOIN_SECRET, TOKEN];
+/// Everything that is secret here: write-only values, ephemeral ones, and tokens of the engine by how they begin: that of the
+/// provider's own configuration and those that are made.
+const SECRETS: [&str; 5] = [PASSWORD, "a secret kubeconfig", "a secret script", JOIN_SECRET, "vmt_"];
 
 /// Credentials that a configuration asks for and hands on, to where they are not kept.
 const HANDED_ON: &str = r#"
 ephemeral "vmetal_join_token" "acme" {
   cluster = vmetal_tenant_cluster.acme.id
   reason  = "a test"
+}
+ephemeral "vmetal_api_token" "script" {
+  role   = "operator"
+  reason = "a test"
 }
 ephemeral "vmetal_bmc_credential" "h1" {
   host   = vmetal_host.h1.id
@@ -33,7 +38,7 @@ resource "vmetal_tenant_node" "handed" {
   wait_for     = "none"
   plan_check   = "off"
   depends_on   = [vmetal_tenant_node.one]
-  user_data_wo = "${ephemeral.vmetal_join_token.acme.join_command} ${ephemeral.vmetal_bmc_credential.h1.password}"
+  user_data_wo = "${ephemeral.vmetal_api_token.script.token} ${ephemeral.vmetal_join_token.acme.join_command} ${ephemeral.vmetal_bmc_credential.h1.password}"
 }
 "#;
 
@@ -80,6 +85,9 @@ fn no_secret_is_kept_or_printed_not_even_by_a_crash() {
     // They were there, and used, and ended with each command.
     let handed = bench.engine.world.secret(Kind::TenantNode, "handed", "user_data").unwrap();
     assert!(handed.contains(JOIN_SECRET) && handed.ends_with(PASSWORD), "the search proves nothing");
+    let token = handed.split(' ').next().unwrap();
+    assert!(TOKEN.starts_with("vmt_") && token.starts_with("vmt_"), "the search proves nothing");
+    assert_eq!(bench.engine.tokens.identify(token), None, "it ended with the command");
     let (made, revoked) = bench.engine.world.tokens();
     let ids =
         |made: &[(String, usize)]| made.iter().map(|(id, _)| id.clone()).collect::<std::collections::BTreeSet<_>>();

@@ -12,7 +12,7 @@ use tonic::{Code, Request, Response, Status};
 use vmetal_model::{Decision, Explanation, HostAction, Kind, Replay, TenantNodeSpec, Uid};
 
 use crate::convert::{self, Malformed};
-use crate::credential::{BmcCredential, JoinToken, JoinTokenRequest};
+use crate::credential::{ApiToken, ApiTokenRequest, BmcCredential, IssuedToken, JoinToken, JoinTokenRequest};
 use crate::error::ApiError;
 use crate::proto;
 use crate::proto::vmetal_client::VmetalClient;
@@ -260,6 +260,51 @@ impl Client {
     pub async fn revoke_join_token(&self, cluster: &str, token_id: &str) -> Result<(), ApiError> {
         let request = proto::RevokeJoinTokenRequest { cluster: cluster.to_owned(), token_id: token_id.to_owned() };
         self.call(request, |mut rpc, request| async move { rpc.revoke_join_token(request).await }).await.map(|_| ())
+    }
+
+    /// Makes a token of the API for a while. Safe to repeat: an empty `request_id` is replaced by a random one that all tries of
+    /// this call share.
+    ///
+    /// # Errors
+    /// [`ApiError`]; [`ApiError::Forbidden`] for more than the caller may do.
+    pub async fn create_api_token(&self, request: &ApiTokenRequest) -> Result<ApiToken, ApiError> {
+        let mut request = proto::CreateApiTokenRequest::from(request);
+        if request.request_id.is_empty() {
+            request.request_id = self.new_request_id()?;
+        }
+        let answer = self.call(request, |mut rpc, request| async move { rpc.create_api_token(request).await }).await?;
+        let missing = || incompatible(Malformed("a token without what is known of it".to_owned()));
+        let issued = answer.token.ok_or_else(missing)?.try_into().map_err(incompatible)?;
+        Ok(ApiToken { token: Secret::new(answer.secret), issued })
+    }
+
+    /// Gives a token that the caller made a longer life, from now on.
+    ///
+    /// # Errors
+    /// [`ApiError`]; [`ApiError::Precondition`] when it has ended.
+    pub async fn prolong_api_token(&self, id: &str, ttl: Duration) -> Result<IssuedToken, ApiError> {
+        let request = proto::ProlongApiTokenRequest { id: id.to_owned(), ttl_seconds: ttl.as_secs() };
+        let answer = self.call(request, |mut rpc, request| async move { rpc.prolong_api_token(request).await }).await?;
+        answer.try_into().map_err(incompatible)
+    }
+
+    /// Ends such a token. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn revoke_api_token(&self, id: &str) -> Result<(), ApiError> {
+        let request = proto::RevokeApiTokenRequest { id: id.to_owned() };
+        self.call(request, |mut rpc, request| async move { rpc.revoke_api_token(request).await }).await.map(|_| ())
+    }
+
+    /// The made tokens that are good now, by id; none of their secrets.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn api_tokens(&self) -> Result<Vec<IssuedToken>, ApiError> {
+        let request = proto::ListApiTokensRequest {};
+        let answer = self.call(request, |mut rpc, request| async move { rpc.list_api_tokens(request).await }).await?;
+        answer.tokens.into_iter().map(|token| token.try_into().map_err(incompatible)).collect()
     }
 
     /// How to sign in to a host's BMC, where the engine hands that out. Who asked and why is on the host's record.

@@ -26,7 +26,7 @@ pub mod token;
 pub mod types;
 
 pub use client::{Client, ClientConfig, IdentitySource, TokenSource};
-pub use credential::{BmcCredential, JoinToken, JoinTokenRequest};
+pub use credential::{ApiToken, ApiTokenRequest, BmcCredential, IssuedToken, JoinToken, JoinTokenRequest};
 pub use error::{ApiError, BackendError, ObjectRef};
 pub use resource::{AnyObject, DecodeError, Resource};
 pub use server::{Backend, Caller, ServeError, ServerConfig, TlsIdentity, serve};
@@ -37,7 +37,7 @@ pub use types::{
 };
 
 /// The protocol level of this crate. It grows when a client may need something that older engines lack.
-pub const API_LEVEL: u32 = 3;
+pub const API_LEVEL: u32 = 4;
 
 /// The most bytes one message may have, either way. A host with 64 disks and 300 PCI functions takes about 60 KiB.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;

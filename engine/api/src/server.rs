@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tonic::metadata::MetadataMap;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
@@ -263,7 +264,7 @@ pub async fn serve<B: Backend>(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let (stop, stopping) = watch::channel(Stopping::No);
-    let service = VmetalServer::new(Service { backend, stopping: stopping.clone() })
+    let service = VmetalServer::new(Service { backend, tokens: tokens.clone(), stopping: stopping.clone() })
         .max_decoding_message_size(crate::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(crate::MAX_MESSAGE_BYTES);
     let mut server = Server::builder();
@@ -322,16 +323,10 @@ fn authenticate(tokens: TokenStore) -> impl FnMut(Request<()>) -> Result<Request
             tracing::debug!(peer = ?request.remote_addr(), why, "refused an API call");
             Status::unauthenticated(why)
         };
-        let Some(header) = request.metadata().get("authorization") else {
+        if request.metadata().get("authorization").is_none() {
             return Err(refused("no token was given"));
-        };
-        // The scheme's name is case-insensitive (RFC 9110 section 11.1).
-        let token = header
-            .to_str()
-            .ok()
-            .and_then(|value| value.split_once(' '))
-            .and_then(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer").then_some(token));
-        let Some(token) = token else {
+        }
+        let Some(token) = bearer(request.metadata()) else {
             return Err(refused("the authorization header is not `Bearer <token>`"));
         };
         match tokens.identify(token) {
@@ -345,8 +340,16 @@ fn authenticate(tokens: TokenStore) -> impl FnMut(Request<()>) -> Result<Request
     }
 }
 
+/// What was presented.
+pub(crate) fn bearer(metadata: &MetadataMap) -> Option<&str> {
+    let (scheme, token) = metadata.get("authorization")?.to_str().ok()?.split_once(' ')?;
+    // The scheme's name is case-insensitive (RFC 9110 section 11.1).
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
 struct Service<B> {
     backend: Arc<B>,
+    tokens: TokenStore,
     stopping: watch::Receiver<Stopping>,
 }
 
@@ -531,6 +534,44 @@ impl<B: Backend> Vmetal for Service<B> {
         let backend = Arc::clone(&self.backend);
         let revoked = uncancelled(async move { backend.revoke_join_token(&caller, &cluster, &token_id).await });
         answer(revoked.await, |()| proto::RevokeJoinTokenResponse {})
+    }
+
+    async fn create_api_token(
+        &self,
+        request: Request<proto::CreateApiTokenRequest>,
+    ) -> Result<Response<proto::CreateApiTokenResponse>, Status> {
+        let presented = bearer(request.metadata()).unwrap_or_default().to_owned();
+        let wish = request.into_inner().try_into().map_err(malformed)?;
+        answer(self.tokens.make(&presented, &wish), |made| proto::CreateApiTokenResponse {
+            secret: made.token.expose().to_owned(),
+            token: Some(made.issued.into()),
+        })
+    }
+
+    async fn prolong_api_token(
+        &self,
+        request: Request<proto::ProlongApiTokenRequest>,
+    ) -> Result<Response<proto::ApiToken>, Status> {
+        let presented = bearer(request.metadata()).unwrap_or_default().to_owned();
+        let proto::ProlongApiTokenRequest { id, ttl_seconds } = request.into_inner();
+        answer(self.tokens.prolong(&presented, &id, Duration::from_secs(ttl_seconds)), Into::into)
+    }
+
+    async fn revoke_api_token(
+        &self,
+        request: Request<proto::RevokeApiTokenRequest>,
+    ) -> Result<Response<proto::RevokeApiTokenResponse>, Status> {
+        let caller = self.tokens.identify(bearer(request.metadata()).unwrap_or_default());
+        let caller = caller.ok_or_else(|| Status::unauthenticated("the token is not known"))?;
+        answer(self.tokens.revoke(&caller, &request.into_inner().id), |()| proto::RevokeApiTokenResponse {})
+    }
+
+    async fn list_api_tokens(
+        &self,
+        _: Request<proto::ListApiTokensRequest>,
+    ) -> Result<Response<proto::ListApiTokensResponse>, Status> {
+        let tokens = self.tokens.issued().into_iter().map(Into::into).collect();
+        Ok(Response::new(proto::ListApiTokensResponse { tokens }))
     }
 
     async fn get_bmc_credential(

@@ -5,7 +5,8 @@
 //! role (`operator`, the default, or `reader`); `#` begins a comment.
 //!
 //! Beside those that stand in the file there are tokens that were granted for a while, to a workload that showed who it is.
-//! They live in this process only: whoever holds one can ask for another, here or at the engine that took over.
+//! They live in this process only: whoever holds one can ask for another, here or at the engine that took over. So do those that
+//! a token makes for somebody else (`made`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,11 +22,13 @@ use tokio::time::Instant;
 
 use crate::types::Secret;
 
+mod made;
+
 /// The most granted tokens at one time. Beyond, the one that would expire first goes.
 const MOST_GRANTED: usize = 10_000;
 
 /// What a token may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Look at everything that can be looked at, and ask what would be decided.
@@ -73,6 +76,8 @@ struct Shared {
     listed: RwLock<Arc<[Entry]>>,
     /// By hash. What is looked up is the hash of what was presented, so that the time it takes tells nothing about a token.
     granted: Mutex<HashMap<[u8; 32], Granted>>,
+    /// By what a token asked for.
+    made: Mutex<Vec<made::Made>>,
 }
 
 #[derive(Clone)]
@@ -147,7 +152,8 @@ impl TokenStore {
     }
 
     fn of(listed: Arc<[Entry]>) -> Self {
-        TokenStore { shared: Arc::new(Shared { listed: RwLock::new(listed), granted: Mutex::default() }) }
+        let listed = RwLock::new(listed);
+        TokenStore { shared: Arc::new(Shared { listed, granted: Mutex::default(), made: Mutex::default() }) }
     }
 
     fn listed(&self) -> Arc<[Entry]> {
@@ -225,7 +231,7 @@ impl TokenStore {
             let granted = self.shared.granted.lock().unwrap_or_else(PoisonError::into_inner);
             granted.get(&presented).filter(|one| one.expires > Instant::now()).map(|one| one.holder.clone())
         };
-        found.or_else(granted)
+        found.or_else(granted).or_else(|| self.holder_of_made(&presented))
     }
 }
 

@@ -108,6 +108,9 @@ pub enum Command {
     /// Order something about one host, beside its declaration. Each order leaves an event with who gave it and why
     #[command(subcommand)]
     Host(HostCommand),
+    /// Tokens for a while: for a script, or somebody who helps out
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Check, back up or restore the store, on the engine's own machine
     Store {
         /// What to do
@@ -207,6 +210,11 @@ pub enum HostCommand {
     },
     /// Forget a host that nobody holds and leave its power and disks as they are
     Detach(Because),
+    /// Delete a host as soon as nobody holds it
+    ///
+    /// A tenant node that holds it keeps it until that is deleted or goes elsewhere; nobody else is given the host. It cannot be
+    /// taken back: once the host is gone, apply it anew.
+    Retire(Because),
 }
 
 /// What a server's power is to be.
@@ -218,6 +226,39 @@ pub enum Power {
     Off,
     /// Off, then on
     Cycle,
+}
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenRole {
+    /// Look
+    Reader,
+    /// Everything
+    Operator,
+}
+
+/// Tokens that a token makes. The engine keeps them in memory: a restart ends them.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// List those that are good now, without their secrets
+    List,
+    /// Make one and print it; it may do no more than the token that is used for it, and makes no others
+    Create {
+        /// What it may do
+        #[arg(long, value_enum, default_value_t = TokenRole::Reader)]
+        role: TokenRole,
+        /// How long it works, at most a day
+        #[arg(long, value_name = "MINUTES", default_value_t = 15)]
+        minutes: u32,
+        /// Why; it goes into the token's name on the engine's record
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// End one at once
+    Revoke {
+        /// Which, as `list` shows it
+        id: String,
+    },
 }
 
 /// What is done to the store without the engine.

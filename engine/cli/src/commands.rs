@@ -1,6 +1,7 @@
 //! The commands: ask, render, write.
 
 mod host;
+mod token;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write};
@@ -89,6 +90,7 @@ pub async fn run(cli: Cli, now: impl Fn() -> Timestamp, out: &mut impl Write) ->
         Command::Apply { file } => apply(&client, &file, out).await,
         Command::Delete { kind, name, wait } => delete(&client, kind, &name, wait, out).await,
         Command::Host(order) => host::order(&client, order, now(), out).await,
+        Command::Token(command) => token::run(&client, command, out).await,
         Command::Version => version(&client, out).await,
     }
 }

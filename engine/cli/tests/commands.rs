@@ -295,6 +295,21 @@ async fn orders_reach_the_engine_with_their_reason() {
 }
 
 #[tokio::test]
+async fn a_token_for_a_while_is_made_listed_and_ended() {
+    let (_, endpoint) = start().await;
+    let made = vmetal(&endpoint, &["token", "create", "--reason", "the night shift"]).await.unwrap();
+    let with =
+        |token: &str| Cli::try_parse_from(["vmetal", "--endpoint", &endpoint, "--token", token, "version"]).unwrap();
+    vmetal_cli::run(with(made.trim()), || Timestamp::UNIX_EPOCH, &mut Vec::new()).await.unwrap();
+    let listed = vmetal(&endpoint, &["token", "list"]).await.unwrap();
+    let row: Vec<_> = listed.lines().nth(1).unwrap().split_whitespace().collect();
+    assert!(row[1] == "reader" && row[3] == "admin" && listed.contains("the night shift"), "{listed}");
+    assert!(!listed.contains(made.trim()), "{listed}");
+    vmetal(&endpoint, &["token", "revoke", row[0]]).await.unwrap();
+    assert!(vmetal_cli::run(with(made.trim()), || Timestamp::UNIX_EPOCH, &mut Vec::new()).await.is_err());
+}
+
+#[tokio::test]
 async fn deleting_waits_if_asked_and_a_missing_object_is_an_error() {
     let (_, endpoint) = start().await;
     let dir = tempfile::tempdir().unwrap();
