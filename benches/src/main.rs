@@ -133,6 +133,7 @@ fn provider(arguments: &Arguments, scratch: &std::path::Path) -> Provider {
         policies: arguments.policies.clone(),
         // Built beside the engine.
         provider: arguments.vmetald.with_file_name("terraform-provider-vmetal"),
+        echo: arguments.vmetald.with_file_name("examples").join("echo"),
         scratch: scratch.to_owned(),
         resources,
         runs,

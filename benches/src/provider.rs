@@ -1,5 +1,9 @@
 //! The Terraform provider under the real client: how fast it starts, and what a thousand hosts cost over a thousand of the
 //! client's own `terraform_data`, which is the least that a thousand resources can cost.
+//!
+//! `terraform_data` is a part of the client; every other resource is a provider's, in a process of its own, and each of its steps
+//! is a call over a socket, an encoding and a check on both sides. What that costs by itself is measured in the same run: the same
+//! `terraform_data` as a provider that does nothing (`tfplugin`'s example `echo`).
 
 #![allow(clippy::disallowed_methods, reason = "measures real time")]
 
@@ -22,6 +26,9 @@ use crate::{bmc, fleet};
 
 /// From power-on to a server's first request: longer than a run, as with real servers. What is measured ends before it.
 const BOOT: Duration = Duration::from_secs(1200);
+/// Our provider's address, and that of the one that does nothing.
+const VMETAL: &str = "registry.terraform.io/vmetal/vmetal";
+const ECHO: &str = "example.com/tfplugin/echo";
 /// What go-plugin's clients send, so that a provider knows that it was started by one.
 const COOKIE: (&str, &str) =
     ("TF_PLUGIN_MAGIC_COOKIE", "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2");
@@ -35,6 +42,8 @@ pub struct Provider {
     pub policies: Option<PathBuf>,
     /// The provider's program.
     pub provider: PathBuf,
+    /// A provider that does nothing: `tfplugin`'s example `echo`.
+    pub echo: PathBuf,
     /// Where state may be kept while it runs.
     pub scratch: PathBuf,
     /// Resources of either kind.
@@ -61,23 +70,37 @@ impl Provider {
     pub async fn run(&self) -> Result<Vec<Row>> {
         let mut rows = self.starts()?;
         let client = Client::find()?;
-        let (mut ours, mut floor) = (Vec::new(), Vec::new());
+        let (mut ours, mut echo, mut floor) = (Vec::new(), Vec::new(), Vec::new());
         for run in 1..=self.runs {
             say(&format!("{} terraform_data, run {run} of {}", self.resources, self.runs));
             floor.push(self.floor(&client)?);
+            say(&format!("{} of a provider that does nothing, run {run} of {}", self.resources, self.runs));
+            echo.push(self.nothing(&client)?);
             say(&format!("{} hosts, run {run} of {}", self.resources, self.runs));
             ours.push(self.hosts(&client).await?);
         }
-        let mut over = |name: &str, what: &str, step: fn(&Steps) -> f64| {
+        let mut over = |name: &str, what: &str, (a, b): (&[Steps], &[Steps]), step: fn(&Steps) -> f64| {
             let of = |runs: &[Steps]| median(&runs.iter().map(step).collect::<Vec<_>>());
-            let (ours, floor) = (of(&ours), of(&floor));
-            let notes =
-                format!("{what}; {} resources, {ours:.2} s against {floor:.2} s; {}", self.resources, client.version);
-            rows.push(Row::new(name, "ratio", ours / floor, self.runs, notes));
+            let (a, b) = (of(a), of(b));
+            let notes = format!("{what}; {} resources, {a:.2} s against {b:.2} s; {}", self.resources, client.version);
+            rows.push(Row::new(name, "ratio", a / b, self.runs, notes));
         };
-        over("apply_1000_over_terraform_data", "apply, until the engine has reached every BMC", |steps| steps.apply);
-        over("plan_1000_over_terraform_data", "plan of the creation", |steps| steps.plan);
-        over("refresh_1000_over_terraform_data", "plan -refresh-only of what was made", |steps| steps.refresh);
+        let steps: [(&str, &str, fn(&Steps) -> f64); 3] = [
+            ("apply", "apply, until the engine has reached every BMC", |steps| steps.apply),
+            ("plan", "plan of the creation", |steps| steps.plan),
+            ("refresh", "plan -refresh-only of what was made", |steps| steps.refresh),
+        ];
+        for (name, what, step) in steps {
+            over(&format!("{name}_1000_over_terraform_data"), what, (&ours, &floor), step);
+            over(
+                &format!("{name}_1000_over_echo"),
+                &format!("{what}, over a provider that does nothing"),
+                (&ours, &echo),
+                step,
+            );
+            let nothing = "a provider that does nothing: what being one costs";
+            over(&format!("echo_{name}_1000_over_terraform_data"), nothing, (&echo, &floor), step);
+        }
         Ok(rows)
     }
 
@@ -115,11 +138,22 @@ impl Provider {
     }
 
     fn floor(&self, client: &Client) -> Result<Steps> {
-        let hosts =
-            (0..self.resources).map(|index| json!({ "name": format!("host-{index}"), "class": fleet::rig::CLASS }));
-        let work = client.directory(&self.scratch, &self.provider, &hosts.collect::<Vec<_>>())?;
         let body = "resource \"terraform_data\" \"one\" {\n  count = length(local.hosts)\n  input = local.hosts[count.index]\n}\n";
-        work.measure(body)
+        client.directory(&self.scratch, VMETAL, &self.provider, &self.values())?.measure(body)
+    }
+
+    fn nothing(&self, client: &Client) -> Result<Steps> {
+        let body = format!(
+            "terraform {{\n  required_providers {{\n    echo = {{ source = \"{ECHO}\" }}\n  }}\n}}\nresource \"echo_data\" \"one\" {{\n  \
+             count = length(local.hosts)\n  input = local.hosts[count.index]\n}}\n"
+        );
+        client.directory(&self.scratch, ECHO, &self.echo, &self.values())?.measure(&body)
+    }
+
+    fn values(&self) -> Vec<Value> {
+        (0..self.resources)
+            .map(|index| json!({ "name": format!("host-{index}"), "class": fleet::rig::CLASS }))
+            .collect()
     }
 
     async fn hosts(&self, client: &Client) -> Result<Steps> {
@@ -131,8 +165,12 @@ impl Provider {
             let pin = &bmc["tls"]["fingerprint"];
             json!({ "name": declared.name, "address": bmc["address"], "pin": pin, "mac": mac })
         };
-        let mut work =
-            client.directory(&self.scratch, &self.provider, &(0..self.resources).map(host).collect::<Vec<_>>())?;
+        let mut work = client.directory(
+            &self.scratch,
+            VMETAL,
+            &self.provider,
+            &(0..self.resources).map(host).collect::<Vec<_>>(),
+        )?;
         work.env = vec![
             ("VMETAL_ENDPOINT".to_owned(), rig.client.endpoint().to_owned()),
             ("VMETAL_TOKEN_FILE".to_owned(), text(&rig.directory().join("state/admin.token")).to_owned()),
@@ -140,7 +178,7 @@ impl Provider {
         let body = format!(
             r#"terraform {{
   required_providers {{
-    vmetal = {{ source = "registry.terraform.io/vmetal/vmetal" }}
+    vmetal = {{ source = "{VMETAL}" }}
   }}
 }}
 resource "vmetal_host" "one" {{
@@ -201,13 +239,16 @@ impl Client {
     }
 
     /// A working directory with the hosts as data and the provider in a mirror.
-    fn directory(&self, scratch: &Path, provider: &Path, hosts: &[Value]) -> Result<Work> {
+    fn directory(&self, scratch: &Path, address: &str, provider: &Path, hosts: &[Value]) -> Result<Work> {
         let directory = tempfile::Builder::new().prefix("terraform-").tempdir_in(scratch)?;
         let dir = directory.path();
         let mirror = dir.join("mirror");
-        let target = mirror.join("registry.terraform.io/vmetal/vmetal/0.0.1/linux_amd64");
+        let target = mirror.join(address).join("0.0.1/linux_amd64");
         std::fs::create_dir_all(&target)?;
-        std::os::unix::fs::symlink(provider.canonicalize()?, target.join("terraform-provider-vmetal_v0.0.1"))?;
+        let name = address.rsplit('/').next().unwrap_or_default();
+        let program =
+            provider.canonicalize().with_context(|| format!("{} is missing: run `make build`", provider.display()))?;
+        std::os::unix::fs::symlink(program, target.join(format!("terraform-provider-{name}_v0.0.1")))?;
         std::fs::create_dir_all(dir.join("tmp"))?;
         let rc = format!(
             "disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{\n    path = {:?}\n  }}\n}}\n",

@@ -64,6 +64,12 @@ fn a_few_hosts_cost_the_provider_something_and_every_figure_is_there() {
         "apply_1000_over_terraform_data",
         "plan_1000_over_terraform_data",
         "refresh_1000_over_terraform_data",
+        "apply_1000_over_echo",
+        "plan_1000_over_echo",
+        "refresh_1000_over_echo",
+        "echo_apply_1000_over_terraform_data",
+        "echo_plan_1000_over_terraform_data",
+        "echo_refresh_1000_over_terraform_data",
     ] {
         let row = rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("there is no {name}"));
         assert!(row["ours"].as_f64().unwrap() > 0.0, "{row}");

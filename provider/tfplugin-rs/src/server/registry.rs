@@ -15,16 +15,17 @@ use crate::{
     wire,
 };
 
-/// One thing that has a schema.
+/// One thing that has a schema. Cheap to clone: every call does.
 pub(super) struct Entry<T: ?Sized> {
-    pub(super) schema: Schema,
-    pub(super) ty: Type,
+    pub(super) schema: Arc<Schema>,
+    pub(super) ty: Arc<Type>,
     pub(super) item: Arc<T>,
 }
 
 impl<T: ?Sized> Clone for Entry<T> {
     fn clone(&self) -> Self {
-        Self { schema: self.schema.clone(), ty: self.ty.clone(), item: Arc::clone(&self.item) }
+        let Self { schema, ty, item } = self;
+        Self { schema: Arc::clone(schema), ty: Arc::clone(ty), item: Arc::clone(item) }
     }
 }
 
@@ -39,7 +40,7 @@ impl<T: ?Sized> Registry<T> {
     pub(super) fn new(kind: &'static str, items: Vec<Named<T>>, schema: impl Fn(&T) -> Schema) -> Self {
         let entry = |(name, item): Named<T>| {
             let schema = schema(&item);
-            (name, Entry { ty: schema.value_type(), schema, item })
+            (name, Entry { ty: Arc::new(schema.value_type()), schema: Arc::new(schema), item })
         };
         Self { kind, entries: items.into_iter().map(entry).collect() }
     }
