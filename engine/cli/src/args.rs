@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vmetal_model::Kind;
 
+pub(crate) use policy::compiled;
 pub use policy::{DistributionCommand, FleetArgs, LogCommand, PolicyCommand, PolicyKind, RegistryArgs};
 
 /// Bare metal as declared objects: look at them, follow them, change them.

@@ -13,9 +13,9 @@ use vmetal_policy_tool::explain::explain;
 use vmetal_policy_tool::fleet::{Fleet, Trace};
 use vmetal_policy_tool::project::{Sdk, new};
 use vmetal_policy_tool::simulate::{Levels, simulate};
-use vmetal_policy_tool::{Spec, ToolError, bench, build, fuzz, inspect, kinds, plot, synthetic, trial};
+use vmetal_policy_tool::{Spec, ToolError, bench, build, fuzz, inspect, kinds, pack, plot, synthetic, trial};
 
-use crate::args::{FleetArgs, PolicyCommand, PolicyKind};
+use crate::args::{FleetArgs, PolicyCommand, PolicyKind, compiled};
 use crate::error::CliError;
 
 /// Runs one command. `now` tells the time, for measuring and for a seed.
@@ -27,6 +27,10 @@ pub(crate) fn run(command: PolicyCommand, now: impl Fn() -> Timestamp, out: &mut
                 let built = build(one, directory.as_deref().unwrap_or(one))?;
                 writeln!(out, "{}  {:>9}  {}", built.sha256, built.size, built.path.display())?;
             }
+        }
+        PolicyCommand::Pack { component, cases, out: file } => {
+            let packed = pack(&component, &cases, &file)?;
+            writeln!(out, "{}  {:>9}  {}", packed.sha256, packed.size, packed.path.display())?;
         }
         PolicyCommand::Inspect { policy, json } => {
             let seen = inspect::inspect(&policy)?;
@@ -90,7 +94,7 @@ fn test(policies: &[String], files: &[PathBuf], out: &mut impl Write) -> Result<
     let (mut failed, mut runs) = (0, 0);
     for policy in policies {
         for spec in trial::components(policy)? {
-            let done = trial::trial(&spec, files)?;
+            let done = trial::trial(&spec.cached(compiled()), files)?;
             (failed, runs) = (failed + done.failed(), runs + done.runs.len());
             out.write_all(show::trial(&done).as_bytes())?;
         }

@@ -40,6 +40,10 @@ pub struct Component {
     pub imports: Vec<String>,
     /// What it exports.
     pub exports: Vec<String>,
+    /// Fuel that any call may use; a component that brings an interpreter may use more.
+    pub fuel_base: u64,
+    /// Fuel for each candidate on top.
+    pub fuel_per_row: u64,
 }
 
 /// A reason of a policy's own.
@@ -104,6 +108,8 @@ pub(crate) fn look(bench: &Workbench) -> Result<Inspection, ToolError> {
             size: outside.size,
             imports: outside.imports.clone(),
             exports: outside.exports.clone(),
+            fuel_base: outside.allowance.fuel_base,
+            fuel_per_row: outside.allowance.fuel_per_row,
         }),
         reasons: reasons
             .map(|reason| Reason { code: reason.code, text: reason.text, argument: argument(reason.arg) })

@@ -43,3 +43,11 @@ pub mod kinds {
 pub fn build(directory: &std::path::Path, out: &std::path::Path) -> Result<Built, ToolError> {
     Ok(vmetal_policy::componentize::build(directory, out)?)
 }
+
+/// Writes a component that other tools made to `out`, with the cases of a directory in it.
+///
+/// # Errors
+/// When it is no policy, it or the cases cannot be read, there are none, or it brings some already.
+pub fn pack(component: &std::path::Path, cases: &std::path::Path, out: &std::path::Path) -> Result<Built, ToolError> {
+    Ok(vmetal_policy::componentize::pack(component, cases, out)?)
+}

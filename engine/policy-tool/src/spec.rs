@@ -1,6 +1,6 @@
 //! Which policy, and with which settings.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vmetal_policy::{Workbench, shipped};
 use vmetal_policy_sdk::Kind;
@@ -15,6 +15,8 @@ pub struct Spec {
     pub name: String,
     /// Settings as JSON text; empty for none.
     pub settings: String,
+    /// Where machine code of components that bring an interpreter is kept, if anywhere.
+    pub cache: Option<PathBuf>,
 }
 
 impl std::str::FromStr for Spec {
@@ -36,12 +38,18 @@ impl Spec {
     pub fn read(text: &str) -> Self {
         let at = if text.ends_with('}') { text.find('{') } else { None };
         let (name, settings) = text.split_at(at.unwrap_or(text.len()));
-        Spec { name: name.to_owned(), settings: settings.to_owned() }
+        Spec { name: name.to_owned(), settings: settings.to_owned(), cache: None }
     }
 
     /// A file, without settings.
     pub fn file(path: &Path) -> Self {
-        Spec { name: path.display().to_string(), settings: String::new() }
+        Spec { name: path.display().to_string(), settings: String::new(), cache: None }
+    }
+
+    /// The same, with machine code kept in a directory.
+    #[must_use]
+    pub fn cached(self, cache: Option<PathBuf>) -> Self {
+        Spec { cache, ..self }
     }
 
     /// Loads it. A file of that name comes before a shipped policy.
@@ -60,7 +68,7 @@ impl Spec {
         if !path.exists() {
             return Err(ToolError::NoSuchPolicy { name: self.name.clone(), known: known.join(", ") });
         }
-        Ok(Workbench::component(path, &self.settings)?)
+        Ok(Workbench::component(path, &self.settings, self.cache.as_deref())?)
     }
 
     /// The same of a native twin, where the policy is one of the shipped ones.
@@ -84,8 +92,8 @@ mod tests {
 
     #[test]
     fn settings_stand_behind_the_name() {
-        assert_eq!(spec("a.wasm"), Spec { name: "a.wasm".into(), settings: String::new() });
-        assert_eq!(spec(r#"x{"a":{}}"#), Spec { name: "x".into(), settings: r#"{"a":{}}"#.into() });
+        assert_eq!(spec("a.wasm"), Spec::file(Path::new("a.wasm")));
+        assert_eq!(spec(r#"x{"a":{}}"#), Spec { settings: r#"{"a":{}}"#.into(), ..Spec::file(Path::new("x")) });
         assert_eq!(spec("odd{name").name, "odd{name");
     }
 

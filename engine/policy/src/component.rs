@@ -17,7 +17,7 @@ use crate::seat::Seat;
 use bindings::common::PolicyIndices;
 use bindings::common::exports::vmetal::policy::explain::Subject;
 use bindings::common::vmetal::policy::types as wit;
-use sandbox::{Guest, Limits, Sandbox, Usage};
+use sandbox::{Allowance, Guest, Limits, Sandbox, Usage};
 
 /// SHA-256 in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
@@ -40,6 +40,7 @@ pub(crate) struct Loaded<S: Seat> {
     pre: InstancePre<Guest>,
     common: PolicyIndices,
     seat: S::Indices,
+    allowance: Allowance,
     /// The cases that it brings.
     pub(crate) cases: Option<String>,
 }
@@ -53,11 +54,12 @@ impl<S: Seat> Loaded<S> {
         let pre = sandbox.linker.instantiate_pre(&component).map_err(compile)?;
         let common = PolicyIndices::new(&pre).map_err(compile)?;
         let seat = S::indices(&pre).map_err(compile)?;
-        Ok(Loaded { sandbox, pre, common, seat, cases })
+        let allowance = sandbox.limits.allowance(bytes.len());
+        Ok(Loaded { sandbox, pre, common, seat, allowance, cases })
     }
 
     pub(crate) fn describe(&self) -> Result<sdk::Info, RunError> {
-        let (info, _) = self.sandbox.run(self.sandbox.limits.fuel(0), |store| {
+        let (info, _) = self.sandbox.run(self.allowance, 0, |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             self.common.load(&mut *store, &instance)?.vmetal_policy_meta().call_describe(store)
         })?;
@@ -65,7 +67,7 @@ impl<S: Seat> Loaded<S> {
     }
 
     pub(crate) fn validate_settings(&self, settings: &str) -> Result<Result<Vec<String>, Vec<String>>, RunError> {
-        let (answer, _) = self.sandbox.run(self.sandbox.limits.fuel(0), |store| {
+        let (answer, _) = self.sandbox.run(self.allowance, 0, |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             self.common.load(&mut *store, &instance)?.vmetal_policy_meta().call_validate_settings(store, settings)
         })?;
@@ -73,7 +75,7 @@ impl<S: Seat> Loaded<S> {
     }
 
     pub(crate) fn settings_schema(&self) -> Result<String, RunError> {
-        let (schema, _) = self.sandbox.run(self.sandbox.limits.fuel(0), |store| {
+        let (schema, _) = self.sandbox.run(self.allowance, 0, |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             self.common.load(&mut *store, &instance)?.vmetal_policy_meta().call_settings_schema(store)
         })?;
@@ -88,7 +90,7 @@ impl<S: Seat> Loaded<S> {
     ) -> Result<(S::Answer, Usage), RunError> {
         let claim = bindings::Lowered::new(claim);
         let extra = bindings::extra(S::extra(table));
-        self.sandbox.run(self.sandbox.limits.fuel(S::rows(table)), |store| {
+        self.sandbox.run(self.allowance, S::rows(table), |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             S::call(&self.seat, store, &instance, bindings::context(ctx), claim.lend(), S::lend(table, &extra))
         })
@@ -103,7 +105,7 @@ impl<S: Seat> Loaded<S> {
     ) -> Result<Vec<sdk::Factor>, RunError> {
         let claim = bindings::Lowered::new(claim);
         let extra: Vec<wit::Column<'_>> = bindings::extra(S::extra(table));
-        let (factors, _) = self.sandbox.run(self.sandbox.limits.fuel(S::rows(table)), |store| {
+        let (factors, _) = self.sandbox.run(self.allowance, S::rows(table), |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             let subject: Subject<'_> = S::subject(S::lend(table, &extra));
             let common = self.common.load(&mut *store, &instance)?;

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cases::{Case, SECTION};
-use crate::component::sha256;
-use crate::error::Cause;
+use crate::component::sandbox::Limits;
+use crate::component::{scan, sha256};
+use crate::error::{Cause, LoadError};
+use crate::slot;
 
 /// The target that policies are built for: no system interface at all.
 pub const TARGET: &str = "wasm32-unknown-unknown";
@@ -76,6 +78,21 @@ pub enum BuildError {
         #[source]
         source: Cause,
     },
+    /// There are no cases to put into a component.
+    #[error("there is no case in {}; cases are written in *.yaml", directory.display())]
+    NoCases {
+        /// Where they were looked for.
+        directory: PathBuf,
+    },
+    /// A component has cases, and would have more than one list of them.
+    #[error("{} brings cases already; give the component as its own tools made it", path.display())]
+    HasCases {
+        /// The component.
+        path: PathBuf,
+    },
+    /// A component is no policy.
+    #[error(transparent)]
+    NotAPolicy(#[from] LoadError),
     /// The module is no policy.
     #[error("{package} cannot be made a component; does it call export_cost_policy! or export_placement_policy!?")]
     Encode {
@@ -119,13 +136,44 @@ pub fn build(directory: &Path, out: &Path) -> Result<Built, BuildError> {
     let encode_error = |source| BuildError::Encode { package: package.clone(), source };
     let mut component = encode(&bytes).map_err(encode_error)?;
     embed_cases(&mut component, &read_cases(&project.directory.join("cases"))?);
-    let path = out.join(format!("{package}.wasm"));
-    // Written beside and renamed, so that an engine never reads half a file.
-    let partial = out.join(format!(".{package}.wasm.{}", std::process::id()));
-    std::fs::create_dir_all(out).map_err(|source| BuildError::File { path: out.to_owned(), source })?;
-    std::fs::write(&partial, &component).map_err(|source| BuildError::File { path: partial.clone(), source })?;
-    std::fs::rename(&partial, &path).map_err(|source| BuildError::File { path: path.clone(), source })?;
-    Ok(Built { path, sha256: sha256(&component), size: component.len() })
+    write(&component, out.join(format!("{package}.wasm")))
+}
+
+/// Writes a component that other tools made, with the cases of a directory in it.
+///
+/// # Errors
+/// When it is no policy, it or the cases cannot be read, there are none, or it brings some already.
+pub fn pack(component: &Path, cases: &Path, out: &Path) -> Result<Built, BuildError> {
+    let mut bytes = slot::read(component, &Limits::default())?.to_vec();
+    let policy = component.display().to_string();
+    let outline = scan::outline(&policy, &bytes)?;
+    let interface = if outline.exports_some("cost") { "cost" } else { "placement" };
+    if scan::scan(&policy, &bytes, interface)?.is_some() {
+        return Err(BuildError::HasCases { path: component.to_owned() });
+    }
+    let found = read_cases(cases)?;
+    if found.is_empty() {
+        return Err(BuildError::NoCases { directory: cases.to_owned() });
+    }
+    embed_cases(&mut bytes, &found);
+    write(&bytes, out.to_owned())
+}
+
+/// Written beside and renamed, so that an engine never reads half a file.
+fn write(component: &[u8], path: PathBuf) -> Result<Built, BuildError> {
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::File { path, source }
+    };
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(file(directory))?;
+    }
+    let mut partial = path.clone().into_os_string();
+    partial.push(format!(".partial-{}", std::process::id()));
+    let partial = PathBuf::from(partial);
+    std::fs::write(&partial, component).map_err(file(&partial))?;
+    std::fs::rename(&partial, &path).map_err(file(&path))?;
+    Ok(Built { path, sha256: sha256(component), size: component.len() })
 }
 
 /// Builds the crate in `directory` for WebAssembly; where the module is.

@@ -65,7 +65,7 @@ impl Config {
 
 /// Takes decisions. Cheap to share; every call is independent of every other.
 ///
-/// Calls compute and do no I/O. They take milliseconds, at worst [`Limits::deadline`] twice: async callers put them on
+/// Calls compute and do no I/O. They take milliseconds, at worst [`Allowance::deadline`](crate::Allowance::deadline) twice: async callers put them on
 /// a thread for blocking work.
 pub struct PolicyEngine {
     pub(crate) cost: Slot<CostSeat>,

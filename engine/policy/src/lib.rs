@@ -42,7 +42,7 @@ mod workbench;
 pub use columns::{Columns, View};
 pub use component::cache::{Compiler, Kept};
 pub use component::compile_into;
-pub use component::sandbox::{Limits, Note, Notes};
+pub use component::sandbox::{Allowance, Limits, Note, Notes};
 pub use cost::Cost;
 pub use decision::{Candidate, PlaceDecision, Record, TypeDecision};
 pub use engine::{Config, DEFAULT_COST, DEFAULT_PLACEMENT, PolicyEngine};

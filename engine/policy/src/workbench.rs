@@ -2,12 +2,12 @@
 //! about, and with nobody behind it, so that a failure shows.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use vmetal_policy_sdk::{Info, Kind};
 
 use crate::cases::{Case, CaseError};
-use crate::component::sandbox::Limits;
+use crate::component::cache::{Compiler, Kept};
+use crate::component::sandbox::{Allowance, Limits, interprets};
 use crate::component::scan;
 use crate::component::sha256;
 use crate::decision::Record;
@@ -27,6 +27,8 @@ pub struct Outside {
     pub imports: Vec<String>,
     /// What it exports.
     pub exports: Vec<String>,
+    /// How long it may compute.
+    pub allowance: Allowance,
     cases: Option<String>,
 }
 
@@ -38,20 +40,14 @@ pub struct Workbench {
 }
 
 impl Workbench {
-    /// A component from a file, of whichever kind it is.
+    /// A component from a file, of whichever kind it is. In the directory `cache`, if there is to be one, the machine code of
+    /// a component that brings an interpreter is kept: compiling that takes many seconds, and little of it is the policy.
     ///
     /// # Errors
     /// As when an engine loads it, except that its cases are not run.
-    pub fn component(path: &Path, settings: &str) -> Result<Self, LoadError> {
-        let (name, bytes) = (path.display().to_string(), slot::read(path, &Limits::default())?);
-        Self::bytes(name, bytes, settings)
-    }
-
-    /// A component in memory; `name` is what messages call it.
-    ///
-    /// # Errors
-    /// As [`Workbench::component`].
-    pub fn bytes(name: String, bytes: Arc<[u8]>, settings: &str) -> Result<Self, LoadError> {
+    pub fn component(path: &Path, settings: &str, cache: Option<&Path>) -> Result<Self, LoadError> {
+        let limits = Limits::default();
+        let (name, bytes) = (path.display().to_string(), slot::read(path, &limits)?);
         let outline = scan::outline(&name, &bytes)?;
         // One that exports neither is refused for that when it is loaded, after what matters more.
         let kind = if outline.exports_some("cost") { Kind::Cost } else { Kind::Placement };
@@ -60,9 +56,13 @@ impl Workbench {
             sha256: sha256(&bytes),
             imports: outline.imports,
             exports: outline.exports,
+            allowance: limits.allowance(bytes.len()),
             cases: outline.cases,
         };
-        Self::open(kind, Source::Bytes { name, bytes, sha256: None }, settings, Some(outside))
+        let kept = cache
+            .filter(|_| interprets(bytes.len()))
+            .map(|directory| Kept { directory: directory.to_owned(), compiler: Compiler::Here });
+        Self::open(kind, Source::Bytes { name, bytes, sha256: None }, settings, Some(outside), kept)
     }
 
     /// A shipped policy as compiled into this program.
@@ -72,7 +72,7 @@ impl Workbench {
     pub fn native(name: &str, settings: &str) -> Result<Self, LoadError> {
         let kind = if shipped(Kind::Cost).contains(&name) { Kind::Cost } else { Kind::Placement };
         let source = Source::Native { name: name.to_owned() };
-        Self::open(kind, source, settings, None).map_err(|error| match error {
+        Self::open(kind, source, settings, None, None).map_err(|error| match error {
             LoadError::UnknownName { name, .. } => {
                 let known = [shipped(Kind::Cost), shipped(Kind::Placement)].concat().join(", ");
                 LoadError::UnknownName { name, known }
@@ -81,8 +81,14 @@ impl Workbench {
         })
     }
 
-    fn open(kind: Kind, source: Source, settings: &str, outside: Option<Outside>) -> Result<Self, LoadError> {
-        let engine = PolicyEngine::new(Config { hosts_kept: usize::MAX, ..Config::native() })?;
+    fn open(
+        kind: Kind,
+        source: Source,
+        settings: &str,
+        outside: Option<Outside>,
+        cache: Option<Kept>,
+    ) -> Result<Self, LoadError> {
+        let engine = PolicyEngine::new(Config { hosts_kept: usize::MAX, cache, ..Config::native() })?;
         let binding = Binding { source, settings: settings.to_owned(), on_failure: OnFailure::Closed };
         engine.install_untried(kind, &binding)?;
         Ok(Workbench { engine, kind, outside })

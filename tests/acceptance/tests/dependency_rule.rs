@@ -32,6 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("place-gang-topology", &["vmetal-policy-sdk"]),
     ("place-spread", &["vmetal-policy-sdk"]),
     ("place-quarantine", &["vmetal-policy-sdk"]),
+    ("fill-racks", &["vmetal-policy-sdk"]),
     (
         "vmetal-policy",
         &[

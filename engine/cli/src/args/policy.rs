@@ -29,6 +29,17 @@ pub enum PolicyCommand {
         #[arg(short, long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Put cases into a component that other tools made: an engine tries them before it uses it. `build` does so by itself
+    Pack {
+        /// The component
+        component: PathBuf,
+        /// A directory of cases
+        #[arg(long, value_name = "DIR")]
+        cases: PathBuf,
+        /// Where the component with the cases goes
+        #[arg(short, long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Show what a policy is: kind, digest, imports, settings, reasons, cases
     Inspect {
         /// A component's file or the name of a shipped policy
@@ -239,5 +250,13 @@ pub enum PolicyKind {
 }
 
 fn spec(text: &str) -> Result<Spec, std::convert::Infallible> {
-    text.parse()
+    Ok(Spec::read(text).cached(compiled()))
+}
+
+/// Where machine code of large components is kept between commands; none when nothing says where this user's caches are.
+pub(crate) fn compiled() -> Option<PathBuf> {
+    let of = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = || of("XDG_CACHE_HOME").or_else(|| Some(of("HOME")?.join(".cache")));
+    let cache = of("VMETAL_CACHE").or_else(|| Some(caches()?.join("vmetal")))?;
+    Some(cache.join("compiled-policies"))
 }

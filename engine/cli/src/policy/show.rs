@@ -16,6 +16,8 @@ pub(super) fn inspection(seen: &Inspection) -> String {
         Some(component) => {
             fields.add("sha256", component.sha256.clone()).add("size", bytes(component.size as u64));
             fields.add("imports", component.imports.join("\n")).add("exports", component.exports.join("\n"));
+            let (base, per_row) = (component.fuel_base, component.fuel_per_row);
+            fields.add("fuel", format!("{base} and {per_row} for each candidate"));
         }
         None => {
             fields.add("runs", "as compiled into this program");

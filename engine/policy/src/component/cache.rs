@@ -32,6 +32,10 @@ const OTHERS_WRITE: u32 = 0o022;
 /// The length of a SHA-256 in hexadecimal and a line's end.
 const HEADER: usize = 65;
 
+/// How much is kept in all. What was written longest ago goes first: machine code of an interpreter takes 35 MiB, and with
+/// each change of the policy it is another one.
+const KEPT: u64 = 512 << 20;
+
 /// The longest a component may take to compile; interpreters of 30 MiB take some ten seconds on one busy processor.
 const COMPILING: Duration = Duration::from_secs(120);
 /// How often it is looked whether the compiling program has ended.
@@ -120,7 +124,7 @@ impl Cache {
     pub(crate) fn compile(&self, engine: &Engine, digest: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
         let path = self.path(digest);
         let component = Component::new(engine, bytes)?;
-        if let Err(error) = self.write(&path, &component.serialize()?) {
+        if let Err(error) = self.write(&path, &component.serialize()?).and_then(|()| self.make_room(&path, KEPT)) {
             tracing::warn!(file = %path.display(), %error, "a compiled policy could not be kept; the next start compiles it again");
         }
         Ok(component)
@@ -150,12 +154,14 @@ impl Cache {
     }
 
     fn load(&self, engine: &Engine, path: &Path) -> Result<Component, Unusable> {
-        let code = self.read(path)?;
+        let content = self.read(path)?;
+        let code = content.get(HEADER..).unwrap_or_default();
         // SAFETY: only this user could have written the bytes, `write` below wrote them with this compiler and for this
         // processor, and they are whole.
         unsafe { Component::deserialize(engine, code) }.map_err(|error| Unusable::Foreign(error.into()))
     }
 
+    /// The whole file, its first line included: machine code of interpreters is not copied for want of 65 bytes.
     fn read(&self, path: &Path) -> Result<Vec<u8>, Unusable> {
         let content = match std::fs::read(path) {
             Ok(content) => content,
@@ -174,7 +180,7 @@ impl Cache {
         if header != format!("{}\n", sha256(code)).as_bytes() {
             return Err(Unusable::Damaged);
         }
-        Ok(code.to_vec())
+        Ok(content)
     }
 
     /// Written beside and renamed: no reader ever sees half a file.
@@ -188,6 +194,35 @@ impl Cache {
             // The error that matters is the first; a leftover is overwritten next time.
             let _ = std::fs::remove_file(&partial);
         })
+    }
+
+    /// Removes what was written longest ago until no more than `most` bytes are left; never `new`.
+    fn make_room(&self, new: &Path, most: u64) -> std::io::Result<()> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.kept.directory)? {
+            let path = entry?.path();
+            if path == new || path.extension().is_none_or(|extension| extension != "cwasm") {
+                continue;
+            }
+            match std::fs::metadata(&path) {
+                Ok(metadata) => files.push((metadata.modified()?, metadata.len(), path)),
+                // Another process made room.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        files.sort();
+        let mut kept = std::fs::metadata(new)?.len();
+        for (_, size, path) in files.into_iter().rev() {
+            kept = kept.saturating_add(size);
+            if kept > most {
+                std::fs::remove_file(&path).or_else(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound => Ok(()),
+                    _ => Err(error),
+                })?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -239,4 +274,38 @@ enum Unusable {
     Damaged,
     #[error("it is not machine code for this compiler and processor: {0}")]
     Foreign(crate::error::Cause),
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_was_written_longest_ago_makes_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = Kept { directory: directory.path().to_owned(), compiler: Compiler::Here };
+        let cache = Cache { kept, made_for: "this".to_owned() };
+        let write = |name: &str, age: u64| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, [0; 100]).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000 - age)).unwrap();
+            path
+        };
+        let new = write("new.cwasm", 5);
+        ["a.cwasm", "b.cwasm", "c.cwasm"].into_iter().zip([3, 1, 2]).for_each(|(name, age)| drop(write(name, age)));
+        write("other", 9);
+        let left = || {
+            let names = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        let all = left();
+        cache.make_room(&new, 400).unwrap();
+        assert_eq!(left(), all);
+        cache.make_room(&new, 399).unwrap();
+        assert_eq!(left(), ["b.cwasm", "c.cwasm", "new.cwasm", "other"].into_iter().map(Into::into).collect());
+        cache.make_room(&new, 0).unwrap();
+        assert_eq!(left(), ["new.cwasm", "other"].into_iter().map(Into::into).collect());
+    }
 }

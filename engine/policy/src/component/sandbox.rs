@@ -22,19 +22,36 @@ use super::bindings::common::vmetal::policy::{log, types};
 use super::cache::{Cache, Kept};
 use crate::error::{Cause, RunError};
 
+/// How long one call may compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// Fuel of any call. About one unit is one instruction.
+    pub fuel_base: u64,
+    /// Fuel for each candidate on top.
+    pub fuel_per_row: u64,
+    /// Wall-clock time, to a hundredth of a second.
+    pub deadline: Duration,
+}
+
+impl Allowance {
+    /// The fuel of a decision over so many candidates.
+    pub fn fuel(&self, rows: u32) -> u64 {
+        self.fuel_base.saturating_add(self.fuel_per_row.saturating_mul(u64::from(rows)))
+    }
+}
+
 /// What a policy may use up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Largest component, in bytes.
     pub component_bytes: u64,
-    /// Fuel of any call. About one unit is one instruction.
-    pub fuel_base: u64,
-    /// Fuel for each candidate on top. A simple policy needs about 350.
-    pub fuel_per_row: u64,
+    /// How long a policy may compute that was compiled to WebAssembly. A simple one needs a fuel of about 350 for each host.
+    pub compiled: Allowance,
+    /// The same of one that brings an interpreter. What needs 560 for each host when it is compiled needs 90,000 in Python and
+    /// 120,000 in JavaScript.
+    pub interpreted: Allowance,
     /// All linear memory of one call together, in bytes.
     pub memory_bytes: usize,
-    /// Wall-clock time of one call, to a hundredth of a second.
-    pub deadline: Duration,
     /// Calls at the same time; more wait for their turn.
     pub concurrent: u32,
     /// Notes kept with a decision.
@@ -45,10 +62,13 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             component_bytes: 32 << 20,
-            fuel_base: 50_000_000,
-            fuel_per_row: 5_000,
+            compiled: Allowance { fuel_base: 50_000_000, fuel_per_row: 5_000, deadline: Duration::from_secs(2) },
+            interpreted: Allowance {
+                fuel_base: 500_000_000,
+                fuel_per_row: 1_000_000,
+                deadline: Duration::from_secs(10),
+            },
             memory_bytes: 128 << 20,
-            deadline: Duration::from_secs(2),
             concurrent: 8,
             notes: 64,
         }
@@ -56,10 +76,20 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The fuel of a decision over so many candidates.
-    pub fn fuel(&self, rows: u32) -> u64 {
-        self.fuel_base.saturating_add(self.fuel_per_row.saturating_mul(u64::from(rows)))
+    /// How long a component of so many bytes may compute. The size tells an interpreter from compiled code, so that what a
+    /// policy may do depends on nothing but its file: shipped policies have a tenth of [`INTERPRETER`], and the smallest
+    /// interpreters twice as much.
+    pub fn allowance(&self, bytes: usize) -> Allowance {
+        if interprets(bytes) { self.interpreted } else { self.compiled }
     }
+}
+
+/// Components of so many bytes and more are taken to bring an interpreter.
+const INTERPRETER: usize = 1 << 20;
+
+/// Whether a component of so many bytes is taken to bring an interpreter.
+pub(crate) fn interprets(bytes: usize) -> bool {
+    bytes >= INTERPRETER
 }
 
 /// A note that a policy left.
@@ -218,13 +248,15 @@ impl Sandbox {
     /// Runs one call in a store of its own. A call that only the clock stopped is tried once more.
     pub(crate) fn run<R>(
         &self,
-        fuel: u64,
+        allowance: Allowance,
+        rows: u32,
         call: impl Fn(&mut Store<Guest>) -> wasmtime::Result<R>,
     ) -> Result<(R, Usage), RunError> {
-        match self.run_once(fuel, &call) {
+        let fuel = allowance.fuel(rows);
+        match self.run_once(fuel, allowance.deadline, &call) {
             Err(RunError::Overloaded { deadline }) => {
                 tracing::warn!(?deadline, "a policy call ran into the clock, not into its fuel; trying once more");
-                self.run_once(fuel, &call)
+                self.run_once(fuel, deadline, &call)
             }
             done => done,
         }
@@ -233,6 +265,7 @@ impl Sandbox {
     fn run_once<R>(
         &self,
         fuel: u64,
+        deadline: Duration,
         call: impl Fn(&mut Store<Guest>) -> wasmtime::Result<R>,
     ) -> Result<(R, Usage), RunError> {
         let _turn = self.pulse.turn();
@@ -245,24 +278,24 @@ impl Sandbox {
         let mut store = Store::new(&self.engine, guest);
         store.limiter(|guest| guest);
         store.set_fuel(fuel).map_err(|error| RunError::Call(error.into()))?;
-        let ticks = self.limits.deadline.as_millis() / TICK.as_millis();
+        let ticks = deadline.as_millis() / TICK.as_millis();
         store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).max(1));
         let result = call(&mut store);
         let left = store.get_fuel().unwrap_or(0);
         let guest = store.into_data();
         match result {
             Ok(value) => Ok((value, Usage { fuel: fuel.saturating_sub(left), notes: guest.notes })),
-            Err(error) => Err(self.name(error, fuel, guest.memory_wanted)),
+            Err(error) => Err(self.name(error, fuel, deadline, guest.memory_wanted)),
         }
     }
 
-    fn name(&self, error: wasmtime::Error, fuel: u64, memory_wanted: Option<usize>) -> RunError {
+    fn name(&self, error: wasmtime::Error, fuel: u64, deadline: Duration, memory_wanted: Option<usize>) -> RunError {
         if let Some(wanted) = memory_wanted {
             return RunError::OutOfMemory { wanted, limit: self.limits.memory_bytes };
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => RunError::OutOfFuel { fuel },
-            Some(Trap::Interrupt) => RunError::Overloaded { deadline: self.limits.deadline },
+            Some(Trap::Interrupt) => RunError::Overloaded { deadline },
             Some(trap) => RunError::Trapped { trap: trap.to_string() },
             None => RunError::Call(error.into()),
         }

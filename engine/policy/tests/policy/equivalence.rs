@@ -18,7 +18,7 @@ const CASES: u32 = 1200;
 
 /// Runs the test on random inputs. It says of each whether something was chosen: a run in which that hardly happens
 /// would prove nothing, and fails.
-fn check<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Result<bool, TestCaseError>) {
+pub(crate) fn check<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Result<bool, TestCaseError>) {
     // The standard library's hash keys are random in every process.
     let random = || RandomState::new().build_hasher().finish();
     let seed = std::env::var("VMETAL_TEST_SEED").map_or_else(|_| random(), |seed| seed.parse().unwrap());
@@ -68,7 +68,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
 }
 
 prop_compose! {
-    fn wanted()(
+    pub(crate) fn wanted()(
         name in "[a-c]{1,3}",
         count in 1u32..4,
         node_type in prop::option::weighted(0.1, "t[0-9]"),
@@ -80,7 +80,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn offer()(
+    pub(crate) fn offer()(
         name in "t[0-9]{1,2}",
         selector in labels(),
         labels in labels(),
@@ -101,7 +101,7 @@ fn history() -> impl Strategy<Value = (String, u32, PowerState, Option<EraseLeve
 }
 
 prop_compose! {
-    fn host()(
+    pub(crate) fn host()(
         name in "h[0-9]{1,3}",
         labels in labels(),
         phase in prop::sample::select(HostPhase::ALL.to_vec()),
@@ -122,7 +122,7 @@ prop_compose! {
 }
 
 /// Rows with distinct names, as in a store.
-fn distinct<T: std::fmt::Debug>(
+pub(crate) fn distinct<T: std::fmt::Debug>(
     row: impl Strategy<Value = T>,
     name: fn(&T) -> &String,
     most: usize,
@@ -135,7 +135,7 @@ fn distinct<T: std::fmt::Debug>(
 }
 
 /// What must agree between component and twin: everything but who it was and what it used.
-fn outcome(record: &Record) -> impl PartialEq + std::fmt::Debug + use<> {
+pub(crate) fn outcome(record: &Record) -> impl PartialEq + std::fmt::Debug + use<> {
     let digest = record.input_digest.clone();
     (record.chosen.clone(), record.candidates.clone(), record.summary.clone(), digest, record.stood_in_for.clone())
 }

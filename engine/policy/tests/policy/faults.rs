@@ -137,8 +137,8 @@ fn notes_are_kept_up_to_a_bound() {
 #[test]
 fn the_clock_is_a_backstop_that_blames_the_machine() {
     let mut config = Config { cost: LOOP.binding(OnFailure::Closed), ..Config::native() };
-    config.limits.fuel_base = u64::MAX / 2;
-    config.limits.deadline = Duration::from_millis(50);
+    config.limits.compiled.fuel_base = u64::MAX / 2;
+    config.limits.compiled.deadline = Duration::from_millis(50);
     let engine = PolicyEngine::new(config).unwrap();
     assert!(matches!(choose(&engine), Err(PolicyError::Failed { fault: Fault::Run(RunError::Overloaded { .. }), .. })));
     engine.install_cost(&GOOD.binding(OnFailure::Closed)).unwrap();

@@ -6,5 +6,6 @@ mod equivalence;
 mod faults;
 mod fixtures;
 mod frozen;
+mod languages;
 mod loading;
 mod support;
