@@ -72,9 +72,9 @@ pub struct Examination {
 /// # Errors
 /// When it is refused or cannot be asked. A case that is not decided as it expects is no error but a [`Run`] with problems.
 pub fn examine(name: &str, bytes: Arc<[u8]>) -> Result<Examination, ToolError> {
-    let bench = Workbench::bytes(name.to_owned(), bytes, "")?;
+    let bench = Workbench::bytes(name.to_owned(), bytes, "", None)?;
     let (inspection, cases) = (inspect::look(&bench)?, bench.cases()?);
-    let spec = Spec { name: name.to_owned(), settings: String::new() };
+    let spec = Spec::file(Path::new(name));
     Ok(Examination { inspection, trial: runs_of(&bench, &spec, &cases)? })
 }
 

@@ -2,6 +2,7 @@
 //! about, and with nobody behind it, so that a failure shows.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use vmetal_policy_sdk::{Info, Kind};
 
@@ -46,8 +47,14 @@ impl Workbench {
     /// # Errors
     /// As when an engine loads it, except that its cases are not run.
     pub fn component(path: &Path, settings: &str, cache: Option<&Path>) -> Result<Self, LoadError> {
-        let limits = Limits::default();
-        let (name, bytes) = (path.display().to_string(), slot::read(path, &limits)?);
+        Self::bytes(path.display().to_string(), slot::read(path, &Limits::default())?, settings, cache)
+    }
+
+    /// A component in memory; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// As [`Workbench::component`].
+    pub fn bytes(name: String, bytes: Arc<[u8]>, settings: &str, cache: Option<&Path>) -> Result<Self, LoadError> {
         let outline = scan::outline(&name, &bytes)?;
         // One that exports neither is refused for that when it is loaded, after what matters more.
         let kind = if outline.exports_some("cost") { Kind::Cost } else { Kind::Placement };
@@ -56,7 +63,7 @@ impl Workbench {
             sha256: sha256(&bytes),
             imports: outline.imports,
             exports: outline.exports,
-            allowance: limits.allowance(bytes.len()),
+            allowance: Limits::default().allowance(bytes.len()),
             cases: outline.cases,
         };
         let kept = cache
