@@ -290,9 +290,7 @@ impl Engine {
             batch.notes(&*host, self.now(), change.notes);
             extra(&host, &mut batch);
             if change.status != host.status {
-                let mut changed = (*host).clone();
-                changed.status = change.status.clone();
-                batch.replace(changed);
+                batch.replace(host.with_status(change.status.clone()));
             }
             if batch.is_empty() {
                 return Ok(Some(change.status));

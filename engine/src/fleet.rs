@@ -5,6 +5,7 @@
 //! object than what is known is ignored, so the two may overtake each other.
 
 mod addresses;
+mod named;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,12 +15,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use vmetal_model::{Host, Image, Kind, NodeType, TenantCluster, TenantNode, Uid};
+use vmetal_model::{Host, HostSpec, HostStatus, Image, Kind, NodeType, TenantCluster, TenantNode, Uid};
 use vmetal_policy::{Columns, View};
 
 pub use waiting::Bell;
 
 use addresses::Addresses;
+use named::Named;
 use waiting::Waiting;
 
 /// One object of any kind.
@@ -72,7 +74,7 @@ pub enum Update {
 
 #[derive(Default)]
 struct Tables {
-    hosts: BTreeMap<String, Arc<Host>>,
+    hosts: Named<HostSpec, HostStatus>,
     /// The hosts once more, as policies see them.
     columns: Columns,
     node_types: BTreeMap<String, Arc<NodeType>>,
@@ -213,7 +215,7 @@ impl Fleet {
 
     /// All hosts, by name.
     pub fn hosts(&self) -> Vec<Arc<Host>> {
-        self.read(|t| t.hosts.values().cloned().collect())
+        self.read(|t| t.hosts.iter().map(|(_, host)| Arc::clone(host)).collect())
     }
 
     /// The hosts as policies see them, at this moment.
@@ -223,7 +225,10 @@ impl Fleet {
 
     /// The hosts and, of the same moment, how policies see them.
     pub fn look(&self) -> (BTreeMap<String, Arc<Host>>, View) {
-        self.write(|t| (t.hosts.clone(), t.columns.view()))
+        self.write(|t| {
+            let hosts = t.hosts.iter().map(|(name, host)| (name.to_owned(), Arc::clone(host))).collect();
+            (hosts, t.columns.view())
+        })
     }
 
     /// Says which labels tell where a host is, from the widest to the narrowest. For the start, before any host.
@@ -272,7 +277,7 @@ impl Fleet {
     /// All objects of a kind, by name.
     pub fn entries(&self, kind: Kind) -> Vec<Entry> {
         self.read(|t| match kind {
-            Kind::Host => t.hosts.values().cloned().map(Entry::Host).collect(),
+            Kind::Host => t.hosts.iter().map(|(_, host)| Entry::Host(Arc::clone(host))).collect(),
             Kind::NodeType => t.node_types.values().cloned().map(Entry::NodeType).collect(),
             Kind::TenantNode => t.nodes.values().cloned().map(Entry::TenantNode).collect(),
             Kind::TenantCluster => t.clusters.values().cloned().map(Entry::TenantCluster).collect(),
@@ -339,22 +344,19 @@ impl Drop for AddressPromise {
 
 impl Tables {
     fn put_host(&mut self, host: Arc<Host>) {
-        let name = host.name().to_owned();
-        let known = self.hosts.get(&name).cloned();
-        if known.as_ref().is_none_or(|known| known.metadata.revision < host.metadata.revision) {
-            self.addresses.note(known.as_deref(), Some(&host));
+        let known = self.hosts.get(host.name());
+        if known.is_some_and(|known| known.metadata.revision >= host.metadata.revision) {
+            return;
         }
-        let digest = |tables: &Tables| Some(tables.hosts.get(&name)?.status.boot.as_ref()?.token_sha256.clone());
-        let before = digest(self);
-        put(&mut self.hosts, host, |o| &o.metadata);
-        if let Some(host) = self.hosts.get(&name) {
-            self.columns.update(host);
-        }
-        let now = digest(self);
+        self.addresses.note(known.map(|known| &**known), Some(&host));
+        let caller = |host: &Host| host.status.boot.as_ref().map(|boot| boot.token_sha256.clone());
+        let (before, now) = (known.and_then(|known| caller(known)), caller(&host));
         if before != now {
             before.and_then(|digest| self.callers.remove(&digest));
-            self.callers.extend(now.map(|digest| (digest, name)));
+            self.callers.extend(now.map(|digest| (digest, host.name().to_owned())));
         }
+        self.columns.update(&host);
+        self.hosts.put(host);
     }
 
     fn remove(&mut self, kind: Kind, name: &str, revision: u64) {
@@ -364,26 +366,23 @@ impl Tables {
             }
         }
         self.removed.insert((kind, name.to_owned()), revision);
-        if kind == Kind::Host
-            && let Some(host) = self.hosts.get(name).filter(|host| host.metadata.revision < revision).cloned()
-        {
-            self.addresses.note(Some(&host), None);
-            if let Some(boot) = &host.status.boot {
-                self.callers.remove(&boot.token_sha256);
-            }
-        }
         match kind {
-            Kind::Host => {
-                gone(&mut self.hosts, name, |o| o.metadata.revision < revision);
-                if !self.hosts.contains_key(name) {
-                    self.columns.remove(name);
-                }
-            }
+            Kind::Host => self.remove_host(name, revision),
             Kind::NodeType => gone(&mut self.node_types, name, |o| o.metadata.revision < revision),
             Kind::TenantNode => gone(&mut self.nodes, name, |o| o.metadata.revision < revision),
             Kind::TenantCluster => gone(&mut self.clusters, name, |o| o.metadata.revision < revision),
             Kind::Image => gone(&mut self.images, name, |o| o.metadata.revision < revision),
         }
+    }
+
+    fn remove_host(&mut self, name: &str, revision: u64) {
+        let Some(host) = self.hosts.get(name).filter(|host| host.metadata.revision < revision) else { return };
+        self.addresses.note(Some(host), None);
+        if let Some(boot) = &host.status.boot {
+            self.callers.remove(&boot.token_sha256);
+        }
+        self.hosts.remove(name);
+        self.columns.remove(name);
     }
 }
 

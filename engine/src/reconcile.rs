@@ -1,5 +1,6 @@
 //! The loop: wake, decide, commit, act. Everything else is data for it.
 
+mod hardware;
 mod hosts;
 mod images;
 mod nodes;

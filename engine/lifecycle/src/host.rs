@@ -121,17 +121,17 @@ const STEPS: usize = 8;
 /// tells of all of it. The last decision's effect and next look count.
 pub fn decide(host: &Host, limits: &Limits, now: Timestamp) -> Decision {
     let mut decision = step(host, limits, now);
-    let mut stepped = host.clone();
+    let mut stepped: Option<Host> = None;
     for _ in 1..STEPS {
         let goes_on = decision.fate == Fate::Keep
             && decision.effect.is_none()
             && decision.next.is_some_and(|next| next <= now)
-            && decision.status != stepped.status;
+            && decision.status != stepped.as_ref().unwrap_or(host).status;
         if !goes_on {
             break;
         }
-        stepped.status = decision.status;
-        let more = step(&stepped, limits, now);
+        let from = stepped.insert(host.with_status(decision.status));
+        let more = step(from, limits, now);
         decision.notes.extend(more.notes);
         decision = Decision { notes: decision.notes, ..more };
     }

@@ -297,6 +297,9 @@ pub struct HostStatus {
     /// The last operation; while it is `Intended` no other is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
+    /// The operation before that, with its outcome: the outcome of one and the intent of the next may be one commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_operation: Option<Operation>,
     /// Retries of the current stage.
     #[serde(default)]
     pub retry: Retry,
@@ -531,6 +534,7 @@ impl HostStatus {
             progress: None,
             erase: None,
             operation: None,
+            previous_operation: None,
             retry: Retry::default(),
             failure: None,
             breach: None,

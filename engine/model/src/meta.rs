@@ -126,6 +126,13 @@ pub struct Object<Spec, Status> {
     pub status: Status,
 }
 
+impl<Spec: Clone, Status> Object<Spec, Status> {
+    /// The same object in another state.
+    pub fn with_status(&self, status: Status) -> Self {
+        Object { metadata: self.metadata.clone(), spec: self.spec.clone(), status }
+    }
+}
+
 impl<Spec, Status> Object<Spec, Status> {
     /// The object's name.
     pub fn name(&self) -> &str {

@@ -141,7 +141,7 @@ impl Seen {
         self.tenancy(world, &before, &host);
     }
 
-    /// Intents follow each other one by one, and none is written over.
+    /// Intents follow each other one by one, and none is written over: its outcome is told before the next, or with it.
     fn operation(&self, world: &World, before: &Host, host: &Host) {
         let id = |host: &Host| host.status.operation.as_ref().map_or(0, |operation| operation.id);
         let (old, new) = (id(before), id(host));
@@ -149,7 +149,10 @@ impl Seen {
             world.violated(host.name(), format!("operation {new} follows operation {old}"));
         }
         let open = before.status.operation.as_ref().is_some_and(|op| op.state == OperationState::Intended);
-        if new > old && open {
+        let ended = host.status.previous_operation.as_ref();
+        let ended =
+            ended.is_some_and(|op| op.id == old && op.state != OperationState::Intended && op.finished.is_some());
+        if new > old && open && !ended {
             world.violated(host.name(), format!("operation {new} was intended while {old} was open"));
         }
         if new > old {

@@ -123,6 +123,7 @@ fn host(host: &Host, now: Timestamp) -> String {
     }
     fields.add("power", power(status.power));
     fields.maybe("operation", status.operation.as_ref().map(|o| operation(o, now)));
+    fields.maybe("before that", status.previous_operation.as_ref().map(|o| operation(o, now)));
     fields.maybe(
         "claim",
         status.claim.as_ref().map(|claim| {

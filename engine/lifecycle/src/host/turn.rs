@@ -112,23 +112,28 @@ impl<'a> Turn<'a> {
     /// declaration changes.
     pub(crate) fn aside(&mut self, what: Gentle) {
         let effect = Effect::gentle(what);
-        let id = self.status.operation.as_ref().map_or(1, |op| op.id + 1);
         let (kind, started) = (effect.kind(), self.now);
         let (reason, unblocks) = doing(self.host, kind);
         let wait = Wait { reason, unblocks, since: started, next_check: None, deadline: None };
         self.status.wait.get_or_insert(wait);
-        self.status.operation = Some(Operation { id, kind, state: OperationState::Intended, started, finished: None });
+        self.intend(kind, started);
         self.next = None;
         self.effect = Some(effect);
+    }
+
+    /// Records an intent. What became of the operation before stays beside it: both may be committed together.
+    fn intend(&mut self, kind: OperationKind, started: Timestamp) {
+        let id = self.status.operation.as_ref().map_or(1, |op| op.id + 1);
+        let intent = Operation { id, kind, state: OperationState::Intended, started, finished: None };
+        self.status.previous_operation = self.status.operation.replace(intent);
     }
 
     /// Records an intent and asks for the effect.
     fn effect(&mut self, effect: Effect) {
         let kind = effect.kind();
-        let id = self.status.operation.as_ref().map_or(1, |op| op.id + 1);
         // Never before its stage, though the wall clock be set back in between: it would not count as that stage's.
         let started = self.now.max(self.status.stage_since);
-        self.status.operation = Some(Operation { id, kind, state: OperationState::Intended, started, finished: None });
+        self.intend(kind, started);
         // What fails from here on, fails for this declaration.
         self.status.observed_generation = self.host.metadata.generation;
         let deadline = self.stage_deadline();

@@ -116,7 +116,7 @@ async fn compaction_removes_rows_and_other_engines_hear_of_it() {
     assert_eq!(two.forget_events(Revision(1_000)).await.unwrap(), Revision(1_000));
     let mut session = raw(&options).await;
     let sql = "SELECT (SELECT count(*) FROM version), (SELECT count(*) FROM event)";
-    for _ in 0..200 {
+    for _ in 0..1_200 {
         let row = &session.query(sql, &[]).await.unwrap()[0];
         if (row.get::<_, i64>(0), row.get::<_, i64>(1)) == (1, 500) {
             let behind = two.watch(Selector::All, Revision(7)).next().await.unwrap();

@@ -36,8 +36,13 @@ pub(super) fn commit(batch: &mut Batch<'_>, txn: &Txn) -> Applied<Revision> {
     }
     batch.marks.revision = revision;
     let mut committed = Committed { revision, at: batch.now, objects: Vec::new(), events: Vec::new() };
-    txn.writes.iter().try_for_each(|write| release_unique(batch.connection, write.key()))?;
+    // All are given up before any is taken, so that two objects can swap theirs.
+    let mut taken = Vec::with_capacity(txn.writes.len());
     for write in &txn.writes {
+        taken.push(release_unique(batch.connection, write)?);
+    }
+    for (write, taken) in txn.writes.iter().zip(taken) {
+        taken.into_iter().try_for_each(|entry| take_unique(batch.connection, entry, write.key()))?;
         committed.objects.extend(apply(batch, write, revision)?);
     }
     committed.objects.sort_by(|a, b| a.key().cmp(b.key()));
@@ -88,8 +93,7 @@ fn live(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Live>> {
 fn apply(batch: &Batch<'_>, write: &Write, revision: Revision) -> Applied<Option<ObjectChange>> {
     let live = live(batch.connection, write.key())?;
     let (key, created, value) = match (write, live) {
-        (Write::Put { key, value, unique }, live) => {
-            unique.iter().try_for_each(|entry| take_unique(batch.connection, entry, key))?;
+        (Write::Put { key, value, .. }, live) => {
             (key, live.map_or(revision, |live| live.created), Some(Bytes::copy_from_slice(value)))
         }
         (Write::Delete(key), Some(live)) => (key, live.created, None),
@@ -104,11 +108,23 @@ fn apply(batch: &Batch<'_>, write: &Write, revision: Revision) -> Applied<Option
     Ok(Some(version.into_change()))
 }
 
-fn release_unique(connection: &Connection, key: &Key) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("DELETE FROM unique_key WHERE kind = ?1 AND name = ?2")?
-        .execute((key.kind.as_str(), &key.name))
-        .map(drop)
+/// Gives up the unique entries that an object no longer has, and returns those that it is to take. What stays is not touched:
+/// most writes change none, and each entry that is written lies on two pages that nothing else of the commit touches.
+fn release_unique<'a>(connection: &Connection, write: &'a Write) -> rusqlite::Result<Vec<&'a UniqueKey>> {
+    let (key, wanted) = match write {
+        Write::Put { key, unique, .. } => (key, unique.as_slice()),
+        Write::Delete(key) => (key, [].as_slice()),
+    };
+    let mut statement = connection.prepare_cached("SELECT field, key FROM unique_key WHERE kind = ?1 AND name = ?2")?;
+    let held = statement
+        .query_map((key.kind.as_str(), &key.name), |row| Ok(UniqueKey { index: row.get(0)?, key: row.get(1)? }))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    for entry in held.iter().filter(|entry| !wanted.contains(entry)) {
+        connection
+            .prepare_cached("DELETE FROM unique_key WHERE field = ?1 AND key = ?2")?
+            .execute((&entry.index, &entry.key))?;
+    }
+    Ok(wanted.iter().filter(|entry| !held.contains(entry)).collect())
 }
 
 fn take_unique(connection: &Connection, entry: &UniqueKey, holder: &Key) -> Applied<()> {
