@@ -12,7 +12,12 @@
 //! on waiting; on that path, too, nothing is tainted, and time running out is an error. What the engine has given up
 //! (verdict *stuck*) is an error at once, on create as well: there is nothing to go on with.
 
-use std::{collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    marker::PhantomData,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use sha2::{Digest, Sha256};
 use tfplugin::{
@@ -39,9 +44,10 @@ pub(crate) const WAITING: &str = "waiting";
 /// How often a change is tried again when somebody else changes the object at the same time.
 const TRIES: usize = 5;
 
-/// A resource type, with its schema made once.
+/// A resource type.
 pub(crate) struct Managed<K> {
-    schema: Schema,
+    /// Made when it is first needed, and once: every validation needs it.
+    schema: OnceLock<Schema>,
     kind: PhantomData<K>,
 }
 
@@ -53,8 +59,12 @@ enum Step {
 }
 
 impl<K: Kind> Managed<K> {
+    fn shape(&self) -> &Schema {
+        self.schema.get_or_init(K::schema)
+    }
+
     pub(crate) fn register() -> Named<dyn Resource<Engine>> {
-        (K::TYPE, Arc::new(Self { schema: K::schema(), kind: PhantomData }))
+        (K::TYPE, Arc::new(Self { schema: OnceLock::new(), kind: PhantomData }))
     }
 
     async fn make(ctx: &Ctx<Engine>, request: &ApplyRequest) -> Result<Outcome, Diagnostics> {
@@ -404,7 +414,7 @@ impl<K: Kind> Managed<K> {
 
 impl<K: Kind> Resource<Engine> for Managed<K> {
     fn schema(&self) -> Schema {
-        self.schema.clone()
+        K::schema()
     }
 
     fn identity(&self) -> Option<IdentitySchema> {
@@ -414,7 +424,7 @@ impl<K: Kind> Resource<Engine> for Managed<K> {
     fn validate(&self, config: &Value) -> Diagnostics {
         let mut found = K::validate(config);
         // The engine's own rules, as far as all values are known. What does not even parse is reported by its attribute.
-        let open = self.schema.without_write_only(config);
+        let open = self.shape().without_write_only(config);
         if open.is_wholly_known()
             && let Ok(Declaration { spec, .. }) = K::declare(&open)
         {
@@ -435,7 +445,7 @@ impl<K: Kind> Resource<Engine> for Managed<K> {
                 }
             }
             if plan.change() == Change::Update && plan.replace.is_empty() && plan.private.get(WAITING).is_some() {
-                plan.reopen(&self.schema);
+                plan.reopen(self.shape());
                 told.push(Diagnostic::warning(
                     format!("The {} is not finished yet", title::<K>(&name_of(&plan.planned))),
                     "An earlier apply stopped waiting for it. This one goes on where that one stopped.",
