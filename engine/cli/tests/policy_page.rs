@@ -5,6 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+const NETWORK: &str =
+    "[network]\nrange_start = \"10.0.0.10\"\nrange_end = \"10.0.0.20\"\nurl = \"http://10.0.0.1:8080\"\n";
+
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
@@ -68,6 +71,7 @@ fn every_command_of_the_ten_minute_path_does_what_the_page_says() {
     let digest = digest.split_whitespace().next().unwrap();
     let component = std::fs::read(made.join("place-mine.wasm")).unwrap();
     installs(&page, &made.join("place-mine.wasm"), digest);
+    published(&page, &made);
     // No path of this machine is in it.
     let text = String::from_utf8_lossy(&component);
     for secret in [workspace(), directory.clone()] {
@@ -79,14 +83,13 @@ fn every_command_of_the_ten_minute_path_does_what_the_page_says() {
 fn installs(page: &str, component: &Path, digest: &str) {
     let section = page.split("\n## ").find(|section| section.starts_with("Your own in ten minutes")).unwrap();
     let shown = section.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
-    let network = "[network]\nrange_start = \"10.0.0.10\"\nrange_end = \"10.0.0.20\"\nurl = \"http://10.0.0.1:8080\"\n";
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let seat = |digest: &str| {
         let text = shown
             .replace("/srv/vmetal/place-mine.wasm", component.to_str().unwrap())
             .replace("\"...\"", &format!("{digest:?}"));
         let file = component.with_file_name("vmetald.toml");
-        std::fs::write(&file, format!("{network}\n{text}")).unwrap();
+        std::fs::write(&file, format!("{NETWORK}\n{text}")).unwrap();
         let policies = vmetald::Config::read(&file).unwrap().policies;
         let sources = policies.sources(component.with_file_name("kept"), |_| None).unwrap();
         let [cost, placement] = policies.chosen().unwrap().map(|chosen| runtime.block_on(chosen.binding(&sources)));
@@ -98,6 +101,61 @@ fn installs(page: &str, component: &Path, digest: &str) {
     assert_eq!((seated.name.as_str(), seated.sha256.as_deref()), ("place-mine", Some(digest)));
     let refused = seat(&"0".repeat(64)).err().unwrap().to_string();
     assert!(refused.contains("is pinned"), "{refused}");
+}
+
+/// The page's section on publishing, walked with a real registry; then the engine takes what was published, and nothing else.
+fn published(page: &str, made: &Path) {
+    const HEADING: &str = "Publishing, signing, verifying";
+    let registry = vmetal_test_registry::Registry::start(vmetal_test_registry::Guests::Everybody);
+    let script = commands(page, HEADING).replace("registry.example", registry.host());
+    assert!(script.contains("vmetal policy push") && script.matches("vmetal policy verify").count() == 2, "{script}");
+    let done = shell(made, &script);
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{out}\n{err}");
+    for expected in [
+        "policy     place-mine@0.1.0",
+        "world      placement, vmetal:policy@0.1.0",
+        "signature  by policies.pub (sha256:",
+        ", 0 failed",
+    ] {
+        assert_eq!(out.matches(expected).count(), 2, "{expected} is not there twice in:\n{out}");
+    }
+    let prefix = format!("{}/policies/place-mine@sha256:", registry.host());
+    let pinned = out.lines().find(|line| line.starts_with(&prefix)).unwrap();
+
+    let section = page.split("\n## ").find(|section| section.starts_with(HEADING)).unwrap();
+    let shown = section.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let key = made.join("policies.pub");
+    let shown = shown.replace("/etc/vmetal/policies.pub", key.to_str().unwrap());
+    let take = |reference: &str| {
+        let text = shown.replace("registry.example/policies/place-mine@sha256:...", reference);
+        let file = made.join("published.toml");
+        std::fs::write(&file, format!("{NETWORK}\n{text}")).unwrap();
+        let policies = vmetald::Config::read(&file).unwrap().policies;
+        let sources = policies.sources(made.join("kept"), |_| None).unwrap();
+        let [_, placement] = policies.chosen().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(placement.binding(&sources)).map_err(|error| error.to_string())
+    };
+    let vmetal_policy::Source::Bytes { name, bytes, .. } = take(pinned).unwrap().source else { panic!("not fetched") };
+    assert_eq!((name.as_str(), &*bytes), (pinned, &*std::fs::read(made.join("place-mine.wasm")).unwrap()));
+    let told = take(&pinned.replace(&pinned[pinned.find('@').unwrap()..], ":0.1.0")).unwrap_err();
+    assert!(told.contains(&format!("at this moment it is {pinned}")), "{told}");
+
+    // What does not hold fails the command, by name.
+    std::fs::write(made.join("other.wasm"), &*bytes).unwrap();
+    for (arguments, named) in [
+        (&["verify", "other.wasm", "--key", "policies.pub"][..], "is not signed"),
+        (&["verify", "other.wasm", "--key", "policies.pub", "--signature", "Cargo.toml"], "is none"),
+        (&["verify", "other.wasm", "--key", "policies.key"], "it is a private key"),
+        (&["verify", "no-such-thing"], "there is no such file, and as a reference there is no registry in it"),
+        (&["push", "place-mine:1", "other.wasm"], "is no OCI reference"),
+        (&["push", "127.0.0.1:1/a:1", "place-mine.svg"], "is not a whole WebAssembly file"),
+        (&["push", "127.0.0.1:1/a:1", "other.wasm"], "the registry does not answer"),
+    ] {
+        let (code, text) = vmetal(made, arguments);
+        assert!(text.contains(named) && matches!(code, Some(1 | 2)), "{arguments:?} {code:?}: {text}");
+    }
 }
 
 fn vmetal(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
