@@ -168,7 +168,8 @@ pub async fn push(
         let size = component.len() as u64;
         return Err(SourceError::TooLarge { what: label.name.clone(), size, limit: MOST_BYTES });
     }
-    let failed = |source| SourceError::Registry { action: "push", reference: reference.clone(), source };
+    let failed =
+        |source| SourceError::Registry { action: "push", reference: reference.clone(), source: Box::new(source) };
     let package = Package::new(component, label).map_err(|error| {
         failed(RegistryError::Malformed { what: "what it would be given", reason: error.to_string() })
     })?;

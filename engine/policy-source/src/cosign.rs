@@ -132,7 +132,8 @@ pub async fn sign(registries: &Registries, reference: &Reference, key: &SigningK
         let reason = "what is signed is named by its digest".to_owned();
         return Err(SourceError::NotAReference { text: reference.to_string(), reason });
     };
-    let failed = |source| SourceError::Registry { action: "sign", reference: reference.clone(), source };
+    let failed =
+        |source| SourceError::Registry { action: "sign", reference: reference.clone(), source: Box::new(source) };
     let unwritable = |error: serde_json::Error| {
         failed(RegistryError::Malformed { what: "what it would be given", reason: error.to_string() })
     };

@@ -131,7 +131,7 @@ pub enum SourceError {
         /// What was given.
         reference: Reference,
         /// The same with the digest of now.
-        pinned: Reference,
+        pinned: Box<Reference>,
     },
     /// The artifact is no component, or more than one.
     #[error("{reference} is no policy: {reason}; `vmetal policy push` makes one")]
@@ -160,7 +160,7 @@ pub enum SourceError {
         reference: Reference,
         /// Why.
         #[source]
-        source: RegistryError,
+        source: Box<RegistryError>,
     },
 }
 

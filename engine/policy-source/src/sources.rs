@@ -104,7 +104,7 @@ impl Sources {
                 Some(digest) => self.artifact(reference, digest).await,
                 None => {
                     let pinned = self.resolve(reference).await?;
-                    Err(SourceError::NotPinned { reference: reference.clone(), pinned })
+                    Err(SourceError::NotPinned { reference: reference.clone(), pinned: Box::new(pinned) })
                 }
             },
         }
@@ -171,5 +171,5 @@ impl Sources {
 }
 
 fn failed(reference: &Reference) -> impl Fn(RegistryError) -> SourceError + Copy {
-    move |source| SourceError::Registry { action: "fetch", reference: reference.clone(), source }
+    move |source| SourceError::Registry { action: "fetch", reference: reference.clone(), source: Box::new(source) }
 }

@@ -124,7 +124,7 @@ async fn take(registries: Registries, reference: &Reference) -> Result<Vec<u8>, 
 
 fn registry_error(error: SourceError) -> RegistryError {
     match error {
-        SourceError::Registry { source, .. } => source,
+        SourceError::Registry { source, .. } => *source,
         other => panic!("{other}"),
     }
 }

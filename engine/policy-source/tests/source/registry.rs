@@ -47,7 +47,7 @@ async fn take(registries: Registries, trust: &Trust, reference: &Reference) -> R
 /// The failure of a registry, under the name of what was wanted of it.
 fn registry_error(error: SourceError) -> RegistryError {
     match error {
-        SourceError::Registry { source, .. } => source,
+        SourceError::Registry { source, .. } => *source,
         other => panic!("{other}"),
     }
 }
@@ -66,7 +66,7 @@ async fn what_is_pushed_is_taken_by_its_digest_and_a_tag_tells_it() {
 
     let error = take(anybody(), &Trust::Anyone, &tag).await.unwrap_err();
     assert!(error.to_string().contains(&format!("at this moment it is {pinned}")), "{error}");
-    assert!(matches!(error, SourceError::NotPinned { pinned: told, .. } if told == pinned));
+    assert!(matches!(error, SourceError::NotPinned { pinned: told, .. } if *told == pinned));
 
     for missing in [format!("policies/place-mine@{}", Digest::of(b"")), "policies/place-other:1".to_owned()] {
         let error = take(anybody(), &Trust::Anyone, &reference(&registry, &missing)).await.unwrap_err();
