@@ -21,6 +21,9 @@ use crate::ledger::{Batch, Record};
 use crate::ownership::{Author, Hold};
 
 mod plan;
+mod quota;
+
+pub(crate) use quota::turnstile;
 
 /// Commits of one round that are under way at the same time: the store makes many of them durable at once.
 const COMMITS: usize = 64;
@@ -94,11 +97,13 @@ impl Engine {
     }
 
     async fn carry_out(&self, verdicts: Vec<Verdict>, pool: u64) {
-        futures::stream::iter(verdicts)
-            .for_each_concurrent(COMMITS, |verdict| async move {
-                match verdict {
-                    Verdict::Reserve(places) => self.reserve(places).await,
-                    Verdict::Told { node, result } => self.tell(&node, result, pool).await,
+        futures::stream::iter(self.queues(verdicts))
+            .for_each_concurrent(COMMITS, |queue| async move {
+                for verdict in queue {
+                    match verdict {
+                        Verdict::Reserve(places) => self.reserve(places).await,
+                        Verdict::Told { node, result } => self.tell(&node, result, pool).await,
+                    }
                 }
             })
             .await;
@@ -121,6 +126,10 @@ impl Engine {
         let Some(hold) = holds.first() else { return };
         let mut batch = Batch::by(Author::Owner(*hold));
         holds.iter().skip(1).for_each(|hold| batch.also(*hold));
+        match self.pass(&places, &mut batch).await {
+            Ok(()) => {}
+            Err(blocked) => return self.blocked(&places, blocked).await,
+        }
         for place in &places {
             let node_type = place.choice.node_type.as_deref();
             // What was decided by may have begun to go since, or be gone.

@@ -16,6 +16,7 @@ use vmetal_store::{
 };
 
 use crate::boundary::{Boundary, reached};
+use crate::claims::turnstile;
 use crate::fleet::{Entry, Fleet, Update};
 use crate::ownership::{Author, Hold};
 
@@ -171,6 +172,9 @@ impl Batch {
         let at = key(R::KIND, &name);
         self.txn.guards.push(Guard::Revision(at.clone(), Revision(object.metadata().revision)));
         self.txn.writes.push(Write::Delete(at));
+        if R::KIND == Kind::TenantCluster {
+            self.txn.writes.push(Write::Delete(turnstile(&object.metadata().uid)));
+        }
         self.updates.push(Box::new(move |_| Update::Gone(R::KIND, name)));
     }
 
@@ -182,6 +186,15 @@ impl Batch {
     /// Forgets a secret, if there is one.
     pub fn forget(&mut self, name: String) {
         self.txn.writes.push(Write::Delete(Key::new(SECRETS, name)));
+    }
+
+    /// Writes a value of the engine's own, which is no object, if it is still as it was read: at that revision, or not there.
+    pub fn replace_value(&mut self, at: Key, read: Option<Revision>, value: impl Into<Vec<u8>>) {
+        self.txn.guards.push(match read {
+            Some(revision) => Guard::Revision(at.clone(), revision),
+            None => Guard::Absent(at.clone()),
+        });
+        self.txn.writes.push(Write::put(at, value));
     }
 
     /// Puts remarks on an object's record.

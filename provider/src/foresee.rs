@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tfplugin::{Attribute, Diagnostic, Diagnostics, Type, Value, schema::Validator};
 use vmetal_api::ApiError;
-use vmetal_model::{Decision, TenantNodeSpec};
+use vmetal_model::{Decision, Lack, TenantNodeSpec};
 
 use crate::{
     convert::sentence,
@@ -88,13 +88,21 @@ fn tell(decisions: &[Decision], check: &str, title: &str) -> Diagnostics {
     let placed: usize = by_type.values().map(|(count, _)| count).sum();
     let mut parts: Vec<String> =
         by_type.iter().map(|(name, (count, cost))| format!("{count} x {name}, cost {cost}")).collect();
-    if placed < decisions.len() {
-        parts.push(format!("{} without a free host", decisions.len() - placed));
-    }
+    let limited = |decision: &&Decision| {
+        decision.host.is_none() && decision.node_types.iter().any(|candidate| candidate.lacks == Some(Lack::Quota))
+    };
+    let over = decisions.iter().filter(limited).count();
+    let without = decisions.len() - placed - over;
+    parts.extend((without > 0).then(|| format!("{without} without a free host")));
+    parts.extend((over > 0).then(|| format!("{over} over the quota of their tenant cluster")));
     let last = decisions.iter().rev().find(|decision| decision.host.is_none()).unwrap_or(first);
     let hosts: Vec<_> = decisions.iter().filter_map(|decision| decision.host.as_deref()).take(8).collect();
     let at = if hosts.is_empty() { String::new() } else { format!(" Now that would be: {}.", hosts.join(", ")) };
-    let wait = if placed < decisions.len() { " What finds no free host waits for one." } else { "" };
+    let wait = match (without, over) {
+        (0, 0) => "",
+        (_, 0) => " What finds no free host waits for one.",
+        _ => " What finds none waits: for a free host, and for the cluster to give one back or its quota to be raised.",
+    };
     Diagnostic::warning(
         format!("Placement of {title}: {}", parts.join("; ")),
         format!("{}{at}{wait} The apply decides anew.", sentence(&last.reason)),

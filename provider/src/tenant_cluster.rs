@@ -3,15 +3,16 @@
 use tfplugin::{
     Attribute, Diagnostic, Diagnostics, Path, Schema, Type, Value,
     plan::{Change, Plan},
-    schema::Validator,
+    schema::{Nesting, Usage, Validator},
 };
 use vmetal_api::{Secret, Secrets};
-use vmetal_model::{Failure, TenantCluster, TenantClusterSpec, tenant_cluster::JoinDriver};
+use vmetal_model::{Failure, Quantity, Quota, TenantCluster, TenantClusterSpec, tenant_cluster::JoinDriver};
 
 use crate::{
     convert::{
-        equal, id_attribute, labels_attribute, last_error_attribute, name_attribute, refresh, same_taints, string_list,
-        string_map, taints, taints_attribute, taints_value, text,
+        equal, id_attribute, labels_attribute, last_error_attribute, name_attribute, refresh, resources,
+        resources_value, same_taints, string_list, string_map, taints, taints_attribute, taints_value, text,
+        values_parse,
     },
     kind::{Declaration, Kind, Verdict},
     timeouts::Timeouts,
@@ -19,6 +20,63 @@ use crate::{
 
 /// `vmetal_tenant_cluster`.
 pub(crate) struct TenantClusters;
+
+fn quota_attribute() -> Attribute {
+    let count = || Attribute::optional(Type::Number).validate(Validator::integer(0, i64::from(u32::MAX)));
+    let quota = [
+        ("hosts", count().describe("Hosts of all node types together.")),
+        (
+            "node_types",
+            Attribute::optional(Type::map(Type::Number)).describe("Hosts of single node types, by the type's name."),
+        ),
+        (
+            "resources",
+            Attribute::optional(Type::map(Type::String)).validate(values_parse::<Quantity>("Invalid quantity")).describe(
+                "Amounts of resources such as `nvidia.com/gpu`, in Kubernetes' notation, counted as the node types of the \
+                 hosts declare them.",
+            ),
+        ),
+    ];
+    Attribute::nested(Nesting::Single, Usage::Optional, quota).describe(
+        "The most that the cluster may hold at one time; what is not named is not limited. Tenant nodes beyond it wait, and \
+         say so. Lowering it takes nothing away: nothing more is given until enough has been given back.",
+    )
+}
+
+fn quota(value: &Value) -> Result<Quota, Diagnostic> {
+    let at = Path::attr("quota");
+    let count = |value: &Value, at: Path| {
+        let wrong = || Diagnostic::error("Invalid quota", "Expected a whole number from 0 to 4294967295.").at(at);
+        value.as_i64().and_then(|count| u32::try_from(count).ok()).ok_or_else(wrong)
+    };
+    let hosts = Some(value.attr("hosts")).filter(|hosts| !hosts.is_null());
+    let of_types = at.attribute("node_types");
+    let node_types = value.attr("node_types").as_map().into_iter().flatten();
+    Ok(Quota {
+        hosts: hosts.map(|hosts| count(hosts, at.attribute("hosts"))).transpose()?,
+        node_types: node_types
+            .map(|(name, most)| Ok((name.clone(), count(most, of_types.key(name))?)))
+            .collect::<Result<_, Diagnostic>>()?,
+        resources: resources(value.attr("resources"), &at.attribute("resources"))?,
+    })
+}
+
+fn quota_value(quota: &Quota) -> Value {
+    if quota.is_unlimited() {
+        return Value::Null;
+    }
+    let types = quota.node_types.iter().map(|(name, most)| (name.clone(), Value::from(u64::from(*most))));
+    Value::object([
+        ("hosts", quota.hosts.map_or(Value::Null, |hosts| u64::from(hosts).into())),
+        ("node_types", if quota.node_types.is_empty() { Value::Null } else { Value::object(types) }),
+        ("resources", if quota.resources.is_empty() { Value::Null } else { resources_value(&quota.resources) }),
+    ])
+}
+
+/// Whether both limit the same: `64Gi` is `65536Mi`, and a quota that limits nothing is none.
+fn same_quota(a: &Value, b: &Value) -> bool {
+    matches!((quota(a), quota(b)), (Ok(a), Ok(b)) if a == b)
+}
 
 impl Kind for TenantClusters {
     type Object = TenantCluster;
@@ -59,6 +117,7 @@ impl Kind for TenantClusters {
                     Attribute::optional(Type::list(Type::String))
                         .describe("SSH public keys for the image's default user on every node."),
                 ),
+                ("quota", quota_attribute()),
                 (
                     "wait_for",
                     Attribute::optional(Type::String)
@@ -82,6 +141,7 @@ impl Kind for TenantClusters {
             labels: string_map(planned.attr("labels")),
             taints: taints(planned.attr("taints"), &Path::attr("taints"))?,
             ssh_authorized_keys: string_list(planned.attr("ssh_authorized_keys")),
+            quota: quota(planned.attr("quota"))?,
         };
         Ok(Declaration { spec, labels: Default::default() })
     }
@@ -100,7 +160,7 @@ impl Kind for TenantClusters {
     }
 
     fn recall(state: &mut Value, object: &TenantCluster) {
-        let TenantClusterSpec { driver, kubeconfig_version, labels, taints, ssh_authorized_keys } = &object.spec;
+        let TenantClusterSpec { driver, kubeconfig_version, labels, taints, ssh_authorized_keys, quota } = &object.spec;
         let driver = match driver {
             JoinDriver::Kubeadm => "kubeadm",
         };
@@ -109,6 +169,7 @@ impl Kind for TenantClusters {
         refresh(state, "labels", labels.clone(), equal);
         refresh(state, "taints", taints_value(taints), same_taints);
         refresh(state, "ssh_authorized_keys", ssh_authorized_keys.clone(), equal);
+        refresh(state, "quota", quota_value(quota), same_quota);
     }
 
     fn judge(object: &TenantCluster, wait_for: &str) -> Verdict {
@@ -149,5 +210,50 @@ impl Kind for TenantClusters {
             "kubeconfig_version" => Some("kubeconfig_wo_version"),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn declared() -> Value {
+        Value::object([
+            ("hosts", Value::from(8u64)),
+            ("node_types", Value::object([("gpu", Value::from(2u64))])),
+            ("resources", Value::object([("memory", "1024Gi")])),
+        ])
+    }
+
+    #[test]
+    fn a_quota_goes_to_the_engine_and_comes_back_as_it_was_written() {
+        let read = quota(&declared()).unwrap();
+        assert_eq!(
+            (read.hosts, read.node_types["gpu"], read.resources["memory"]),
+            (Some(8), 2, "1Ti".parse().unwrap())
+        );
+        let back = quota_value(&read);
+        assert!(same_quota(&declared(), &back) && quota(&back).unwrap() == read);
+        let mut state = Value::object([("quota", declared())]);
+        refresh(&mut state, "quota", back, same_quota);
+        assert_eq!(state.attr("quota").attr("resources").attr("memory"), &Value::from("1024Gi"), "the user's spelling");
+    }
+
+    #[test]
+    fn no_quota_and_one_that_limits_nothing_are_the_same() {
+        let nothing = ["hosts", "node_types", "resources"].map(|name| (name, Value::Null));
+        let nothing = Value::object(nothing);
+        assert!(quota(&nothing).unwrap().is_unlimited() && quota(&Value::Null).unwrap().is_unlimited());
+        let mut state = Value::object([("quota", nothing.clone())]);
+        refresh(&mut state, "quota", quota_value(&Quota::default()), same_quota);
+        assert_eq!(state.attr("quota"), &nothing);
+        assert!(!same_quota(&nothing, &declared()));
+    }
+
+    #[test]
+    fn what_is_no_number_of_hosts_is_refused_where_it_is_written() {
+        let wrong = Value::object([("node_types", Value::object([("gpu", Value::from("two"))]))]);
+        assert!(format!("{:?}", quota(&wrong).unwrap_err()).contains("whole number"));
     }
 }

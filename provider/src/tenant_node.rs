@@ -258,9 +258,10 @@ fn doubt(node: &TenantNode) -> Option<Verdict> {
 }
 
 /// The candidates of a decision that no node type fits, and that waiting alone will not change; `None` where a type fits, or
-/// lacks a free host only.
+/// lacks nothing but a free host or room in its cluster's quota.
 pub(crate) fn unsatisfiable(decision: &Decision) -> Option<String> {
-    let hopeful = |candidate: &Candidate| candidate.feasible || candidate.lacks == Some(Lack::FreeHost);
+    let hopeful =
+        |candidate: &Candidate| candidate.feasible || matches!(candidate.lacks, Some(Lack::FreeHost | Lack::Quota));
     if decision.node_types.iter().any(hopeful) {
         return None;
     }
@@ -270,7 +271,7 @@ pub(crate) fn unsatisfiable(decision: &Decision) -> Option<String> {
 }
 
 /// The engine's decision that no node type fits, with every candidate and what it lacks. `None` while a type fits and only
-/// a free host is missing: that is worth waiting for.
+/// a free host or room in the quota is missing: that is worth waiting for.
 fn no_type(node: &TenantNode) -> Option<Failure> {
     let failure = node.status.failure.as_ref().filter(|failure| failure.cause == Cause::NoCandidate)?;
     let decision = node.status.decision.as_ref()?;

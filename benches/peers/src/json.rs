@@ -52,8 +52,8 @@ pub struct Host<'a> {
     pub erase_level: u64,
     /// Failures in a row.
     pub failures: u64,
-    /// Free hosts in its narrowest domain, itself included.
-    pub free: u32,
+    /// Free hosts that it leaves over in its narrowest domain, or that are missing there.
+    pub misfit: u32,
 }
 
 /// What is answered.
@@ -85,7 +85,7 @@ pub fn place(question: &Question<'_>) -> Answer {
             failures: host.failures,
             provisions: host.provisions,
             last_release: host.last_release,
-            free: host.free,
+            misfit: host.misfit,
         };
         Verdict { code: host.gate, arg: 0, score: score(facts, question.now) }
     };
@@ -118,13 +118,13 @@ mod tests {
         let host = |name: &'static str, gate: u32, failures: u64| {
             serde_json::json!({ "name": name, "gate": gate, "cpu_milli": 1, "memory_bytes": 1, "gpus": 0, "gpu_model": "",
                 "last_tenant": "", "last_release": 0, "provisions": 0, "domains": { "rack": "r1" }, "power": 1,
-                "erase_level": 0, "failures": failures, "free": 3 })
+                "erase_level": 0, "failures": failures, "misfit": 2 })
         };
         let hosts = [host("c", 0, 0), host("b", 0, 0), host("a", 2, 0), host("d", 0, 1)];
         let text = serde_json::json!({ "now": 0, "count": 1, "hosts": hosts }).to_string();
         let answer: Answer = serde_json::from_slice(&answer(text.as_bytes())).unwrap();
         assert_eq!(answer.picks, [1]);
-        // Thirty days of rest, two free hosts beside it.
-        assert_eq!(answer.verdicts.iter().map(|v| v.score).collect::<Vec<_>>(), [20, 20, 20, -180]);
+        // Thirty days of rest, two free hosts left over beside it.
+        assert_eq!(answer.verdicts.iter().map(|v| v.score).collect::<Vec<_>>(), [-1970, -1970, -1970, -201_970]);
     }
 }

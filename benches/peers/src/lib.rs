@@ -6,7 +6,7 @@
 //! * **One call for each host**, as schedulers with plug-ins are often built: a component that is asked for the score of one
 //!   host at a time; its host picks the best.
 //!
-//! Both are given an advantage: the number of free hosts beside each is counted natively and handed in, and of the labels only
+//! Both are given an advantage: how well each fits into its domain is counted natively and handed in, and of the labels only
 //! the domains cross. The bench checks that both choose as `place-balanced` does, with the same scores.
 
 pub mod json;

@@ -16,8 +16,8 @@ pub struct Facts {
     pub provisions: u32,
     /// When it was last released, in seconds since 1970-01-01 UTC, or 0.
     pub last_release: u64,
-    /// Free hosts in its narrowest domain, itself included.
-    pub free: u32,
+    /// Free hosts that it leaves over in its narrowest domain, or that are missing there.
+    pub misfit: u32,
 }
 
 /// The score in points.
@@ -29,8 +29,8 @@ pub fn score(host: Facts, now: u64) -> i64 {
     };
     let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     300 * i64::from(host.power == ON) + 50 * count(host.erase_level)
-        - 200 * count(host.failures.min(100))
+        - 200_000 * count(host.failures.min(100))
+        - 1000 * i64::from(host.misfit)
         - 2 * i64::from(host.provisions.min(100))
         + count(rested)
-        - 5 * i64::from(host.free.saturating_sub(1).min(64))
 }

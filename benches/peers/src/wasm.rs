@@ -28,7 +28,7 @@ impl Guest for PerHost {
             failures: host.failures,
             provisions: host.provisions,
             last_release: host.last_release,
-            free: host.free,
+            misfit: host.misfit,
         };
         Verdict { code: host.gate, arg: 0, score: score(facts, now) }
     }

@@ -158,6 +158,7 @@ impl Scene {
             node_type: Some("gpu".to_owned()),
             resources: serde_json::from_value(resources())?,
             requirements: Vec::new(),
+            quota: Vec::new(),
         };
         Ok(Scene { wanted, offer: Offer::from_model(&class()?, &fleet), fleet })
     }

@@ -100,21 +100,27 @@ impl Peers {
     }
 }
 
-/// The symbol of a host's narrowest known domain, and how many open hosts share each: what the peers are handed ready-made.
-fn beside(question: &Question<'_>) -> Vec<u32> {
+/// How many free hosts a claim for one leaves over beside each host, or 65 where it has no room: what the peers are handed
+/// ready-made.
+fn misfits(question: &Question<'_>) -> Vec<u32> {
     let hosts = question.hosts();
     let narrowest = |row: vmetal_policy_sdk::HostRef<'_>| {
         (0..hosts.levels.len()).rev().map(|level| row.domain(level)).find(|domain| *domain != 0).unwrap_or(0)
     };
-    let free = vmetal_policy_sdk::Tally::of(hosts, narrowest, |host| host.is_open());
-    hosts.rows().map(|row| free.get(narrowest(row))).collect()
+    let free = vmetal_policy_sdk::Tally::of(hosts, narrowest, |host| host.is_open() && host.failures() == 0);
+    let misfit = |domain| match (domain, free.get(domain)) {
+        (0, _) => 0,
+        (_, 0) => 65,
+        (_, free) => (free - 1).min(64),
+    };
+    hosts.rows().map(|row| misfit(narrowest(row))).collect()
 }
 
 /// The question as the JSON peer is asked it.
 pub(super) fn as_json<'a>(question: &'a Question<'_>, now: u64) -> JsonQuestion<'a> {
-    let (table, free) = (question.hosts(), beside(question));
+    let (table, misfits) = (question.hosts(), misfits(question));
     let text = |sym| question.text(sym).into();
-    let host = |(row, free): (vmetal_policy_sdk::HostRef<'_>, u32)| JsonHost {
+    let host = |(row, misfit): (vmetal_policy_sdk::HostRef<'_>, u32)| JsonHost {
         name: text(row.name()),
         gate: row.gate(),
         cpu_milli: row.cpu_milli(),
@@ -128,16 +134,16 @@ pub(super) fn as_json<'a>(question: &'a Question<'_>, now: u64) -> JsonQuestion<
         power: row.power(),
         erase_level: row.erase_level(),
         failures: row.failures(),
-        free,
+        misfit,
     };
-    JsonQuestion { now, count: 1, hosts: table.rows().zip(free).map(host).collect() }
+    JsonQuestion { now, count: 1, hosts: table.rows().zip(misfits).map(host).collect() }
 }
 
 /// The hosts as the other peer is asked about them.
 pub(super) fn one_by_one(question: &Question<'_>) -> Vec<scoring::Host> {
-    let (table, free) = (question.hosts(), beside(question));
+    let (table, misfits) = (question.hosts(), misfits(question));
     let text = |sym| question.text(sym).to_owned();
-    let host = |(row, free): (vmetal_policy_sdk::HostRef<'_>, u32)| scoring::Host {
+    let host = |(row, misfit): (vmetal_policy_sdk::HostRef<'_>, u32)| scoring::Host {
         name: text(row.name()),
         rank: row.rank(),
         gate: row.gate(),
@@ -152,7 +158,7 @@ pub(super) fn one_by_one(question: &Question<'_>) -> Vec<scoring::Host> {
         power: row.power(),
         erase_level: row.erase_level(),
         failures: row.failures(),
-        free,
+        misfit,
     };
-    table.rows().zip(free).map(host).collect()
+    table.rows().zip(misfits).map(host).collect()
 }

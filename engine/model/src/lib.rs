@@ -47,7 +47,7 @@ pub use node_type::{Capacity, NodeType, NodeTypeSpec, NodeTypeStatus, StandbyTro
 pub use operation::{Operation, OperationKind, OperationState};
 pub use quantity::{Quantity, Resources};
 pub use requirement::{Operator, Requirement};
-pub use tenant_cluster::{TenantCluster, TenantClusterSpec, TenantClusterStatus};
+pub use tenant_cluster::{Quota, TenantCluster, TenantClusterSpec, TenantClusterStatus};
 pub use tenant_node::{
     Candidate, Decision, GroupSpec, Lack, Recourse, Taint, TaintEffect, TenantNode, TenantNodePhase, TenantNodeSpec,
     TenantNodeStatus, TriedHost,

@@ -49,6 +49,24 @@ impl Quantity {
         u64::try_from(self.milli.div_ceil(1000)).unwrap_or(u64::MAX)
     }
 
+    /// The sum.
+    #[must_use]
+    pub const fn plus(self, other: Quantity) -> Self {
+        Quantity { milli: self.milli.saturating_add(other.milli) }
+    }
+
+    /// The difference; nothing where it would be less.
+    #[must_use]
+    pub const fn minus(self, other: Quantity) -> Self {
+        Quantity { milli: self.milli.saturating_sub(other.milli) }
+    }
+
+    /// So many times the amount.
+    #[must_use]
+    pub const fn times(self, count: u64) -> Self {
+        Quantity { milli: self.milli.saturating_mul(count as u128) }
+    }
+
     /// True for nothing at all.
     pub const fn is_zero(self) -> bool {
         self.milli == 0

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::Object;
+use crate::quantity::Resources;
 use crate::tenant_node::Taint;
 use crate::wait::Failure;
 
@@ -31,6 +32,34 @@ pub struct TenantClusterSpec {
     /// SSH public keys for the image's default user.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ssh_authorized_keys: Vec<String>,
+    /// The most that the cluster may hold at one time.
+    #[serde(default, skip_serializing_if = "Quota::is_unlimited")]
+    pub quota: Quota,
+}
+
+/// The most that a tenant cluster may hold at one time. What is not named is not limited.
+///
+/// A cluster holds the hosts of its tenant nodes, each from its reservation until the tenant node is gone. Lowering a quota
+/// takes nothing away: until enough has been given back, nothing new is given.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// Hosts of all node types together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<u32>,
+    /// Hosts of single node types, by the type's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_types: BTreeMap<String, u32>,
+    /// Amounts of resources, counted as the node types of the hosts declare them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: Resources,
+}
+
+impl Quota {
+    /// Whether nothing is limited.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Quota::default()
+    }
 }
 
 /// How nodes join a cluster.

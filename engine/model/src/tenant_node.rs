@@ -356,6 +356,8 @@ pub struct Candidate {
 pub enum Lack {
     /// A free host and nothing else: it has hosts, and waiting for one of them may help.
     FreeHost,
+    /// Room in the quota of the claim's tenant cluster: the cluster has to give something back, or its quota be raised.
+    Quota,
     /// Something that waiting does not bring: the claim, the class or the fleet has to change.
     Fit,
 }

@@ -210,6 +210,11 @@ impl Validate for TenantClusterSpec {
         let mut errors = Vec::new();
         labels("spec.labels", &self.labels, &mut errors);
         taints("spec.taints", &self.taints, &mut errors);
+        let named = self.quota.node_types.keys().filter_map(|node_type| name(node_type).err());
+        errors.extend(named.map(|error| FieldError::new("spec.quota.node_types", error.message)));
+        if self.quota.resources.contains_key("") {
+            errors.push(FieldError::new("spec.quota.resources", "has an empty name; expected a resource such as cpu"));
+        }
         errors
     }
 }

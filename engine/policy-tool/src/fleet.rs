@@ -106,6 +106,7 @@ impl ClaimRow {
             node_type: self.node_type.clone(),
             resources: self.resources.clone(),
             requirements: self.requirements.clone(),
+            quota: Vec::new(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is kept of each candidate: the verdicts in words, for the few that somebody reads about.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use vmetal_policy_sdk as sdk;
 
@@ -148,18 +148,19 @@ const TYPES_SHOWN: usize = 3;
 /// Why none fits. A type that would fit if a host were free says most; types that the claim does not name say nothing.
 fn unfit_types(candidates: &[Candidate]) -> String {
     let named: Vec<_> = candidates.iter().filter(|row| row.code != sdk::gate::NOT_NAMED).collect();
-    let considered = if named.is_empty() { candidates.iter().collect() } else { named };
+    let considered: Vec<_> = if named.is_empty() { candidates.iter().collect() } else { named };
+    let (over, considered): (Vec<_>, Vec<_>) = considered.into_iter().partition(|row| row.code == sdk::gate::QUOTA);
     let (mut full, rest): (Vec<_>, Vec<_>) = considered.into_iter().partition(|row| row.code == sdk::gate::NO_CAPACITY);
-    if full.is_empty() && rest.len() == 1 {
-        full.extend(&rest);
-        return format!("{}: {}", full[0].name, full[0].reason);
+    if over.is_empty() && full.is_empty() && rest.len() == 1 {
+        return format!("{}: {}", rest[0].name, rest[0].reason);
     }
     let uncounted = full.split_off(full.len().min(TYPES_SHOWN));
     let others: Vec<_> = uncounted.into_iter().chain(rest).collect();
-    let mut lines: Vec<_> = full.iter().map(|row| format!("{}: {}", row.name, row.reason)).collect();
+    let mut lines = over_quota(&over);
+    lines.extend(full.iter().map(|row| format!("{}: {}", row.name, row.reason)));
     if !others.is_empty() {
         let counts = feasibility::count_topics(others.iter().map(|row| (row.topic.clone(), 1)));
-        let which = match (full.is_empty(), others.len()) {
+        let which = match (lines.is_empty(), others.len()) {
             (true, _) => "types",
             (false, 1) => "other",
             (false, _) => "others",
@@ -167,4 +168,18 @@ fn unfit_types(candidates: &[Candidate]) -> String {
         lines.push(format!("{} {which}: {counts}", others.len()));
     }
     lines.join("; ")
+}
+
+/// The types that a quota keeps from being chosen: often all of them for one reason, which is told once.
+fn over_quota(rows: &[&Candidate]) -> Vec<String> {
+    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in rows {
+        let quota = row.reason.split_once("; ").map_or(row.reason.as_str(), |(first, _)| first);
+        by_reason.entry(quota).or_default().push(&row.name);
+    }
+    let line = |(reason, names): (&str, Vec<&str>)| match names.as_slice() {
+        [one] => format!("{one}: {reason}"),
+        _ => format!("{} types: {reason}", names.len()),
+    };
+    by_reason.into_iter().map(line).collect()
 }

@@ -19,6 +19,7 @@ use crate::engine::{PolicyEngine, choose_type, place};
 use crate::error::{LoadError, PolicyError};
 use crate::feasibility::gates::Gates;
 use crate::input::{Hardware, HostRow, Offer, Wanted};
+use crate::quota::Limit;
 use crate::round::Except;
 use crate::seat::{CostSeat, PlacementSeat, Seat};
 use crate::slot::Holder;
@@ -69,6 +70,9 @@ pub struct CaseClaim {
     /// Conditions on the node type's labels.
     #[serde(default)]
     pub requirements: Vec<Requirement>,
+    /// The limits of the tenant cluster's quota, and what it holds of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quota: Vec<Limit>,
 }
 
 /// A node type or a host; what does not belong to the kind of policy is left out.
@@ -148,6 +152,7 @@ impl Case {
             node_type: self.claim.node_type.clone(),
             resources: self.claim.resources.clone(),
             requirements: self.claim.requirements.clone(),
+            quota: self.claim.quota.clone(),
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Work {
     pub ordered: u64,
     /// Rows whose labels were moved, because another host has more or fewer of them.
     pub moved: u64,
+    /// Rows written anew, to drop strings that no row has any more.
+    pub swept: u64,
 }
 
 /// The columns, for whoever follows the hosts.
@@ -53,8 +55,9 @@ pub struct Work {
 pub struct Columns {
     table: Arc<Table>,
     work: Work,
-    /// Strings at the last clean-up; texts that no row has any more are dropped when their number has doubled since.
-    swept: usize,
+    /// About how many strings the rows have: those that were there at the last clean-up, and those that came with new rows.
+    /// Strings are cleaned up when there are twice as many, because changes leave behind texts that no row has any more.
+    strings: usize,
 }
 
 /// The columns at one moment, for decisions.
@@ -75,7 +78,7 @@ impl Default for Columns {
 impl Columns {
     /// No hosts yet. `levels` are the labels that say where a host is, from the widest to the narrowest.
     pub fn new(levels: impl IntoIterator<Item = String>) -> Self {
-        Columns { table: Arc::new(Table::new(levels.into_iter().collect())), work: Work::default(), swept: SWEEP }
+        Columns { table: Arc::new(Table::new(levels.into_iter().collect())), work: Work::default(), strings: 0 }
     }
 
     /// Takes in a host as it is now, new or changed.
@@ -90,13 +93,19 @@ impl Columns {
 
     fn put(&mut self, fact: &Fact<'_>) {
         self.work.rows += 1;
-        Arc::make_mut(&mut self.table).put(fact);
+        let table = Arc::make_mut(&mut self.table);
+        let (rows, strings) = (table.len(), table.symbols.len());
+        table.put(fact);
+        if table.len() > rows {
+            self.strings += table.symbols.len() - strings;
+        }
     }
 
     /// Forgets a host.
     pub fn remove(&mut self, name: &str) {
         if self.table.slot(name).is_some() {
             self.work.rows += 1;
+            self.strings -= self.strings / self.table.len();
             Arc::make_mut(&mut self.table).remove(name);
         }
     }
@@ -104,10 +113,11 @@ impl Columns {
     /// The columns as they are now.
     pub fn view(&mut self) -> View {
         if self.table.is_stale() {
-            if self.table.symbols.len() > self.swept {
+            if self.table.symbols.len() > SWEEP.max(2 * self.strings) {
                 let mut table = Table::new(self.table.levels.clone());
                 (0..self.table.len()).for_each(|slot| table.put(&Fact::from_row(&self.table.row(slot))));
-                self.swept = SWEEP.max(2 * table.symbols.len());
+                self.strings = table.symbols.len();
+                self.work.swept += self.table.len() as u64;
                 self.table = Arc::new(table);
             }
             Arc::make_mut(&mut self.table).settle(&mut self.work);

@@ -15,6 +15,7 @@ use vmetal_model::{HostPhase, Lack, Quantity, Requirement, Resources};
 use vmetal_policy_sdk::gate;
 
 use crate::input::{ACCELERATORS, Hardware, HostRow, Offer, Wanted};
+use crate::quota::Limit;
 
 /// Why a candidate must not be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +87,15 @@ pub enum Rejection {
         /// Its value at the host.
         seen: Option<String>,
     },
+    /// The claim's tenant cluster would hold more than its quota allows.
+    Quota {
+        /// The tenant cluster.
+        cluster: String,
+        /// What is limited, how far, and what the cluster holds.
+        limit: Limit,
+        /// How much more it would hold.
+        more: Quantity,
+    },
     /// Too few hosts of the node type can be taken now.
     NoCapacity {
         /// How many hosts its selector matches.
@@ -118,6 +128,7 @@ impl Rejection {
             Rejection::Tried { .. } => gate::TRIED,
             Rejection::Spare => gate::SPARE,
             Rejection::Elsewhere { .. } => gate::ELSEWHERE,
+            Rejection::Quota { .. } => gate::QUOTA,
             Rejection::NoCapacity { .. } => gate::NO_CAPACITY,
         }
     }
@@ -138,6 +149,7 @@ impl Rejection {
             Rejection::Tried { .. } => "tried before".to_owned(),
             Rejection::Spare => "on standby with another image".to_owned(),
             Rejection::Elsewhere { key, .. } => format!("another {key}"),
+            Rejection::Quota { .. } => "over quota".to_owned(),
             Rejection::NoCapacity { .. } => "no free host".to_owned(),
         }
     }
@@ -164,6 +176,10 @@ impl Rejection {
             Rejection::Tried { .. } => "what failed there has to be mended; a new claim may have it".to_owned(),
             Rejection::Spare => "nothing else may be free: it waits with another image".to_owned(),
             Rejection::Elsewhere { key, wanted, .. } => format!("the host has to be at {key}={wanted}"),
+            Rejection::Quota { cluster, limit, more } => {
+                let enough = limit.limited.say(limit.held.plus(*more));
+                format!("tenant cluster {cluster} has to give back as much, or be allowed {enough}")
+            }
             Rejection::NoCapacity { free, wanted, .. } => {
                 format!("{} more of its hosts have to be free", wanted.saturating_sub(*free))
             }
@@ -206,6 +222,7 @@ impl fmt::Display for Rejection {
             Rejection::Elsewhere { key, wanted, seen: None } => {
                 write!(f, "the group is at {key}={wanted}, the host has no label {key}")
             }
+            Rejection::Quota { cluster, limit, more } => f.write_str(&limit.say(cluster, *more)),
             Rejection::NoCapacity { total: 0, .. } => f.write_str("its selector matches no host"),
             Rejection::NoCapacity { total, free, wanted, taken } => {
                 write!(f, "{free} of {total} hosts free")?;
@@ -219,7 +236,7 @@ impl fmt::Display for Rejection {
 }
 
 /// An amount for people: memory that is no round number of anything is shown in GiB.
-fn amount(name: &str, quantity: Quantity) -> String {
+pub(crate) fn amount(name: &str, quantity: Quantity) -> String {
     let exact = quantity.to_string();
     if name == MEMORY && exact.len() > 6 {
         let tenths = (quantity.milli() / 1000 * 10) >> 30;
@@ -253,6 +270,14 @@ pub fn node_type(wanted: &Wanted, offer: &Offer) -> Vec<Rejection> {
     {
         found.push(Rejection::Special { name: name.to_owned() });
     }
+    found.extend(wanted.quota.iter().filter_map(|limit| {
+        let more = limit.more(offer, wanted.count);
+        limit.exceeded_by(more).then(|| Rejection::Quota {
+            cluster: wanted.cluster.clone(),
+            limit: limit.clone(),
+            more,
+        })
+    }));
     if offer.free < wanted.count {
         let taken = offer.taken.clone();
         found.push(Rejection::NoCapacity { total: offer.total, free: offer.free, wanted: wanted.count, taken });
@@ -263,8 +288,12 @@ pub fn node_type(wanted: &Wanted, offer: &Offer) -> Vec<Rejection> {
 /// What a node type that was not chosen would take, where these are the rules that it fails (none, where the policy left it
 /// out by itself).
 pub(crate) fn lack(found: &[Rejection]) -> Lack {
+    let host = |one: &Rejection| matches!(one, Rejection::NoCapacity { total: 1.., .. });
+    let quota = |one: &Rejection| matches!(one, Rejection::Quota { .. });
     match found {
-        [Rejection::NoCapacity { total: 1.., .. }] => Lack::FreeHost,
+        [] => Lack::Fit,
+        _ if found.iter().all(host) => Lack::FreeHost,
+        _ if found.iter().all(|one| host(one) || quota(one)) => Lack::Quota,
         _ => Lack::Fit,
     }
 }

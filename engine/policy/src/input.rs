@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vmetal_model::agent::EraseLevel;
 use vmetal_model::bmc::PowerState;
+use vmetal_model::inventory::PciDevice;
 use vmetal_model::quantity::{CPU, MEMORY};
-use vmetal_model::{HostPhase, NodeType, Quantity, Requirement, Resources, TenantNode};
+use vmetal_model::{HostPhase, Inventory, NodeType, Quantity, Requirement, Resources, TenantNode};
 
 use crate::columns::View;
 use crate::feasibility::gates::Gates;
+use crate::quota::Limit;
 use crate::round::Bars;
 
 /// What is asked for.
@@ -27,6 +29,9 @@ pub struct Wanted {
     pub resources: Resources,
     /// Conditions on the node type's labels.
     pub requirements: Vec<Requirement>,
+    /// The limits of the tenant cluster's quota, and what it holds of each besides this claim.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quota: Vec<Limit>,
 }
 
 impl Wanted {
@@ -39,10 +44,11 @@ impl Wanted {
             node_type: None,
             resources: Resources::new(),
             requirements: Vec::new(),
+            quota: Vec::new(),
         }
     }
 
-    /// A tenant node's claim for one host.
+    /// A tenant node's claim for one host, whatever the quota of its cluster.
     pub fn from_model(node: &TenantNode) -> Self {
         Wanted {
             name: node.name().to_owned(),
@@ -51,6 +57,7 @@ impl Wanted {
             node_type: node.spec.node_type.clone(),
             resources: node.spec.resources.clone(),
             requirements: node.spec.requirements.clone(),
+            quota: Vec::new(),
         }
     }
 }
@@ -198,22 +205,30 @@ const ACCELERATOR_CLASSES: [&str; 4] = ["0300", "0302", "0380", "1200"];
 
 impl Hardware {
     /// The part of an inventory that placement looks at.
-    pub fn from_model(inventory: &vmetal_model::Inventory) -> Self {
-        let mut hardware =
-            Hardware { threads: inventory.cpu.threads, memory_bytes: inventory.memory_bytes, ..Hardware::default() };
-        for device in &inventory.pci {
-            let class = device.class.get(..4).unwrap_or_default();
-            let known = ACCELERATORS.iter().find(|(vendor, _)| device.vendor.eq_ignore_ascii_case(vendor));
-            if let (Some((_, resource)), true) = (known, ACCELERATOR_CLASSES.contains(&class)) {
-                match hardware.accelerators.get_mut(*resource) {
-                    Some(count) => *count += 1,
-                    None => drop(hardware.accelerators.insert((*resource).to_owned(), 1)),
-                }
-                hardware.gpu_model.get_or_insert_with(|| format!("{}:{}", device.vendor, device.device));
-            }
+    pub fn from_model(inventory: &Inventory) -> Self {
+        let (counts, first) = accelerators(inventory);
+        let counted = ACCELERATORS.iter().zip(counts).filter(|(_, count)| *count > 0);
+        Hardware {
+            threads: inventory.cpu.threads,
+            memory_bytes: inventory.memory_bytes,
+            accelerators: counted.map(|((_, resource), count)| ((*resource).to_owned(), count)).collect(),
+            gpu_model: first.map(|device| format!("{}:{}", device.vendor, device.device)),
         }
-        hardware
     }
+}
+
+/// How many accelerators of each kind of [`ACCELERATORS`] an inventory has, and the first of them. Allocates nothing.
+pub(crate) fn accelerators(inventory: &Inventory) -> ([u32; ACCELERATORS.len()], Option<&PciDevice>) {
+    let (mut counts, mut first) = ([0; ACCELERATORS.len()], None);
+    for device in &inventory.pci {
+        let known = ACCELERATORS.iter().position(|(vendor, _)| device.vendor.eq_ignore_ascii_case(vendor));
+        let Some(kind) = known else { continue };
+        if ACCELERATOR_CLASSES.contains(&device.class.get(..4).unwrap_or_default()) {
+            counts[kind] += 1;
+            first = first.or(Some(device));
+        }
+    }
+    (counts, first)
 }
 
 /// Processors in thousandths. An amount beyond `u64` is `u64::MAX`.

@@ -22,6 +22,7 @@ use crate::feasibility::gates::Gates;
 use crate::input::{HostRow, Offer, Wanted};
 use crate::journal::{self, Decided, Decider, FleetNews, Journal, Part, Step};
 use crate::outcome::{Outcome, shown, unplaced};
+use crate::quota::Quotas;
 
 /// What one claim may not have besides what the rules say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +93,10 @@ pub struct Round {
     taken: Taken,
     /// Per taken host: what the rules said of it before, for each offer.
     before: HashMap<String, Vec<(u32, u32)>>,
+    /// What clusters may hold, and what they hold with what was promised since.
+    quotas: Quotas,
+    /// Per taken host: the cluster that it counts for, and as one of which type.
+    counted: HashMap<String, (String, String)>,
     /// Hosts as seen by claims for which no node type was chosen, by the type they name; until something is taken.
     unplaced: HashMap<Option<String>, Vec<model::Candidate>>,
     now: Timestamp,
@@ -145,8 +150,30 @@ impl Round {
             (offer, gates)
         };
         let (offers, gates) = offers.into_iter().map(gated).unzip();
-        let (taken, before, unplaced) = (Taken::new(), HashMap::new(), HashMap::new());
-        Round { fleet, offers, gates, taken, before, unplaced, now, recorder: None }
+        Round {
+            fleet,
+            offers,
+            gates,
+            taken: Taken::new(),
+            before: HashMap::new(),
+            quotas: Quotas::default(),
+            counted: HashMap::new(),
+            unplaced: HashMap::new(),
+            now,
+            recorder: None,
+        }
+    }
+
+    /// Keeps claims within the quotas of their clusters.
+    #[must_use]
+    pub fn within(mut self, quotas: Quotas) -> Self {
+        self.quotas = quotas;
+        self
+    }
+
+    /// What a tenant node's claim asks, with the limits of its cluster as they are now.
+    pub fn wanted(&self, node: &model::TenantNode) -> Wanted {
+        Wanted { quota: self.quotas.limits(node), ..Wanted::from_model(node) }
     }
 
     /// Writes down from now on what happens, under the name of the round.
@@ -191,9 +218,14 @@ impl Round {
         free
     }
 
-    /// From now on the host is claimed.
-    pub fn take(&mut self, host: &str, by: &model::TenantNode) {
+    /// From now on the host is claimed, as one of the node type that was chosen.
+    pub fn take(&mut self, host: &str, by: &model::TenantNode, node_type: Option<&str>) {
         self.promise(host, by.name(), &by.spec.cluster);
+        if !self.quotas.is_empty() {
+            let counted = (by.spec.cluster.clone(), node_type.unwrap_or_default().to_owned());
+            self.quotas.take(&counted.0, &counted.1);
+            self.counted.insert(host.to_owned(), counted);
+        }
     }
 
     pub(crate) fn promise(&mut self, host: &str, node: &str, cluster: &str) {
@@ -216,6 +248,9 @@ impl Round {
             recorder.steps.push(Step::GaveBack { host: host.to_owned() });
         }
         self.taken.remove(host);
+        if let Some((cluster, node_type)) = self.counted.remove(host) {
+            self.quotas.give_back(&cluster, &node_type);
+        }
         self.gates.iter_mut().zip(before).for_each(|(gates, before)| gates.give_back(slot, before));
         self.recount();
     }
@@ -236,7 +271,7 @@ impl Round {
         node: &model::TenantNode,
         bars: &Bars,
     ) -> Result<Outcome, PolicyError> {
-        let wanted = Wanted::from_model(node);
+        let wanted = self.wanted(node);
         let mut outcome = self.decide_on(policies, &wanted, bars);
         if let Some(recorder) = &mut self.recorder {
             let id = recorder.decided(wanted, bars, &outcome, policies);

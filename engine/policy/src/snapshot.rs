@@ -52,6 +52,12 @@ fn gate(rejections: &[Rejection]) -> u32 {
     rejections.first().map_or(sdk::gate::OPEN, Rejection::code)
 }
 
+/// How many more hosts of a node type the claim's tenant cluster may hold.
+fn quota_left(wanted: &Wanted, offer: &Offer) -> u64 {
+    let left = wanted.quota.iter().filter_map(|limit| limit.left(offer));
+    left.min().unwrap_or(sdk::column::offer::UNLIMITED)
+}
+
 fn claim(wanted: &Wanted, symbols: &mut Symbols) -> sdk::Claim {
     sdk::Claim {
         id: symbols.sym(&wanted.name),
@@ -97,7 +103,7 @@ pub(crate) fn offers(
         resource_at: vec![0],
         ..sdk::Offers::default()
     };
-    let (mut watts, mut standby): (Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new());
+    let (mut watts, mut standby, mut left): (Vec<u64>, Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new(), Vec::new());
     for offer in offers {
         table.name.push(symbols.sym(&offer.name));
         table.cpu_milli.push(input::cpu_milli(&offer.resources));
@@ -108,13 +114,15 @@ pub(crate) fn offers(
         table.free.push(offer.free);
         watts.push(offer.labels.get(input::WATTS).and_then(|watts| watts.parse().ok()).unwrap_or(0));
         standby.push(u64::from(offer.standby));
+        left.push(quota_left(wanted, offer));
         for (name, amount) in input::others(&offer.resources) {
             table.resource_name.push(symbols.sym(name));
             table.resource_milli.push(input::milli(amount));
         }
         table.resource_at.push(rows(table.resource_name.len())?);
     }
-    let extra = [(sdk::column::offer::WATTS, watts), (sdk::column::offer::STANDBY, standby)];
+    use sdk::column::offer;
+    let extra = [(offer::WATTS, watts), (offer::STANDBY, standby), (offer::QUOTA_LEFT, left)];
     table.extra = extra.map(|(number, cells)| sdk::Column { number, cells: cells.into() }).into();
     let digest = digest(&("offers", wanted, offers, now));
     Ok(Snapshot { symbols, claim, table, now, seed: seed(wanted), digest })

@@ -1,18 +1,25 @@
 //! Strings as numbers.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use vmetal_policy_sdk::Sym;
 
 /// Strings as numbers, in the order in which they were first met. Zero is the empty string.
 ///
-/// A decision's own strings lie over those of the fleet, which it shares and does not change.
+/// A decision's own strings lie over those of the fleet, which it shares and does not change. The texts lie one after the
+/// other in one piece of memory: a fleet has tens of thousands of them, and an allocation for each would cost more than
+/// everything else that is done with it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Symbols {
     base: Option<Arc<Symbols>>,
-    numbers: HashMap<Arc<str>, Sym>,
-    texts: Vec<Arc<str>>,
+    /// Own numbers, found by the hash of their text.
+    numbers: HashTable<Sym>,
+    hasher: DefaultHashBuilder,
+    texts: String,
+    /// Where each own text ends; it begins where the one before ends.
+    ends: Vec<usize>,
 }
 
 impl Symbols {
@@ -22,7 +29,7 @@ impl Symbols {
 
     /// How many strings there are, the empty one aside.
     pub(crate) fn len(&self) -> usize {
-        self.below() + self.texts.len()
+        self.below() + self.ends.len()
     }
 
     fn below(&self) -> usize {
@@ -34,11 +41,14 @@ impl Symbols {
         if let Some(known) = self.known(text) {
             return known;
         }
-        let text: Arc<str> = Arc::from(text);
-        self.texts.push(Arc::clone(&text));
+        self.texts.push_str(text);
+        self.ends.push(self.texts.len());
         // Bounded: every string of an input that fits in memory is counted at most once.
         let number = Sym::try_from(self.len()).unwrap_or(Sym::MAX);
-        self.numbers.insert(text, number);
+        let below = self.below();
+        let Symbols { numbers, hasher, texts, ends, .. } = self;
+        let hash = |sym: &Sym| hasher.hash_one(own(texts, ends, *sym as usize - 1 - below));
+        numbers.insert_unique(hash(&number), number, hash);
         number
     }
 
@@ -47,7 +57,15 @@ impl Symbols {
         if text.is_empty() {
             return Some(0);
         }
-        self.base.as_ref().and_then(|base| base.known(text)).or_else(|| self.numbers.get(text).copied())
+        let below = match &self.base {
+            Some(base) => match base.known(text) {
+                Some(known) => return Some(known),
+                None => base.len(),
+            },
+            None => 0,
+        };
+        let same = |sym: &Sym| own(&self.texts, &self.ends, *sym as usize - 1 - below) == text;
+        self.numbers.find(self.hasher.hash_one(text), same).copied()
     }
 
     /// The number of a string, or zero when no row has it.
@@ -60,9 +78,15 @@ impl Symbols {
         let Some(index) = (sym as usize).checked_sub(1) else { return "" };
         match (&self.base, index.checked_sub(self.below())) {
             (Some(base), None) => base.text(sym),
-            (_, own) => own.and_then(|own| self.texts.get(own)).map_or("", |text| text),
+            (_, at) => at.map_or("", |at| own(&self.texts, &self.ends, at)),
         }
     }
+}
+
+/// One of the texts that lie one after the other; empty where there is none.
+fn own<'a>(texts: &'a str, ends: &[usize], at: usize) -> &'a str {
+    let begin = at.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
+    ends.get(at).and_then(|end| texts.get(begin..*end)).unwrap_or("")
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use vmetal_model::{
     TenantNodeSpec, Validate, validate,
 };
 
+use vmetal_policy::Quotas;
+
 use super::reference;
 use crate::engine::Engine;
 use crate::fleet::Fleet;
@@ -305,6 +307,17 @@ impl Rules for TenantNode {
 impl Rules for TenantCluster {
     fn admit(&self, _: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
         secrets_of(secrets, &["kubeconfig"], current.is_none().then_some("kubeconfig"))
+    }
+
+    /// A quota below what the cluster holds is let in: what tenants have is not taken from them, and somebody is told.
+    fn settle(&mut self, engine: &Engine, current: Option<&Self>, _: &Secrets) -> Vec<Note> {
+        let changed = current.is_some_and(|current| current.spec.quota != self.spec.quota);
+        let quotas = || Quotas::of(&[&*self], &engine.fleet.node_types(), &engine.fleet.nodes());
+        let excess = changed.then(quotas).and_then(|quotas| quotas.excess(self.name()));
+        let told = excess.map(|excess| {
+            format!("{excess}: nothing is taken away, and nothing more is given until enough has been given back")
+        });
+        told.into_iter().map(|told| Note::warning("over_quota", told)).collect()
     }
 
     fn may_go(&self, engine: &Engine) -> Result<(), BackendError> {

@@ -22,7 +22,7 @@ impl Engine {
         }
         let (_, fleet) = self.fleet.look();
         let now = self.now();
-        let mut round = Round::new(&self.fleet.node_types(), fleet, now);
+        let mut round = Round::new(&self.fleet.node_types(), fleet, now).within(self.quotas());
         let mut decisions = Vec::new();
         for number in 0..count {
             let metadata = new_metadata(&format!("preview-{number}"), [0; 16], now);
@@ -32,7 +32,7 @@ impl Engine {
                 message: format!("the policy gave no usable answer: {error}"),
             })?;
             if let Some(host) = &outcome.host {
-                round.take(host, &node);
+                round.take(host, &node, outcome.decision.node_type.as_deref());
             }
             decisions.push(outcome.decision);
         }

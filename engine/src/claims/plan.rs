@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vmetal_lifecycle::claim::{Unit, units};
 use vmetal_lifecycle::node::{self, Effect, Effected, View};
 use vmetal_model::{Cause, Decision as Choice, Failure, GroupSpec, Host, HostPhase, TenantNode, Timestamp};
-use vmetal_policy::{Bars, Outcome, PolicyError, Recorded, Round};
+use vmetal_policy::{Bars, Outcome, PolicyError, Quotas, Recorded, Round};
 
 use super::{Place, Verdict};
 use crate::engine::Engine;
@@ -41,7 +41,9 @@ impl Engine {
         let nodes = self.fleet.nodes();
         let (hosts, view) = self.fleet.look();
         let now = self.now();
-        let mut round = Round::new(&self.fleet.node_types(), view, now);
+        let node_types = self.fleet.node_types();
+        let quotas = Quotas::of(&self.clusters(), &node_types, &nodes);
+        let mut round = Round::new(&node_types, view, now).within(quotas);
         if let Some(name) = self.decisions.next_round() {
             round = round.recorded_as(name);
         }
@@ -102,7 +104,7 @@ impl Sight<'_> {
                     Ok((host, choice)) => {
                         // One spare host is hope for one claim only.
                         if let Some(host) = host {
-                            self.round.take(host.name(), node);
+                            self.round.take(host.name(), node, choice.node_type.as_deref());
                         }
                         self.told(node, choice)
                     }
@@ -125,7 +127,7 @@ impl Sight<'_> {
     }
 
     fn place(&mut self, node: &Claim, host: Arc<Host>, choice: Choice) -> Place {
-        self.round.take(host.name(), node);
+        self.round.take(host.name(), node, choice.node_type.as_deref());
         Place { node: Arc::clone(node), host, choice }
     }
 

@@ -3,7 +3,7 @@
 use vmetal_api::{BackendError, LogPart};
 use vmetal_model::{Basis, Explanation, Kind, Replay};
 use vmetal_policy::journal::{Decided, Header, Journal, Replica, parse_id};
-use vmetal_policy::{Bars, Round, View, Wanted};
+use vmetal_policy::{Bars, Round, View};
 use vmetal_store::{AnyStore, Key, ReadError, Store as _, Stored};
 
 use super::{LogError, selector};
@@ -142,8 +142,9 @@ impl Engine {
             }
         }
         let (_, fleet) = self.fleet.look();
-        let mut round = Round::new(&self.fleet.node_types(), fleet, self.now());
-        let explanation = round.explain(&self.policies, &Wanted::from_model(&node), &Bars::none(), Basis::Present);
+        let mut round = Round::new(&self.fleet.node_types(), fleet, self.now()).within(self.quotas());
+        let wanted = round.wanted(&node);
+        let explanation = round.explain(&self.policies, &wanted, &Bars::none(), Basis::Present);
         explanation.map_err(|error| unusable(&error))
     }
 

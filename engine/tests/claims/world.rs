@@ -1,11 +1,12 @@
 //! One or two engines over one store, with hosts that are available for good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use tokio::task::JoinSet;
-use vmetal_api::{AnyObject, Apply, Backend, BackendError, Caller};
+use vmetal_api::{AnyObject, Apply, Backend, BackendError, Caller, EventsQuery};
 use vmetal_bmc::{AddressGuard, Gateways};
 use vmetal_lifecycle::Limits;
 use vmetal_model::{
@@ -14,7 +15,7 @@ use vmetal_model::{
 };
 use vmetal_policy::PolicyEngine;
 use vmetal_runtime::{Clock, SystemClock, SystemEntropy};
-use vmetal_store::{AnyStore, Selector, Store};
+use vmetal_store::{AnyStore, Change, ObjectChange, Revision, Selector, Store};
 use vmetald::Engine;
 use vmetald::backend::ApiBackend;
 use vmetald::engine::Parts;
@@ -39,6 +40,12 @@ pub(crate) fn caller() -> Caller {
 pub(crate) async fn apply(backend: &ApiBackend, name: &str, spec: &TenantNodeSpec) -> Result<AnyObject, BackendError> {
     let apply = Apply::from_json(Kind::TenantNode, name, serde_json::to_value(spec).unwrap());
     backend.apply(&caller(), apply).await
+}
+
+/// What the events of a query say for one reason.
+pub(crate) async fn messages(backend: &ApiBackend, query: EventsQuery, reason: &str) -> Vec<String> {
+    let events: Vec<_> = backend.events(query).map(|entry| entry.unwrap().event).collect().await;
+    events.into_iter().filter(|event| event.reason == reason).map(|event| event.message).collect()
 }
 
 /// The numbers below `n` in an order that depends on nothing but the seed.
@@ -115,7 +122,63 @@ impl World {
         for engine in &self.engines {
             self.tasks.spawn(Arc::clone(engine).reconcile_forever());
             self.tasks.spawn(Arc::clone(engine).follow_forever());
+            let engine = Arc::clone(engine);
+            self.tasks.spawn(async move { engine.take_part_forever().await });
         }
+    }
+
+    /// Until every engine decides on something.
+    pub(crate) async fn shared(&self) {
+        self.until("the engines to share the shards", |world| {
+            let owned = world.engines.iter().map(|engine| engine.ownership.owned());
+            owned.clone().all(|owned| owned > 0)
+                && owned.sum::<usize>() == usize::from(world.engines[0].ownership.shards())
+        })
+        .await;
+    }
+
+    /// Declares the quota of the cluster.
+    pub(crate) async fn quota(&self, quota: &vmetal_model::Quota) {
+        let spec = serde_json::json!({ "quota": quota });
+        let apply = Apply::from_json(Kind::TenantCluster, "c", spec);
+        self.backend(0).apply(&caller(), apply).await.unwrap();
+    }
+
+    /// The most hosts that claims have held at any moment since the store was made.
+    pub(crate) async fn most_held(&self) -> usize {
+        let store = self.engines[0].ledger.store();
+        let end = store.revision().await.unwrap();
+        let mut changes = store.watch(Selector::All, Revision::ZERO);
+        let is_node = |object: &&ObjectChange| object.key().kind.as_str() == Kind::TenantNode.as_str();
+        let (mut held, mut most) = (BTreeSet::new(), 0);
+        while let Some(change) = changes.next().await {
+            let at = match change.unwrap() {
+                Change::Progress(at) => at,
+                Change::Committed(committed) => {
+                    for object in committed.objects.iter().filter(is_node) {
+                        let name = object.key().name.clone();
+                        let placed = match object {
+                            ObjectChange::Put(stored) => {
+                                let node: TenantNode = serde_json::from_slice(&stored.value).unwrap();
+                                node.status.host.is_some()
+                            }
+                            ObjectChange::Deleted(_) => false,
+                        };
+                        if placed {
+                            held.insert(name)
+                        } else {
+                            held.remove(&name)
+                        };
+                    }
+                    most = most.max(held.len());
+                    committed.revision
+                }
+            };
+            if at >= end {
+                break;
+            }
+        }
+        most
     }
 
     pub(crate) async fn hosts_of(&self, n: usize, rack: impl Fn(usize) -> String) {
@@ -140,6 +203,17 @@ impl World {
         self.engines[0].ledger.commit(batch).await.unwrap();
         self.until("the hosts to be known", |world| world.engines.iter().all(|engine| engine.fleet.hosts().len() == n))
             .await;
+    }
+
+    /// Changes every host.
+    #[allow(dead_code, reason = "for the command's tests, which share this file")]
+    pub(crate) async fn alter(&self, change: impl Fn(&mut Host)) {
+        let mut batch = Batch::by(Author::Outside);
+        for mut host in self.hosts() {
+            change(&mut host);
+            batch.replace(host);
+        }
+        self.engines[0].ledger.commit(batch).await.unwrap();
     }
 
     /// A claim of a given age, in seconds since 1970.

@@ -8,4 +8,10 @@ resource "vmetal_tenant_cluster" "acme" {
   kubeconfig_wo         = var.kubeconfig
   kubeconfig_wo_version = 1
   labels                = { tenant = "acme" }
+
+  # At most 8 hosts at one time, and 64 GPUs on them.
+  quota = {
+    hosts     = 8
+    resources = { "nvidia.com/gpu" = "64" }
+  }
 }

@@ -40,4 +40,9 @@ pub mod offer {
     pub const WATTS: u16 = 1;
     /// Free hosts of the type that are on already.
     pub const STANDBY: u16 = 2;
+    /// How many more hosts of the type the claim's tenant cluster may hold by its quota; [`UNLIMITED`] where none limits it.
+    pub const QUOTA_LEFT: u16 = 3;
+
+    /// A cell of [`QUOTA_LEFT`].
+    pub const UNLIMITED: u64 = u64::MAX;
 }

@@ -37,6 +37,8 @@ pub const ELSEWHERE: u32 = 14;
 pub const HELD: u32 = 15;
 /// The host is on standby with another image than the claim's; it is taken when nothing else is free.
 pub const SPARE: u32 = 16;
+/// The claim's tenant cluster would hold more than its quota allows.
+pub const QUOTA: u32 = 17;
 
 /// The largest number that the engine will ever use.
 pub const LAST: u32 = 999;

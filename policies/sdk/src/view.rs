@@ -167,6 +167,11 @@ impl<'a> OfferRef<'a> {
         self.extra(crate::column::offer::STANDBY).unwrap_or(0)
     }
 
+    /// How many more hosts of the type the claim's tenant cluster may hold; none where no quota limits it.
+    pub fn quota_left(self) -> Option<u64> {
+        self.extra(crate::column::offer::QUOTA_LEFT).filter(|left| *left != crate::column::offer::UNLIMITED)
+    }
+
     /// Other resources as (name, thousandths).
     pub fn resources(self) -> impl Iterator<Item = (Sym, u64)> + 'a {
         let names = part(&self.table.resource_at, &self.table.resource_name, self.row);

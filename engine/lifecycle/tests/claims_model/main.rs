@@ -31,8 +31,11 @@ const GROUP: Setting = Setting {
     mends: false,
     under_way: 2,
     hosts_move: false,
+    quota: None,
     mutation: Mutation::None,
 };
+/// Three claims on three hosts, of which their cluster may hold two.
+const QUOTA: Setting = Setting { singles: 3, group: 0, hosts: 3, quota: Some(2), ..GROUP };
 /// Two claims on one host, which is deleted some time.
 const DELETION: Setting = Setting { singles: 2, group: 0, hosts: 1, host_deletions: 1, hosts_move: true, ..GROUP };
 
@@ -74,6 +77,11 @@ fn hosts_fail_while_a_claim_is_installed_on_them() {
     holds("failures", FAILURES);
 }
 
+#[test]
+fn claims_come_at_once_and_their_cluster_has_a_quota() {
+    holds("quota", QUOTA);
+}
+
 /// A checker that finds nothing proves nothing: each guard that is taken away must show.
 #[test]
 fn each_guard_that_is_taken_away_shows() {
@@ -84,6 +92,7 @@ fn each_guard_that_is_taken_away_shows() {
         (Mutation::GroupPiecemeal, GROUP, "group"),
         (Mutation::StandbyUnguarded, STANDBY, "does not hold it"),
         (Mutation::TriedForgotten, FAILURES, "was given up on"),
+        (Mutation::TurnstileLeftOut, QUOTA, "3 hosts are held, and the quota is 2"),
     ] {
         let found = explore(Setting { mutation, ..setting });
         let counterexample = found.counterexample.unwrap_or_else(|| panic!("{mutation:?} was not found"));

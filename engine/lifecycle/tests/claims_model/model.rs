@@ -35,6 +35,8 @@ pub(crate) struct Setting {
     /// Whether hosts do what their claims want. Where they do not, only the claims' side is explored, and hosts do not come
     /// back.
     pub(crate) hosts_move: bool,
+    /// How many hosts the claims' cluster may hold.
+    pub(crate) quota: Option<usize>,
     pub(crate) mutation: Mutation,
 }
 
@@ -54,7 +56,12 @@ pub(crate) enum Mutation {
     StandbyUnguarded,
     /// What a claim was given up on is offered to it again.
     TriedForgotten,
+    /// Reservations under a quota do not pass the turnstile.
+    TurnstileLeftOut,
 }
+
+/// What the turnstile holds: it says nothing, only its revision counts.
+const TURNSTILE: u32 = u32::MAX;
 
 /// An object at a revision. Value 0 is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -162,6 +169,7 @@ impl World {
             store.push(self.values.node(objects::node(&format!("g{n}"), Some(size))));
         }
         store.extend((0..hosts).map(|n| self.values.host(objects::host(&format!("h{n}")))));
+        store.extend(self.setting.quota.map(|_| TURNSTILE));
         let store: Vec<Slot> = store.into_iter().map(|value| Slot { value, revision: 0 }).collect();
         State { store, under_way: Vec::new(), failures, host_deletions, standby_orders }
     }
@@ -387,7 +395,9 @@ impl World {
                 Unit::Broken { waiting, why } => (waiting, Some(Effected::Gathering(why))),
             };
             let keys: Vec<usize> = members.iter().map(|node| key_of(node.name(), self).unwrap()).collect();
-            let seatings = if effected.is_none() { self.seatings(view, &members) } else { Vec::new() };
+            let allowed = self.setting.quota.is_none_or(|quota| self.held(view) + members.len() <= quota);
+            let seated = effected.is_none() && allowed;
+            let seatings = if seated { self.seatings(view, &members) } else { Vec::new() };
             for seating in &seatings {
                 txns.push(self.reservation(view, &keys, seating));
             }
@@ -421,6 +431,12 @@ impl World {
                 && (!node.status.has_tried(&host.metadata.uid) || self.setting.mutation == Mutation::TriedForgotten)
         };
         (self.claims()..view.len()).filter(|key| self.values.get_host(view[*key].value).is_some_and(free)).collect()
+    }
+
+    /// How many hosts the claims hold.
+    fn held(&self, view: &[Slot]) -> usize {
+        let nodes = view.iter().filter_map(|slot| self.values.get_node(slot.value));
+        nodes.filter(|node| node.status.host.is_some()).count()
     }
 
     fn seatings(&self, view: &[Slot], members: &[&TenantNode]) -> Vec<Vec<usize>> {
@@ -469,6 +485,9 @@ impl World {
             let guarded = mutation != Mutation::HostUnguarded;
             txn.push(Planned { key: host_key, value: host, guarded });
         }
+        if self.setting.quota.is_some() && mutation != Mutation::TurnstileLeftOut {
+            txn.push(Planned { key: view.len() - 1, value: TURNSTILE, guarded: true });
+        }
         txn
     }
 
@@ -494,7 +513,10 @@ impl World {
         let host_wrong = hosts.iter().find_map(|host| host_wrong(host, &nodes));
         let most = self.limits.hosts_per_claim;
         let node_wrong = nodes.iter().find_map(|node| node_wrong(node, &hosts).or_else(|| budget_wrong(node, most)));
-        host_wrong.or(node_wrong).or_else(|| group_wrong(&nodes))
+        let held = self.held(&state.store);
+        let over = self.setting.quota.filter(|quota| held > *quota);
+        let over = over.map(|quota| format!("{held} hosts are held, and the quota is {quota}"));
+        host_wrong.or(node_wrong).or_else(|| group_wrong(&nodes)).or(over)
     }
 
     /// Nothing is claimed, and every host is in the pool, gone, or in an operator's hands.

@@ -12,10 +12,15 @@ pub(crate) type Hash = [u8; 32];
 const BLOCK: usize = 64;
 
 /// What is known of one host, length before content so that no two rows run together into the same bytes.
-#[derive(Default)]
-pub(super) struct Row(Vec<u8>);
+pub(super) struct Row<'a>(&'a mut Vec<u8>);
 
-impl Row {
+impl<'a> Row<'a> {
+    /// Nothing yet, in memory that other rows have used.
+    pub(super) fn in_memory(bytes: &'a mut Vec<u8>) -> Self {
+        bytes.clear();
+        Row(bytes)
+    }
+
     pub(super) fn text(&mut self, text: &str) {
         self.number(text.len() as u64);
         self.0.extend_from_slice(text.as_bytes());
@@ -26,7 +31,7 @@ impl Row {
     }
 
     pub(super) fn finish(self) -> Hash {
-        Sha256::digest(self.0).into()
+        Sha256::digest(&*self.0).into()
     }
 }
 

@@ -1,17 +1,18 @@
 //! The columns themselves.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use vmetal_model::agent::EraseLevel;
 use vmetal_model::bmc::PowerState;
+use vmetal_model::inventory::{Inventory, PciDevice};
 use vmetal_model::{Host, HostPhase, HostStatus, StandbyWish};
 use vmetal_policy_sdk as sdk;
 use vmetal_policy_sdk::Sym;
 
 use super::{Work, digest};
-use crate::input::{ACCELERATORS, Hardware, HostRow};
+use crate::input::{self, ACCELERATORS, Hardware, HostRow};
 use crate::symbols::Symbols;
 
 /// What is known of one host, as it comes in.
@@ -21,7 +22,7 @@ pub(crate) struct Fact<'a> {
     phase: HostPhase,
     claimed_by: Option<&'a str>,
     labels: &'a BTreeMap<String, String>,
-    hardware: Option<Cow<'a, Hardware>>,
+    hardware: Option<Seen<'a>>,
     last_release: u64,
     last_tenant: &'a str,
     provisions: u32,
@@ -30,6 +31,42 @@ pub(crate) struct Fact<'a> {
     failures: u32,
     held: bool,
     revision: u64,
+}
+
+/// What inspection found.
+struct Seen<'a> {
+    threads: u32,
+    memory_bytes: u64,
+    accelerators: [u32; ACCELERATORS.len()],
+    model: Model<'a>,
+}
+
+/// Of which model the accelerators are. Devices say it in two words, which are put together only where a symbol is made.
+enum Model<'a> {
+    Named(&'a str),
+    Device(&'a PciDevice),
+}
+
+impl<'a> Seen<'a> {
+    fn from_model(inventory: &'a Inventory) -> Self {
+        let (accelerators, first) = input::accelerators(inventory);
+        Seen {
+            threads: inventory.cpu.threads,
+            memory_bytes: inventory.memory_bytes,
+            accelerators,
+            model: first.map_or(Model::Named(""), Model::Device),
+        }
+    }
+
+    fn from_row(hardware: &'a Hardware) -> Self {
+        Seen {
+            threads: hardware.threads,
+            memory_bytes: hardware.memory_bytes,
+            accelerators: ACCELERATORS
+                .map(|(_, resource)| hardware.accelerators.get(resource).copied().unwrap_or_default()),
+            model: Model::Named(hardware.gpu_model.as_deref().unwrap_or_default()),
+        }
+    }
 }
 
 /// Whether somebody holds the host back, it is about to leave standby, or a tenant's data is still on it, whatever its phase
@@ -49,7 +86,7 @@ impl<'a> Fact<'a> {
             phase: status.phase,
             claimed_by: status.claim.as_ref().map(|claim| claim.node.as_str()),
             labels: &host.metadata.labels,
-            hardware: status.inventory.as_ref().map(|inventory| Cow::Owned(Hardware::from_model(inventory))),
+            hardware: status.inventory.as_ref().map(Seen::from_model),
             last_release: status.erase.as_ref().map_or(0, |erase| u64::try_from(erase.at.as_second()).unwrap_or(0)),
             last_tenant: status.tenancies.last_cluster.as_deref().unwrap_or_default(),
             provisions: status.tenancies.count,
@@ -68,7 +105,7 @@ impl<'a> Fact<'a> {
             phase: row.phase,
             claimed_by: row.claimed_by.as_deref(),
             labels: &row.labels,
-            hardware: row.hardware.as_ref().map(Cow::Borrowed),
+            hardware: row.hardware.as_ref().map(Seen::from_row),
             last_release: row.last_release,
             last_tenant: &row.last_tenant,
             provisions: row.provisions,
@@ -121,6 +158,8 @@ cells! {
     held: bool,
     accelerators: [u32; ACCELERATORS.len()],
     revision: u64,
+    // Whether the digest is that of the row as it is now.
+    hashed: bool,
     digest: digest::Hash,
 }
 
@@ -129,8 +168,10 @@ cells! {
 pub(crate) struct Table {
     pub(crate) levels: Vec<String>,
     level_syms: Vec<Sym>,
+    attested_at: Sym,
     pub(crate) symbols: Arc<Symbols>,
-    slots: HashMap<Sym, u32>,
+    /// The slot of a host by the symbol of its name, [`NO_SLOT`] for symbols that name none.
+    slots: Vec<u32>,
     pub(crate) cells: Cells,
     domains: Vec<Sym>,
     label_at: Vec<u32>,
@@ -141,9 +182,25 @@ pub(crate) struct Table {
     /// Slots in the order of names; valid once settled.
     pub(crate) order: Vec<u32>,
     disordered: bool,
-    unhashed: HashSet<u32>,
+    /// Slots whose rows are to be hashed; as soon as there are more than rows, all rows are looked at.
+    unhashed: Vec<u32>,
     tree: digest::Tree,
+    scratch: Scratch,
 }
+
+/// Memory that one change after the other uses.
+#[derive(Debug, Clone, Default)]
+struct Scratch {
+    /// The labels of the row that was written last: neighbours are often alike.
+    labels: Vec<(Sym, Sym)>,
+    /// The same of its accelerators' model.
+    gpu_model: Sym,
+    text: String,
+    bytes: Vec<u8>,
+}
+
+/// No row has this number: rows are counted in 32 bits.
+const NO_SLOT: u32 = u32::MAX;
 
 /// A symbol, copying the strings only when there is a new one.
 fn sym(symbols: &mut Arc<Symbols>, text: &str) -> Sym {
@@ -151,6 +208,11 @@ fn sym(symbols: &mut Arc<Symbols>, text: &str) -> Sym {
         Some(known) => known,
         None => Arc::make_mut(symbols).sym(text),
     }
+}
+
+/// The same where the symbol is likely to be a certain one: comparing costs less than looking up.
+fn sym_like(symbols: &mut Arc<Symbols>, guess: Sym, text: &str) -> Sym {
+    if symbols.text(guess) == text { guess } else { sym(symbols, text) }
 }
 
 /// Rows are counted in 32 bits, as the boundary has them. Four thousand million hosts do not fit into memory.
@@ -162,11 +224,13 @@ impl Table {
     pub(super) fn new(levels: Vec<String>) -> Self {
         let mut symbols = Arc::new(Symbols::default());
         let level_syms = levels.iter().map(|level| sym(&mut symbols, level)).collect();
+        let attested_at = sym(&mut symbols, super::ATTESTED_AT);
         Table {
             levels,
             level_syms,
+            attested_at,
             symbols,
-            slots: HashMap::new(),
+            slots: Vec::new(),
             cells: Cells::default(),
             domains: Vec::new(),
             label_at: vec![0],
@@ -175,8 +239,9 @@ impl Table {
             misfits: HashMap::new(),
             order: Vec::new(),
             disordered: true,
-            unhashed: HashSet::new(),
+            unhashed: Vec::new(),
             tree: digest::Tree::default(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -191,7 +256,27 @@ impl Table {
 
     /// The row of a host.
     pub(crate) fn slot(&self, name: &str) -> Option<usize> {
-        self.slots.get(&self.symbols.known(name)?).map(|slot| *slot as usize)
+        self.slot_of(self.symbols.known(name)?)
+    }
+
+    fn slot_of(&self, name: Sym) -> Option<usize> {
+        self.slots.get(name as usize).filter(|slot| **slot != NO_SLOT).map(|slot| *slot as usize)
+    }
+
+    fn set_slot(&mut self, name: Sym, slot: u32) {
+        let at = name as usize;
+        if self.slots.len() <= at {
+            self.slots.resize(at + 1, NO_SLOT);
+        }
+        self.slots[at] = slot;
+    }
+
+    /// The row has to be hashed.
+    fn soil(&mut self, slot: usize) {
+        self.cells.hashed[slot] = false;
+        if self.unhashed.len() <= self.len() {
+            self.unhashed.push(short(slot));
+        }
     }
 
     pub(super) fn digest(&self) -> digest::Hash {
@@ -200,49 +285,65 @@ impl Table {
 
     pub(super) fn put(&mut self, fact: &Fact<'_>) {
         let name = sym(&mut self.symbols, fact.name);
-        let labels: Vec<(Sym, Sym)> = fact
-            .labels
-            .iter()
-            .map(|(key, value)| (sym(&mut self.symbols, key), sym(&mut self.symbols, value)))
-            .collect();
-        let label = |key: Sym| labels.iter().find(|(found, _)| *found == key).map_or(0, |(_, value)| *value);
-        let domains: Vec<Sym> = self.level_syms.iter().map(|level| label(*level)).collect();
-        let row = self.cells_of(name, fact);
-        let slot = match self.slots.get(&name) {
+        let mut labels = std::mem::take(&mut self.scratch.labels);
+        labels.resize(fact.labels.len(), (0, 0));
+        for (label, (key, value)) in labels.iter_mut().zip(fact.labels) {
+            let symbols = &mut self.symbols;
+            *label = (sym_like(symbols, label.0, key), sym_like(symbols, label.1, value));
+        }
+        let attested =
+            labels.iter().find(|(key, _)| *key == self.attested_at).map_or("", |(_, at)| self.symbols.text(*at));
+        let attested = attested.parse().unwrap_or(0);
+        let row = self.cells_of(name, fact, attested);
+        let slot = match self.slot_of(name) {
             Some(slot) => {
-                let slot = *slot as usize;
-                let rank = self.cells.rank[slot];
-                self.cells.set(slot, Row { rank, ..row });
-                let width = domains.len();
-                self.domains[slot * width..(slot + 1) * width].copy_from_slice(&domains);
-                self.relabel(slot, labels);
+                // Of a row that waits to be hashed already it is known where it is.
+                let (rank, hashed) = (self.cells.rank[slot], self.cells.hashed[slot]);
+                self.cells.set(slot, Row { rank, hashed, ..row });
+                self.relabel(slot, &labels);
                 slot
             }
             None => {
                 let slot = self.len();
-                self.slots.insert(name, short(slot));
-                self.cells.push(row);
-                self.domains.extend(domains);
+                self.set_slot(name, short(slot));
+                self.cells.push(Row { hashed: true, ..row });
+                self.domains.resize(self.domains.len() + self.level_syms.len(), 0);
                 self.append_labels(&labels);
                 self.disordered = true;
                 slot
             }
         };
-        self.unhashed.insert(short(slot));
+        let at = slot * self.level_syms.len();
+        for (domain, level) in self.domains[at..].iter_mut().zip(&self.level_syms) {
+            *domain = labels.iter().find(|(key, _)| key == level).map_or(0, |(_, value)| *value);
+        }
+        if self.cells.hashed[slot] {
+            self.soil(slot);
+        }
+        self.scratch.labels = labels;
     }
 
-    fn cells_of(&mut self, name: Sym, fact: &Fact<'_>) -> Row {
-        let hardware = fact.hardware.as_deref();
-        let counted = |resource: &str| hardware.and_then(|h| h.accelerators.get(resource)).copied().unwrap_or(0);
-        let accelerators = ACCELERATORS.map(|(_, resource)| counted(resource));
-        let symbols = &mut self.symbols;
+    fn cells_of(&mut self, name: Sym, fact: &Fact<'_>, attested: u64) -> Row {
+        let hardware = fact.hardware.as_ref();
+        let accelerators = hardware.map(|h| h.accelerators).unwrap_or_default();
+        let (symbols, text) = (&mut self.symbols, &mut self.scratch.text);
+        let gpu_model = match hardware.map(|h| &h.model) {
+            None => 0,
+            Some(Model::Named(name)) => sym(symbols, name),
+            Some(Model::Device(PciDevice { vendor, device, .. })) => {
+                text.clear();
+                text.extend([vendor.as_str(), ":", device.as_str()]);
+                sym_like(symbols, self.scratch.gpu_model, text)
+            }
+        };
+        self.scratch.gpu_model = gpu_model;
         Row {
             name,
             rank: 0,
             cpu_milli: hardware.map_or(0, |h| u64::from(h.threads) * 1000),
             memory_bytes: hardware.map_or(0, |h| h.memory_bytes),
             gpus: accelerators.iter().sum(),
-            gpu_model: sym(symbols, hardware.and_then(|h| h.gpu_model.as_deref()).unwrap_or_default()),
+            gpu_model,
             last_tenant: sym(symbols, fact.last_tenant),
             last_release: fact.last_release,
             provisions: fact.provisions,
@@ -259,7 +360,7 @@ impl Table {
             },
             failures: u64::from(fact.failures),
             occupied: u64::from(fact.claimed_by.is_some()),
-            attested: fact.labels.get(super::ATTESTED_AT).and_then(|at| at.parse().ok()).unwrap_or(0),
+            attested,
             phase: fact.phase,
             deleted: fact.deleted,
             // No tenant node has an empty name.
@@ -268,6 +369,7 @@ impl Table {
             held: fact.held,
             accelerators,
             revision: fact.revision,
+            hashed: false,
             digest: digest::Hash::default(),
         }
     }
@@ -283,43 +385,44 @@ impl Table {
     }
 
     /// In place when there are as many as before; otherwise put off.
-    fn relabel(&mut self, slot: usize, labels: Vec<(Sym, Sym)>) {
+    fn relabel(&mut self, slot: usize, labels: &[(Sym, Sym)]) {
         let range = self.label_range(slot);
         if range.len() != labels.len() {
-            self.misfits.insert(short(slot), labels);
+            self.misfits.insert(short(slot), labels.to_vec());
             return;
         }
-        self.misfits.remove(&short(slot));
+        if !self.misfits.is_empty() {
+            self.misfits.remove(&short(slot));
+        }
         for (at, (key, value)) in range.zip(labels) {
-            self.label_key[at] = key;
-            self.label_value[at] = value;
+            self.label_key[at] = *key;
+            self.label_value[at] = *value;
         }
     }
 
     /// The labels of a row, wherever they are.
-    fn labels(&self, slot: usize) -> Vec<(Sym, Sym)> {
-        self.misfits.get(&short(slot)).cloned().unwrap_or_else(|| {
-            let range = self.label_range(slot);
-            self.label_key[range.clone()].iter().copied().zip(self.label_value[range].iter().copied()).collect()
-        })
+    fn labels(&self, slot: usize) -> impl Iterator<Item = (Sym, Sym)> + '_ {
+        let misfit = if self.misfits.is_empty() { None } else { self.misfits.get(&short(slot)) };
+        let range = if misfit.is_some() { 0..0 } else { self.label_range(slot) };
+        let (keys, values) = (&self.label_key[range.clone()], &self.label_value[range]);
+        misfit.into_iter().flatten().copied().chain(keys.iter().copied().zip(values.iter().copied()))
     }
 
     pub(super) fn remove(&mut self, name: &str) {
         let Some(slot) = self.slot(name) else { return };
         let last = self.len() - 1;
-        let moved = self.labels(last);
-        self.slots.remove(&self.cells.name[slot]);
+        let moved: Vec<(Sym, Sym)> = self.labels(last).collect();
+        self.set_slot(self.cells.name[slot], NO_SLOT);
         self.cells.swap_remove(slot);
         let width = self.level_syms.len();
         self.domains.copy_within(last * width.., slot * width);
         self.domains.truncate(last * width);
         if slot != last {
-            self.slots.insert(self.cells.name[slot], short(slot));
-            self.relabel(slot, moved);
-            self.unhashed.insert(short(slot));
+            self.set_slot(self.cells.name[slot], short(slot));
+            self.relabel(slot, &moved);
+            self.soil(slot);
         }
         self.misfits.remove(&short(last));
-        self.unhashed.remove(&short(last));
         self.label_at.truncate(last + 1);
         let end = self.label_at[last] as usize;
         self.label_key.truncate(end);
@@ -341,19 +444,31 @@ impl Table {
             self.sort();
             work.ordered += self.len() as u64;
         }
-        for slot in std::mem::take(&mut self.unhashed) {
-            let hash = self.hash(slot as usize);
-            self.cells.digest[slot as usize] = hash;
-            self.tree.touch(self.cells.rank[slot as usize]);
+        let mut unhashed = std::mem::take(&mut self.unhashed);
+        if unhashed.len() > self.len() {
+            unhashed.clear();
+            unhashed.extend(0..short(self.len()));
+        }
+        let mut bytes = std::mem::take(&mut self.scratch.bytes);
+        // A row may be named twice, or be gone since.
+        for slot in unhashed.iter().map(|slot| *slot as usize) {
+            if self.cells.hashed.get(slot) != Some(&false) {
+                continue;
+            }
+            self.cells.digest[slot] = self.hash(slot, &mut bytes);
+            self.cells.hashed[slot] = true;
+            self.tree.touch(self.cells.rank[slot]);
             work.hashed += 1;
         }
+        unhashed.clear();
+        (self.unhashed, self.scratch.bytes) = (unhashed, bytes);
         let Table { tree, order, cells, .. } = self;
         tree.grow(order, &cells.digest);
         self.disordered = false;
     }
 
     fn move_labels(&mut self) {
-        let rows: Vec<Vec<(Sym, Sym)>> = (0..self.len()).map(|slot| self.labels(slot)).collect();
+        let rows: Vec<Vec<(Sym, Sym)>> = (0..self.len()).map(|slot| self.labels(slot).collect()).collect();
         self.misfits.clear();
         self.label_at.truncate(1);
         self.label_key.clear();
@@ -375,9 +490,9 @@ impl Table {
         self.tree.forget();
     }
 
-    fn hash(&self, slot: usize) -> digest::Hash {
+    fn hash(&self, slot: usize, bytes: &mut Vec<u8>) -> digest::Hash {
         let cells = &self.cells;
-        let mut row = digest::Row::default();
+        let mut row = digest::Row::in_memory(bytes);
         for text in [cells.name[slot], cells.gpu_model[slot], cells.last_tenant[slot], cells.holder[slot]] {
             row.text(self.symbols.text(text));
         }
@@ -432,7 +547,7 @@ impl Table {
             held: cells.held[slot],
             phase: cells.phase[slot],
             claimed_by: some(cells.holder[slot]),
-            labels: self.labels(slot).into_iter().map(|(key, value)| (text(key), text(value))).collect(),
+            labels: self.labels(slot).map(|(key, value)| (text(key), text(value))).collect(),
             hardware,
             last_release: cells.last_release[slot],
             last_tenant: text(cells.last_tenant[slot]),

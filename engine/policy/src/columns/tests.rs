@@ -225,8 +225,9 @@ fn one_change_costs_one_row_however_large_the_fleet() {
             hashed: after.hashed - before.hashed,
             ordered: after.ordered - before.ordered,
             moved: after.moved - before.moved,
+            swept: after.swept - before.swept,
         };
-        assert_eq!(spent, Work { rows: 10, hashed: 10, ordered: 0, moved: 0 }, "{hosts} hosts");
+        assert_eq!(spent, Work { rows: 10, hashed: 10, ordered: 0, moved: 0, swept: 0 }, "{hosts} hosts");
 
         // What concerns all rows is paid once for many changes.
         for n in 0..10 {
@@ -240,6 +241,35 @@ fn one_change_costs_one_row_however_large_the_fleet() {
         drop(columns.view());
         assert_eq!(columns.work(), now);
     }
+}
+
+#[test]
+fn making_the_columns_anew_writes_orders_and_hashes_each_row_once() {
+    for hosts in [10u32, 10_000] {
+        let mut columns = Columns::new(levels());
+        for n in 0..hosts {
+            columns.insert(&host(&format!("h{n:05}"), &[("row", "1"), ("serial", &format!("s-{n}"))]));
+        }
+        drop(columns.view());
+        let each = u64::from(hosts);
+        assert_eq!(columns.work(), Work { rows: each, hashed: each, ordered: each, moved: 0, swept: 0 });
+    }
+}
+
+#[test]
+fn strings_of_hosts_that_come_and_go_are_dropped_too() {
+    let mut columns = Columns::new(levels());
+    for n in 0..6 * SWEEP {
+        columns.insert(&host(&format!("h{n}"), &[]));
+        if n >= 10 {
+            columns.remove(&format!("h{}", n - 10));
+        }
+        if n % 100 == 0 {
+            drop(columns.view());
+        }
+    }
+    assert!(columns.view().table.symbols.len() < SWEEP + 200, "{}", columns.view().table.symbols.len());
+    assert_eq!(columns.view().len(), 10);
 }
 
 #[test]

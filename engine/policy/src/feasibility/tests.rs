@@ -32,6 +32,7 @@ fn wanted(amounts: &[(&str, &str)]) -> Wanted {
         node_type: None,
         resources: resources(amounts),
         requirements: vec![],
+        quota: vec![],
     }
 }
 

@@ -58,7 +58,7 @@ fn round(name: &str, hosts: &[HostRow], policies: &PolicyEngine) -> Recorded {
         let node = node(claim);
         let outcome = round.decide(policies, &node, &Bars::none()).unwrap();
         if let Some(host) = outcome.host {
-            round.take(&host, &node);
+            round.take(&host, &node, None);
             if claim == "n1" {
                 round.give_back(&host);
             }
@@ -127,7 +127,7 @@ fn a_policy_that_is_gone_is_named_and_one_that_was_exchanged_is_found() {
     let placement = journal.deciders.iter_mut().find(|decider| decider.kind == "placement").unwrap();
     placement.policy.sha256 = Some("ab".to_owned());
     let error = policies.replay(&journal, fleet, number).unwrap_err().to_string();
-    assert!(error.contains("place-balanced@0.1.0 sha256:ab decided") && error.contains("place-first-fit"), "{error}");
+    assert!(error.contains("place-balanced@0.2.0 sha256:ab decided") && error.contains("place-first-fit"), "{error}");
 }
 
 #[test]

@@ -62,10 +62,10 @@ fn what_is_taken_is_claimed_for_the_next_and_what_is_given_back_is_free() {
     let decide = |round: &mut Round| round.decide(&policies, &node("n"), &Bars::none()).unwrap();
     let first = decide(&mut round).host.unwrap();
     assert_eq!(decide(&mut round).host, Some(first.clone()), "deciding takes nothing");
-    round.take(&first, &node("n0"));
+    round.take(&first, &node("n0"), None);
     let second = decide(&mut round).host.unwrap();
     assert_ne!(first, second);
-    round.take(&second, &node("n1"));
+    round.take(&second, &node("n1"), None);
     let none = decide(&mut round);
     assert_eq!(none.host, None);
     assert_eq!(none.decision.reason, "no node type fits; a: 0 of 2 hosts free: 2 claimed");
@@ -124,7 +124,7 @@ proptest! {
                 image: None,
             });
             let name = format!("h{index}");
-            if take { round.take(&name, &node("n")) } else { round.give_back(&name) }
+            if take { round.take(&name, &node("n"), None) } else { round.give_back(&name) }
         }
         let anew = Round::new(&[node_type()], view(&hosts), Timestamp::UNIX_EPOCH);
         prop_assert_eq!(&round.offers, &anew.offers);

@@ -111,7 +111,7 @@ fn type_and_host_are_chosen_and_explained() {
     assert_eq!(hosts[..2], [("s1", true, "chosen"), ("s2", true, "fits")]);
     assert_eq!(hosts[3], ("g1", false, "label class=small wanted, host has class=gpu"));
     assert!(decision.policies[0].starts_with("cost-vcluster@0.1.0 sha256:"), "{:?}", decision.policies);
-    assert!(decision.policies[1].starts_with("place-balanced@0.1.0 sha256:"), "{:?}", decision.policies);
+    assert!(decision.policies[1].starts_with("place-balanced@0.2.0 sha256:"), "{:?}", decision.policies);
     assert_eq!(decision.input_digest.len(), 64);
     assert_eq!(outcome.records.len(), 2);
 }

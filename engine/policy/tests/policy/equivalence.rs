@@ -8,7 +8,9 @@ use proptest::test_runner::{Config as Run, RngSeed, TestError, TestRunner};
 use vmetal_model::agent::EraseLevel;
 use vmetal_model::bmc::PowerState;
 use vmetal_model::{HostPhase, Operator, Quantity, Requirement, Resources};
-use vmetal_policy::{Binding, Config, Hardware, HostRow, Offer, OnFailure, PolicyEngine, Record, Wanted, shipped};
+use vmetal_policy::{
+    Binding, Config, Hardware, HostRow, Limit, Limited, Offer, OnFailure, PolicyEngine, Record, Wanted, shipped,
+};
 use vmetal_policy_sdk::Kind;
 
 use crate::support;
@@ -74,8 +76,15 @@ prop_compose! {
         node_type in prop::option::weighted(0.1, "t[0-9]"),
         resources in amounts(),
         requirements in prop::collection::vec(requirement(), 0..2),
+        quota in prop::option::weighted(0.2, (0u64..6, 0u64..4)),
     ) -> Wanted {
-        Wanted { name, cluster: "blue".to_owned(), count, node_type, resources, requirements }
+        let limit = |(most, held)| Limit {
+            limited: Limited::Hosts,
+            most: Quantity::units(most),
+            held: Quantity::units(held),
+        };
+        let quota = quota.map(limit).into_iter().collect();
+        Wanted { name, cluster: "blue".to_owned(), count, node_type, resources, requirements, quota }
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn wanted(amounts: &[(&str, &str)]) -> Wanted {
         node_type: None,
         resources: resources(amounts),
         requirements: vec![],
+        quota: vec![],
     }
 }
 
