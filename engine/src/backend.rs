@@ -4,6 +4,7 @@
 mod action;
 mod admission;
 mod credentials;
+mod policies;
 mod preview;
 mod reading;
 
@@ -18,8 +19,8 @@ use vmetal_api::{
 use vmetal_lifecycle::Note;
 use vmetal_model::tenant_cluster::TenantClusterStatus;
 use vmetal_model::{
-    Decision, Explanation, HostAction, HostStatus, ImageStatus, Kind, NodeTypeStatus, Replay, TenantNodeSpec,
-    TenantNodeStatus, Uid,
+    Decision, Explanation, HostAction, HostStatus, ImageStatus, Kind, NodeTypeStatus, PolicyCheck, PolicySpec,
+    PolicyStatus, Replay, TenantNodeSpec, TenantNodeStatus, Uid,
 };
 use vmetal_store::CommitError;
 
@@ -59,6 +60,7 @@ pub(crate) fn show(entry: &Entry) -> AnyObject {
         Entry::TenantNode(o) => any(Kind::TenantNode, o),
         Entry::TenantCluster(o) => any(Kind::TenantCluster, o),
         Entry::Image(o) => any(Kind::Image, o),
+        Entry::Policy(o) => any(Kind::Policy, o),
     }
 }
 
@@ -101,6 +103,7 @@ impl Backend for ApiBackend {
             Kind::TenantNode => engine.apply_as(caller, apply, TenantNodeStatus::new).await,
             Kind::TenantCluster => engine.apply_as(caller, apply, |_| TenantClusterStatus::default()).await,
             Kind::Image => engine.apply_as(caller, apply, |_| ImageStatus::default()).await,
+            Kind::Policy => engine.apply_as(caller, apply, |_| PolicyStatus::default()).await,
         }
     }
 
@@ -117,6 +120,7 @@ impl Backend for ApiBackend {
             Kind::TenantNode => self.0.delete_as(caller, self.0.fleet.node(name), name, uid).await,
             Kind::TenantCluster => self.0.delete_as(caller, self.0.fleet.cluster(name), name, uid).await,
             Kind::Image => self.0.delete_as(caller, self.0.fleet.image(name), name, uid).await,
+            Kind::Policy => self.0.delete_as(caller, self.0.fleet.policy(name), name, uid).await,
         }
     }
 
@@ -166,6 +170,14 @@ impl Backend for ApiBackend {
 
     async fn decision_log(&self) -> Result<Vec<LogPart>, BackendError> {
         self.0.decision_log().await
+    }
+
+    async fn put_component(&self, caller: &Caller, sha256: &str, bytes: Vec<u8>) -> Result<(), BackendError> {
+        self.0.put_component(caller, sha256, bytes).await
+    }
+
+    async fn check_policy(&self, spec: &PolicySpec) -> Result<PolicyCheck, BackendError> {
+        self.0.check_policy(spec).await
     }
 
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {
@@ -243,6 +255,9 @@ impl Engine {
             batch.notes(&wanted, self.now(), std::iter::once(note).chain(follows));
             for (kind, name, revision) in referred {
                 batch.needs(kind, &name, revision);
+            }
+            if let Some(sha256) = wanted.component() {
+                batch.beside(policies::held(self, sha256).await?);
             }
             let uniques = wanted.unique();
             match current {

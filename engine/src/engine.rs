@@ -24,6 +24,7 @@ use crate::lanes::Lanes;
 use crate::ledger::{Batch, Ledger, Record};
 use crate::ownership::{Author, Grip, Hold, Membership, Ownership, Refusal};
 use crate::questions::Questions;
+use crate::seats::Seats;
 use crate::tenants::Tenants;
 
 /// How often it is looked whether too many hosts fail at once.
@@ -59,6 +60,8 @@ pub struct Engine {
     pub tenants: Tenants,
     /// Cost and placement.
     pub policies: PolicyEngine,
+    /// Through which objects they are what they are.
+    pub seats: Seats,
     /// Deadlines and retry counts.
     pub limits: Limits,
     /// What is this engine's to decide about.
@@ -141,6 +144,7 @@ impl Engine {
             gateways,
             tenants,
             policies,
+            seats: Seats::default(),
             limits,
             ownership,
             membership,

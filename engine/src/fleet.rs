@@ -15,7 +15,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use vmetal_model::{Host, HostSpec, HostStatus, Image, Kind, NodeType, TenantCluster, TenantNode, Uid};
+use vmetal_model::{
+    Duty, Host, HostSpec, HostStatus, Image, Kind, NodeType, Policy, PolicyKind, TenantCluster, TenantNode, Uid,
+};
 use vmetal_policy::{Columns, View};
 
 pub use waiting::Bell;
@@ -37,6 +39,8 @@ pub enum Entry {
     TenantCluster(Arc<TenantCluster>),
     /// An image.
     Image(Arc<Image>),
+    /// A policy.
+    Policy(Arc<Policy>),
 }
 
 impl Entry {
@@ -48,6 +52,7 @@ impl Entry {
             Entry::TenantNode(_) => Kind::TenantNode,
             Entry::TenantCluster(_) => Kind::TenantCluster,
             Entry::Image(_) => Kind::Image,
+            Entry::Policy(_) => Kind::Policy,
         }
     }
 
@@ -59,6 +64,7 @@ impl Entry {
             Entry::TenantNode(o) => &o.metadata,
             Entry::TenantCluster(o) => &o.metadata,
             Entry::Image(o) => &o.metadata,
+            Entry::Policy(o) => &o.metadata,
         }
     }
 }
@@ -81,6 +87,7 @@ struct Tables {
     nodes: BTreeMap<String, Arc<TenantNode>>,
     clusters: BTreeMap<String, Arc<TenantCluster>>,
     images: BTreeMap<String, Arc<Image>>,
+    policies: BTreeMap<String, Arc<Policy>>,
     /// What was removed ahead of the one that follows the store, and at which revision: its older news about those must not
     /// bring them back.
     removed: HashMap<(Kind, String), u64>,
@@ -150,6 +157,7 @@ impl Fleet {
                     Update::Put(Entry::TenantNode(o)) => put(&mut tables.nodes, o, |o| &o.metadata),
                     Update::Put(Entry::TenantCluster(o)) => put(&mut tables.clusters, o, |o| &o.metadata),
                     Update::Put(Entry::Image(o)) => put(&mut tables.images, o, |o| &o.metadata),
+                    Update::Put(Entry::Policy(o)) => put(&mut tables.policies, o, |o| &o.metadata),
                     Update::Gone(kind, name) => tables.remove(kind, &name, revision),
                 }
             }
@@ -213,6 +221,21 @@ impl Fleet {
         self.read(|t| t.images.get(name).cloned())
     }
 
+    /// One policy.
+    pub fn policy(&self, name: &str) -> Option<Arc<Policy>> {
+        self.read(|t| t.policies.get(name).cloned())
+    }
+
+    /// The policy that is declared to decide; none where the configuration's choice does.
+    pub fn deciding(&self, kind: PolicyKind) -> Option<Arc<Policy>> {
+        let decides = |policy: &&Arc<Policy>| {
+            policy.spec.duty == Duty::Decides && policy.spec.kind == kind && !policy.is_deleted()
+        };
+        // The store lets no two of a kind be. While the news of a change of hands is on its way there may be two here: the
+        // later word counts.
+        self.read(|t| t.policies.values().filter(decides).max_by_key(|policy| policy.metadata.revision).cloned())
+    }
+
     /// All hosts, by name.
     pub fn hosts(&self) -> Vec<Arc<Host>> {
         self.read(|t| t.hosts.iter().map(|(_, host)| Arc::clone(host)).collect())
@@ -271,6 +294,7 @@ impl Fleet {
             Kind::TenantNode => self.node(name).map(Entry::TenantNode),
             Kind::TenantCluster => self.cluster(name).map(Entry::TenantCluster),
             Kind::Image => self.image(name).map(Entry::Image),
+            Kind::Policy => self.policy(name).map(Entry::Policy),
         }
     }
 
@@ -282,6 +306,7 @@ impl Fleet {
             Kind::TenantNode => t.nodes.values().cloned().map(Entry::TenantNode).collect(),
             Kind::TenantCluster => t.clusters.values().cloned().map(Entry::TenantCluster).collect(),
             Kind::Image => t.images.values().cloned().map(Entry::Image).collect(),
+            Kind::Policy => t.policies.values().cloned().map(Entry::Policy).collect(),
         })
     }
 
@@ -372,6 +397,7 @@ impl Tables {
             Kind::TenantNode => gone(&mut self.nodes, name, |o| o.metadata.revision < revision),
             Kind::TenantCluster => gone(&mut self.clusters, name, |o| o.metadata.revision < revision),
             Kind::Image => gone(&mut self.images, name, |o| o.metadata.revision < revision),
+            Kind::Policy => gone(&mut self.policies, name, |o| o.metadata.revision < revision),
         }
     }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 use vmetal_api::TokenStore;
 use vmetal_store::{AnyStore, Revision, Selector, Store};
 
+use crate::components;
+
 /// Replaced values are kept for one to two of these: longer than any watch is behind.
 const PERIOD: Duration = Duration::from_secs(15 * 60);
 /// The first time. Engines that share the store, and watches from before a restart, may be some commits behind at the start.
@@ -28,6 +30,11 @@ pub async fn keep_house(store: &AnyStore, from: u64) {
         match tidy(store, before, EVENTS).await {
             Ok(now) => before = now,
             Err(error) => tracing::warn!(%error, "the store could not be tidied; trying again"),
+        }
+        match components::collect(store).await {
+            Ok(0) => {}
+            Ok(components) => tracing::info!(components, "gave up components that no policy refers to"),
+            Err(error) => tracing::warn!(%error, "unused components could not be given up; trying again"),
         }
         tokio::time::sleep(PERIOD).await;
     }

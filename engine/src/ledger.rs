@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vmetal_lifecycle::Note;
-use vmetal_model::{Event, Host, Image, Kind, NodeType, Object, TenantCluster, TenantNode, Timestamp, Uid};
+use vmetal_model::{
+    Duty, Event, Host, Image, Kind, NodeType, Object, Policy, TenantCluster, TenantNode, Timestamp, Uid,
+};
 use vmetal_store::{
     AnyStore, CommitError, Guard, Key, ObjectChange, ReadError, Revision, Selector, Store, Stored, Txn, UniqueKey,
     Write,
@@ -26,6 +28,8 @@ pub const INDEX_BMC: &str = "bmc address";
 pub const INDEX_MAC: &str = "boot MAC";
 /// Unique index over addresses on the provisioning network.
 pub const INDEX_ADDRESS: &str = "provisioning address";
+/// Unique index over what a policy decides on.
+pub const INDEX_DUTY: &str = "policy duty";
 
 /// The field whose values a unique index holds, as a client declares it: so that a refusal can be shown where the value was
 /// written.
@@ -34,6 +38,7 @@ pub fn field_of(index: &str) -> &str {
         INDEX_BMC => "spec.bmc.address",
         INDEX_MAC => "spec.boot_mac",
         INDEX_ADDRESS => "spec.address",
+        INDEX_DUTY => "spec.duty",
         other => other,
     }
 }
@@ -95,6 +100,19 @@ record!(NodeType, NodeType);
 record!(TenantNode, TenantNode);
 record!(TenantCluster, TenantCluster);
 record!(Image, Image);
+record!(
+    Policy,
+    Policy,
+    /// Of each kind at most one decides, whichever engine is told of it. One that is being deleted decides no more.
+    fn unique(&self) -> Vec<UniqueKey> {
+        match self.spec.duty {
+            Duty::Decides if !self.is_deleted() => {
+                vec![UniqueKey::new(INDEX_DUTY, format!("decides {}", self.spec.kind))]
+            }
+            Duty::Decides | Duty::Rests => Vec::new(),
+        }
+    }
+);
 
 /// The store key of an object.
 pub fn key(kind: Kind, name: &str) -> Key {
@@ -176,6 +194,12 @@ impl Batch {
             self.txn.writes.push(Write::Delete(turnstile(&object.metadata().uid)));
         }
         self.updates.push(Box::new(move |_| Update::Gone(R::KIND, name)));
+    }
+
+    /// Writes what is not an object, if a guard holds.
+    pub fn beside(&mut self, (guard, write): (Guard, Write)) {
+        self.txn.guards.push(guard);
+        self.txn.writes.push(write);
     }
 
     /// Keeps a secret. It never leaves the store but to where it is used.
@@ -350,6 +374,7 @@ pub fn decode_entry(kind: Kind, stored: &Stored) -> Result<Entry, ReadError> {
         Kind::TenantNode => Entry::TenantNode(Arc::new(decode(stored)?)),
         Kind::TenantCluster => Entry::TenantCluster(Arc::new(decode(stored)?)),
         Kind::Image => Entry::Image(Arc::new(decode(stored)?)),
+        Kind::Policy => Entry::Policy(Arc::new(decode(stored)?)),
     })
 }
 

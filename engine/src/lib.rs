@@ -12,6 +12,7 @@ pub mod backend;
 pub mod boots;
 pub mod boundary;
 pub mod claims;
+pub mod components;
 pub mod config;
 pub mod decisions;
 pub mod engine;
@@ -27,6 +28,7 @@ pub mod ownership;
 pub mod questions;
 pub mod reconcile;
 pub mod run;
+pub mod seats;
 pub mod secrets;
 pub mod tenants;
 

@@ -4,6 +4,7 @@ mod hardware;
 mod hosts;
 mod images;
 mod nodes;
+mod policies;
 mod standby;
 mod types;
 
@@ -95,6 +96,7 @@ impl Engine {
             Kind::TenantNode => self.reconcile_node(&key.name).await,
             Kind::NodeType => self.reconcile_node_type(&key.name).await,
             Kind::Image => self.reconcile_image(&key.name).await,
+            Kind::Policy => self.reconcile_policy(&key.name).await,
             Kind::TenantCluster => self.reconcile_cluster(&key.name).await,
         };
         match result {
@@ -229,6 +231,8 @@ impl Engine {
                 self.classes_changed();
             }
             Update::Put(Entry::TenantCluster(_)) => self.wake_scheduled(),
+            // What it leads to is known when it has the seat.
+            Update::Put(Entry::Policy(_)) | Update::Gone(Kind::Policy, _) => {}
             Update::Gone(kind, name) => {
                 if *kind == Kind::TenantNode {
                     seen.members.remove(name);

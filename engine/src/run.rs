@@ -67,6 +67,8 @@ pub async fn run(mut config: Config, compiler: Compiler, stop: impl Future<Outpu
     });
     engine.restore_boot_tokens().await?;
     engine.decisions.open(engine.ledger.store()).await.context("cannot read the log of decisions")?;
+    // Before the first decision. What cannot be seated leaves the seat to the configuration's choice, and says so.
+    engine.keep_seats().await;
     engine.boots.fill(&engine.fleet);
     let config = &engine.config;
     let (hash_file, token_file) = (config.state_dir.join("tokens"), config.state_dir.join("admin.token"));

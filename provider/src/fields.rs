@@ -24,14 +24,21 @@ pub(crate) fn path_of(schema: &Schema, field: &str, renamed: impl Fn(&str) -> Op
         if in_map {
             return Some(path.key(name));
         }
-        // A field below a plain attribute, or one nobody knows: the nearest attribute is the best answer.
-        let Some(attribute) = attributes.and_then(|known| known.get(name)) else { break };
+        let attribute = match attributes {
+            Some(known) => match known.get(name) {
+                Some(attribute) => Some(attribute),
+                // One that nobody knows: the nearest attribute is the best answer.
+                None => break,
+            },
+            // Below a plain attribute, such as settings in JSON.
+            None => None,
+        };
         path = path.attribute(name);
         if let Some(index) = index {
             path = path.index(index);
         }
-        in_map = is_map(attribute);
-        attributes = attribute.children();
+        in_map = attribute.is_some_and(is_map);
+        attributes = attribute.and_then(Attribute::children);
     }
     (!path.is_root()).then_some(path)
 }
@@ -43,7 +50,7 @@ fn is_map(attribute: &Attribute) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{host::Hosts, kind::Kind, tenant_node::TenantNodes};
+    use crate::{host::Hosts, kind::Kind, policy::Policies, tenant_node::TenantNodes};
 
     fn find<K: Kind>(field: &str) -> Option<String> {
         path_of(&K::schema(), field, K::attribute_of).map(|path| path.to_string())
@@ -58,5 +65,11 @@ mod tests {
         assert_eq!(found("spec.unheard_of"), None);
         assert_eq!(find::<Hosts>("spec.bmc.address").as_deref(), Some("bmc.address"));
         assert_eq!(find::<Hosts>("spec.bmc.tls.fingerprint").as_deref(), Some("bmc.tls_fingerprint"));
+        let policy = |field| find::<Policies>(field);
+        assert_eq!(policy("spec.settings.weights[1].of").as_deref(), Some("settings.weights[1].of"));
+        assert_eq!(
+            (policy("spec.sha256").as_deref(), policy("spec.duty").as_deref()),
+            (Some("source"), Some("active"))
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tfplugin::{Diagnostic, Diagnostics, Pending, Schema, Value, plan::Plan};
-use vmetal_api::{ApiError, Resource, Secrets};
+use vmetal_api::{ApiError, Client, Resource, Secrets};
 use vmetal_model::{Failure, Validate};
 
 use crate::{
@@ -79,6 +79,19 @@ pub(crate) trait Kind: Sized + Send + Sync + 'static {
     /// What is done about a removal that the engine refuses.
     fn refused<'a>(removal: Removal<'a>, error: ApiError) -> Pending<'a, Result<Parting, Diagnostics>> {
         Box::pin(removal.of_used::<Self>(error))
+    }
+
+    /// Completes a plan with what can be computed here, and tells what there is to tell of it. The engine is not known while the
+    /// provider's configuration is not.
+    fn complete<'a>(engine: Option<&'a Engine>, plan: &'a mut Plan) -> Pending<'a, Diagnostics> {
+        let _ = (engine, plan);
+        Box::pin(async { Diagnostics::new() })
+    }
+
+    /// Hands the engine what it must have before the declaration, and puts into the plan what was left open for that.
+    fn supply<'a>(client: &'a Client, planned: &'a mut Value) -> Pending<'a, Result<(), Diagnostics>> {
+        let _ = (client, planned);
+        Box::pin(async { Ok(()) })
     }
 
     /// What the user should be told before a destruction.

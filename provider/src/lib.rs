@@ -15,6 +15,7 @@
 //! One file per resource says how it maps to the model (`kind`); everything else is shared.
 
 mod actions;
+mod component;
 mod convert;
 mod cost;
 mod ephemerals;
@@ -35,6 +36,7 @@ mod managed;
 mod node_pool;
 mod node_type;
 mod placement;
+mod policy;
 mod provider;
 mod tenant_cluster;
 mod tenant_node;

@@ -43,7 +43,7 @@ impl<K: Kind> All<K> {
         let client = ctx.client()?.client()?;
         let labels = string_map(config.attr("labels"));
         let listed = client.list_as::<K::Object>(&labels).await;
-        let mut objects = listed.map_err(|error| refused::<K>(&format!("listing {}s", K::NOUN), error))?;
+        let mut objects = listed.map_err(|error| refused::<K>(&format!("listing {}", plural::<K>()), error))?;
         objects.sort_by(|a, b| a.object().metadata.name.cmp(&b.object().metadata.name));
         Ok(objects)
     }
@@ -67,6 +67,14 @@ fn strip(value: Value, attributes: &BTreeMap<String, Attribute>) -> Value {
         Some((name, children.map_or(inner.clone(), |children| strip(inner, children))))
     });
     Value::Map(kept.collect())
+}
+
+/// Several of them.
+fn plural<K: Kind>() -> String {
+    match K::NOUN.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{}s", K::NOUN),
+    }
 }
 
 fn labels() -> Attribute {
@@ -99,11 +107,11 @@ impl<K: Kind> DataSource<Engine> for One<K> {
 impl<K: Kind> DataSource<Engine> for All<K> {
     fn schema(&self) -> Schema {
         let items = Attribute::nested(Nesting::List, Usage::Computed, seen::<K>())
-            .describe(format!("The {}s, by name.", K::NOUN));
-        let names =
-            Attribute::computed(Type::list(Type::String)).describe(format!("The names of the {}s, in order.", K::NOUN));
+            .describe(format!("The {}, by name.", plural::<K>()));
+        let names = Attribute::computed(Type::list(Type::String))
+            .describe(format!("The names of the {}, in order.", plural::<K>()));
         Schema::new(
-            format!("The {}s that the engine has, managed here or not.", K::NOUN),
+            format!("The {} that the engine has, managed here or not.", plural::<K>()),
             [("labels", labels()), ("names", names), ("items", items)],
         )
     }
@@ -126,7 +134,10 @@ impl<K: Kind> DataSource<Engine> for All<K> {
 
 impl<K: Kind> Lister<Engine> for All<K> {
     fn schema(&self) -> Schema {
-        Schema::new(format!("The {}s that the engine has, for `terraform query`.", K::NOUN), [("labels", labels())])
+        Schema::new(
+            format!("The {} that the engine has, for `terraform query`.", plural::<K>()),
+            [("labels", labels())],
+        )
     }
 
     fn list<'a>(

@@ -70,10 +70,11 @@ impl<K: Kind> Managed<K> {
     async fn make(ctx: &Ctx<Engine>, request: &ApplyRequest) -> Result<Outcome, Diagnostics> {
         let client = ctx.client()?.client()?;
         let timeouts = K::TIMEOUTS.with(request.planned.attr("timeouts"));
-        let apply = Self::to_apply(&request.planned, &request.config)?;
+        let mut planned = request.planned.clone();
+        K::supply(client, &mut planned).await?;
+        let apply = Self::to_apply(&planned, &request.config)?;
         let object = Self::declare(ctx, client, apply, timeouts.create).await?;
-        let private = Private::default();
-        Ok(Self::finish(ctx, client, object, request.planned.clone(), private, timeouts.create, Step::Create).await)
+        Ok(Self::finish(ctx, client, object, planned, Private::default(), timeouts.create, Step::Create).await)
     }
 
     /// Makes a new object, stamped, or finds the one that an apply of the same declaration made before it was cut off.
@@ -129,13 +130,15 @@ impl<K: Kind> Managed<K> {
             )
             .into());
         };
-        let mut apply = Self::to_apply(&request.planned, &request.config)?;
+        let mut planned = request.planned.clone();
+        K::supply(client, &mut planned).await?;
+        let mut apply = Self::to_apply(&planned, &request.config)?;
         // Annotations are not managed here: whoever wrote them keeps them.
         apply.annotations = found.metadata.annotations;
         apply.precondition = Precondition::Uid(uid);
         let object = client.apply_as::<K::Object>(apply).await.map_err(|e| refused::<K>(&doing, e))?;
         let timeouts = K::TIMEOUTS.with(request.planned.attr("timeouts"));
-        let (planned, private) = (request.planned.clone(), request.private.clone());
+        let private = request.private.clone();
         Ok(Self::finish(ctx, client, object, planned, private, timeouts.update, Step::Update).await)
     }
 
@@ -436,20 +439,22 @@ impl<K: Kind> Resource<Engine> for Managed<K> {
     fn plan<'a>(&'a self, ctx: &'a Ctx<Engine>, plan: &'a mut Plan) -> Pending<'a, Diagnostics> {
         Box::pin(async move {
             let mut told = K::warn(plan);
-            if let Ok(engine) = ctx.client() {
-                if K::is_supply() && plan.prior != plan.planned {
-                    engine.plan_supply();
-                }
-                if plan.change() == Change::Create {
-                    told.extend(K::foresee(engine, plan).await);
-                }
-            }
             if plan.change() == Change::Update && plan.replace.is_empty() && plan.private.get(WAITING).is_some() {
                 plan.reopen(self.shape());
                 told.push(Diagnostic::warning(
                     format!("The {} is not finished yet", title::<K>(&name_of(&plan.planned))),
                     "An earlier apply stopped waiting for it. This one goes on where that one stopped.",
                 ));
+            }
+            let engine = ctx.client().ok().map(Arc::as_ref);
+            told.extend(K::complete(engine, plan).await);
+            if let Some(engine) = engine {
+                if K::is_supply() && plan.prior != plan.planned {
+                    engine.plan_supply();
+                }
+                if plan.change() == Change::Create {
+                    told.extend(K::foresee(engine, plan).await);
+                }
             }
             told
         })

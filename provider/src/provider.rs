@@ -23,6 +23,7 @@ use crate::{
     node_pool::NodePools,
     node_type::NodeTypes,
     placement::Placement,
+    policy::Policies,
     tenant_cluster::TenantClusters,
     tenant_node::TenantNodes,
 };
@@ -156,6 +157,7 @@ impl Provider for Vmetal {
             NodePools::register(),
             Managed::<TenantClusters>::register(),
             Managed::<Images>::register(),
+            Managed::<Policies>::register(),
         ]
     }
 
@@ -166,11 +168,13 @@ impl Provider for Vmetal {
             One::<TenantNodes>::register(),
             One::<TenantClusters>::register(),
             One::<Images>::register(),
+            One::<Policies>::register(),
             All::<Hosts>::register("vmetal_hosts"),
             All::<NodeTypes>::register("vmetal_node_types"),
             All::<TenantNodes>::register("vmetal_tenant_nodes"),
             All::<TenantClusters>::register("vmetal_tenant_clusters"),
             All::<Images>::register("vmetal_images"),
+            All::<Policies>::register("vmetal_policies"),
             Placement::register(),
             Cost::register(),
             Hardware::register(),
@@ -185,6 +189,7 @@ impl Provider for Vmetal {
             All::<TenantNodes>::register_list(),
             All::<TenantClusters>::register_list(),
             All::<Images>::register_list(),
+            All::<Policies>::register_list(),
         ]
     }
 

@@ -9,7 +9,7 @@ use futures::stream::{BoxStream, StreamExt as _};
 use tokio::time::Instant;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Response, Status};
-use vmetal_model::{Decision, Explanation, HostAction, Kind, Replay, TenantNodeSpec, Uid};
+use vmetal_model::{Decision, Explanation, HostAction, Kind, PolicyCheck, PolicySpec, Replay, TenantNodeSpec, Uid};
 
 use crate::convert::{self, Malformed};
 use crate::credential::{ApiToken, ApiTokenRequest, BmcCredential, IssuedToken, JoinToken, JoinTokenRequest};
@@ -26,6 +26,10 @@ pub use credentials::{IdentitySource, TokenSource};
 
 /// How long one unary call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a call may take in which the engine compiles a component: it gives up after two minutes itself.
+const COMPILE_DEADLINE: Duration = Duration::from_secs(150);
+/// The slowest that a component may go over the wire, in bytes a millisecond, on top of [`CALL_DEADLINE`].
+const SLOWEST_UPLOAD: u64 = 128;
 /// How long a connection may take to come about.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// The first pause between tries; doubles up to [`LONGEST_PAUSE`], with full jitter.
@@ -357,6 +361,33 @@ impl Client {
         Ok(rounds)
     }
 
+    /// Hands over the component of a policy. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn put_component(&self, sha256: &str, bytes: Arc<[u8]>) -> Result<(), ApiError> {
+        let within = CALL_DEADLINE + Duration::from_millis(bytes.len() as u64 / SLOWEST_UPLOAD);
+        let upload = |mut rpc: VmetalClient<Channel>, request: Request<(String, Arc<[u8]>)>| async move {
+            let (metadata, extensions, (sha256, bytes)) = request.into_parts();
+            let parts = futures::stream::iter(convert::component_parts(sha256, bytes));
+            rpc.put_component(Request::from_parts(metadata, extensions, parts)).await
+        };
+        self.call_within(within, (sha256.to_owned(), bytes), upload).await.map(|_| ())
+    }
+
+    /// What would become of a policy. The engine may have to compile its component first, which takes as long as it takes.
+    ///
+    /// # Errors
+    /// [`ApiError`]; [`ApiError::Invalid`] says what would be refused.
+    pub async fn check_policy(&self, spec: &PolicySpec) -> Result<PolicyCheck, ApiError> {
+        // Plain data with string keys: it always serialises.
+        let spec_json = serde_json::to_vec(spec).unwrap_or_default();
+        let request = proto::CheckPolicyRequest { spec_json };
+        let check = |mut rpc: VmetalClient<Channel>, request| async move { rpc.check_policy(request).await };
+        let answer = self.call_within(COMPILE_DEADLINE, request, check).await?;
+        convert::read("check", &answer.check_json).map_err(incompatible)
+    }
+
     /// Orders another password for a host's BMC and returns the host as it is then. `status.rotation` goes when the BMC has
     /// taken it.
     ///
@@ -503,11 +534,21 @@ impl Client {
         F: Fn(VmetalClient<Channel>, Request<M>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
+        self.call_within(CALL_DEADLINE, message, rpc).await
+    }
+
+    /// The same with another deadline for each attempt.
+    async fn call_within<M, R, F, Fut>(&self, within: Duration, message: M, rpc: F) -> Result<R, ApiError>
+    where
+        M: Clone,
+        F: Fn(VmetalClient<Channel>, Request<M>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         let mut renewal = Again::Yes;
         loop {
-            let error = match self.attempt(&message, &rpc, &mut renewal).await {
+            let error = match self.attempt(within, &message, &rpc, &mut renewal).await {
                 Ok(Some(response)) => return Ok(response),
                 Ok(None) => continue,
                 Err(error) => error,
@@ -524,7 +565,13 @@ impl Client {
     }
 
     /// One attempt; `None` when the engine did not know the credentials and others are worth another.
-    async fn attempt<M, R, F, Fut>(&self, message: &M, rpc: &F, renewal: &mut Again) -> Result<Option<R>, ApiError>
+    async fn attempt<M, R, F, Fut>(
+        &self,
+        within: Duration,
+        message: &M,
+        rpc: &F,
+        renewal: &mut Again,
+    ) -> Result<Option<R>, ApiError>
     where
         M: Clone,
         F: Fn(VmetalClient<Channel>, Request<M>) -> Fut,
@@ -534,9 +581,9 @@ impl Client {
         let authorization = credentials.authorization(&self.channel, self.endpoint()).await?;
         let mut request = Request::new(message.clone());
         request.metadata_mut().insert("authorization", authorization.clone());
-        match tokio::time::timeout(CALL_DEADLINE, rpc(self.rpc.clone(), request)).await {
+        match tokio::time::timeout(within, rpc(self.rpc.clone(), request)).await {
             Ok(Ok(response)) => Ok(Some(response.into_inner())),
-            Ok(Err(status)) if status.code() == Code::DeadlineExceeded => Err(self.timed_out()),
+            Ok(Err(status)) if status.code() == Code::DeadlineExceeded => Err(self.timed_out(within)),
             Ok(Err(status)) => {
                 let unknown = status.code() == Code::Unauthenticated;
                 if unknown
@@ -547,12 +594,12 @@ impl Client {
                 }
                 Err(ApiError::from_status(self.endpoint(), &status))
             }
-            Err(_) => Err(self.timed_out()),
+            Err(_) => Err(self.timed_out(within)),
         }
     }
 
-    fn timed_out(&self) -> ApiError {
-        ApiError::Timeout { endpoint: self.endpoint().to_owned(), seconds: CALL_DEADLINE.as_secs() }
+    fn timed_out(&self, within: Duration) -> ApiError {
+        ApiError::Timeout { endpoint: self.endpoint().to_owned(), seconds: within.as_secs() }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Between the wire's messages and the public types.
 
+use std::sync::Arc;
+
 use vmetal_model::{Kind, Uid};
 
 use crate::error::BackendError;
@@ -39,6 +41,21 @@ pub(crate) fn decision(json: &[u8]) -> Result<vmetal_model::Decision, Malformed>
 
 pub(crate) fn read<T: serde::de::DeserializeOwned>(what: &str, json: &[u8]) -> Result<T, Malformed> {
     serde_json::from_slice(json).map_err(|error| Malformed(format!("the {what} does not read as one: {error}")))
+}
+
+/// A component as it is sent: what it is in the first part, then the bytes.
+pub(crate) fn component_parts(
+    sha256: String,
+    bytes: Arc<[u8]>,
+) -> impl Iterator<Item = proto::ComponentPart> + Send + 'static {
+    let size_bytes = bytes.len() as u64;
+    let head = proto::ComponentPart { sha256, size_bytes, data: Vec::new() };
+    let part = move |at: usize| {
+        let end = bytes.len().min(at + crate::COMPONENT_PART);
+        proto::ComponentPart { data: bytes[at..end].to_vec(), ..proto::ComponentPart::default() }
+    };
+    let starts = (0..usize::try_from(size_bytes).unwrap_or(usize::MAX)).step_by(crate::COMPONENT_PART);
+    std::iter::once(head).chain(starts.map(part))
 }
 
 fn optional_kind(text: &str) -> Result<Option<Kind>, Malformed> {

@@ -14,6 +14,7 @@
 //! [`Resource`] ties each kind to its Rust type, and [`AnyObject::typed`] converts.
 
 pub mod client;
+mod component;
 mod convert;
 pub mod credential;
 pub mod error;
@@ -41,6 +42,9 @@ pub const API_LEVEL: u32 = 4;
 
 /// The most bytes one message may have, either way. A host with 64 disks and 300 PCI functions takes about 60 KiB.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// As many bytes of a component as one message has on its way to the engine.
+const COMPONENT_PART: usize = 64 * 1024;
 
 /// About as many bytes as one page of a listing has.
 const PAGE_BYTES: usize = 1024 * 1024;

@@ -16,14 +16,15 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::metadata::MetadataMap;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
-use tonic::{Request, Response, Status};
-use vmetal_model::{Decision, Explanation, HostAction, Kind, Replay, TenantNodeSpec, Uid};
+use tonic::{Request, Response, Status, Streaming};
+use vmetal_model::{Decision, Explanation, HostAction, Kind, PolicyCheck, PolicySpec, Replay, TenantNodeSpec, Uid};
 
+use crate::component;
 use crate::convert;
 use crate::credential::{BmcCredential, JoinToken, JoinTokenRequest};
 use crate::error::BackendError;
@@ -163,6 +164,28 @@ pub trait Backend: Send + Sync + 'static {
         std::future::ready(Ok(Vec::new()))
     }
 
+    /// Keeps the component of a policy. The bytes are as many as was said before, and not compared with the digest yet. A
+    /// backend without policies has no place for it.
+    ///
+    /// # Errors
+    /// Any [`BackendError`]; [`BackendError::Invalid`], and nothing is kept, when the bytes are not those of the digest.
+    fn put_component(
+        &self,
+        _caller: &Caller,
+        _sha256: &str,
+        _bytes: Vec<u8>,
+    ) -> impl Future<Output = Result<(), BackendError>> + Send {
+        std::future::ready(Err(BackendError::Unavailable { message: NO_POLICIES.to_owned() }))
+    }
+
+    /// What would become of a policy. Seats nothing. A backend without policies has no answer.
+    ///
+    /// # Errors
+    /// [`BackendError::Invalid`] for a declaration that would be refused, and the general ones.
+    fn check_policy(&self, _: &PolicySpec) -> impl Future<Output = Result<PolicyCheck, BackendError>> + Send {
+        std::future::ready(Err(BackendError::Unavailable { message: NO_POLICIES.to_owned() }))
+    }
+
     /// Orders another password for a host's BMC and returns the host as it is then. The caller's name goes on the record.
     ///
     /// # Errors
@@ -184,6 +207,8 @@ pub trait Backend: Send + Sync + 'static {
 
 /// What a backend says that has no log of decisions.
 const NO_LOG: &str = "this engine keeps no log of decisions";
+/// What a backend says that has no policies of its own.
+const NO_POLICIES: &str = "this engine takes no policies over the API";
 
 /// How the API is served.
 #[derive(Debug, Clone)]
@@ -264,7 +289,8 @@ pub async fn serve<B: Backend>(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let (stop, stopping) = watch::channel(Stopping::No);
-    let service = VmetalServer::new(Service { backend, tokens: tokens.clone(), stopping: stopping.clone() })
+    let service = Service { backend, tokens: tokens.clone(), stopping: stopping.clone(), uploads: component::lane() };
+    let service = VmetalServer::new(service)
         .max_decoding_message_size(crate::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(crate::MAX_MESSAGE_BYTES);
     let mut server = Server::builder();
@@ -351,6 +377,8 @@ struct Service<B> {
     backend: Arc<B>,
     tokens: TokenStore,
     stopping: watch::Receiver<Stopping>,
+    /// Components are held in memory while they come.
+    uploads: Semaphore,
 }
 
 type Outgoing<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
@@ -612,6 +640,30 @@ impl<B: Backend> Vmetal for Service<B> {
         let parts = self.backend.decision_log().await.map_err(|error| error.to_status())?;
         let part = |part: LogPart| Ok(proto::DecisionLogPart { data: part.bytes, ends_round: part.ends_round });
         Ok(self.outgoing(futures::stream::iter(parts.into_iter().map(part))))
+    }
+
+    async fn put_component(
+        &self,
+        request: Request<Streaming<proto::ComponentPart>>,
+    ) -> Result<Response<proto::PutComponentResponse>, Status> {
+        let caller = caller(&request)?;
+        // Never closed: a place comes free sooner or later.
+        let _place = self.uploads.acquire().await;
+        let (sha256, bytes) = component::receive(request.into_inner()).await?;
+        let backend = Arc::clone(&self.backend);
+        let kept = uncancelled(async move { backend.put_component(&caller, &sha256, bytes).await });
+        answer(kept.await, |()| proto::PutComponentResponse {})
+    }
+
+    async fn check_policy(
+        &self,
+        request: Request<proto::CheckPolicyRequest>,
+    ) -> Result<Response<proto::CheckPolicyResponse>, Status> {
+        let spec: PolicySpec = convert::read("policy", &request.into_inner().spec_json).map_err(malformed)?;
+        answer(self.backend.check_policy(&spec).await, |check| proto::CheckPolicyResponse {
+            // Plain data with string keys: it always serialises.
+            check_json: serde_json::to_vec(&check).unwrap_or_default(),
+        })
     }
 
     async fn rotate_bmc_password(

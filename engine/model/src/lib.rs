@@ -4,7 +4,7 @@
 //! in-memory installer all speak these types, and their JSON form (serde) is what the API carries and the store keeps.
 //! There is one schema; documentation and the provider's attributes follow from it.
 //!
-//! * What users declare: [`Host`], [`NodeType`], [`TenantNode`], [`TenantCluster`], [`Image`].
+//! * What users declare: [`Host`], [`NodeType`], [`TenantNode`], [`TenantCluster`], [`Image`], [`Policy`].
 //! * What the engine records: [`Operation`] (one intent to act on hardware), [`Event`], [`Wait`], [`Failure`].
 //! * What crosses the provisioning network: [`agent`] (installer protocol) and [`boot`] (what each MAC should boot).
 
@@ -21,6 +21,7 @@ pub mod meta;
 pub mod net;
 pub mod node_type;
 pub mod operation;
+pub mod policy;
 pub mod quantity;
 pub mod requirement;
 pub mod tenant_cluster;
@@ -45,6 +46,9 @@ pub use meta::{Kind, Metadata, Object, Uid};
 pub use net::MacAddr;
 pub use node_type::{Capacity, NodeType, NodeTypeSpec, NodeTypeStatus, StandbyTrouble};
 pub use operation::{Operation, OperationKind, OperationState};
+pub use policy::{
+    Duty, InForce, OnFailure, Policy, PolicyCheck, PolicyFacts, PolicyKind, PolicyPhase, PolicySpec, PolicyStatus,
+};
 pub use quantity::{Quantity, Resources};
 pub use requirement::{Operator, Requirement};
 pub use tenant_cluster::{Quota, TenantCluster, TenantClusterSpec, TenantClusterStatus};

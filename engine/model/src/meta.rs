@@ -22,11 +22,14 @@ pub enum Kind {
     TenantCluster,
     /// An operating system image.
     Image,
+    /// Who prices node types, or who chooses hosts.
+    Policy,
 }
 
 impl Kind {
     /// Every kind, in the order in which listings show them.
-    pub const ALL: [Kind; 5] = [Kind::Host, Kind::NodeType, Kind::TenantNode, Kind::TenantCluster, Kind::Image];
+    pub const ALL: [Kind; 6] =
+        [Kind::Host, Kind::NodeType, Kind::TenantNode, Kind::TenantCluster, Kind::Image, Kind::Policy];
 
     /// The name used in the API, the store and on the command line, for example `tenant_node`.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +39,7 @@ impl Kind {
             Kind::TenantNode => "tenant_node",
             Kind::TenantCluster => "tenant_cluster",
             Kind::Image => "image",
+            Kind::Policy => "policy",
         }
     }
 }
@@ -48,7 +52,7 @@ impl fmt::Display for Kind {
 
 /// A kind that vmetal does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kind {0:?}; expected host, node_type, tenant_node, tenant_cluster or image")]
+#[error("unknown kind {0:?}; expected host, node_type, tenant_node, tenant_cluster, image or policy")]
 pub struct UnknownKind(pub String);
 
 impl FromStr for Kind {
@@ -56,11 +60,13 @@ impl FromStr for Kind {
     /// Accepts the API name; a hyphen, a missing underscore or a plural is forgiven (`hosts`, `node-types`).
     fn from_str(text: &str) -> Result<Self, UnknownKind> {
         let wanted: String = text.trim().to_ascii_lowercase().replace(['-', '_'], "");
+        // `policies` is how the language makes many of one `policy`.
+        let of_many = wanted.strip_suffix("ies").map(|stem| format!("{stem}y"));
         Kind::ALL
             .into_iter()
             .find(|kind| {
                 let name = kind.as_str().replace('_', "");
-                wanted == name || wanted.strip_suffix('s') == Some(&name)
+                wanted == name || wanted.strip_suffix('s') == Some(&name) || of_many.as_deref() == Some(&name)
             })
             .ok_or_else(|| UnknownKind(text.to_owned()))
     }
@@ -156,6 +162,7 @@ mod tests {
             assert_eq!(kind.as_str().parse::<Kind>().unwrap(), kind);
         }
         assert_eq!("tenant-nodes".parse::<Kind>().unwrap(), Kind::TenantNode);
+        assert_eq!("policies".parse::<Kind>().unwrap(), Kind::Policy);
         assert!("machine".parse::<Kind>().unwrap_err().to_string().contains("expected host"));
     }
 

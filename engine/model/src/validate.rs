@@ -5,6 +5,7 @@ use crate::TlsTrust;
 use crate::host::HostSpec;
 use crate::image::ImageSpec;
 use crate::node_type::NodeTypeSpec;
+use crate::policy::{LONGEST_SETTINGS, PolicySpec};
 use crate::requirement::{Operator, Requirement};
 use crate::tenant_cluster::TenantClusterSpec;
 use crate::tenant_node::{GroupSpec, Taint, TenantNodeSpec};
@@ -122,6 +123,24 @@ impl Validate for HostSpec {
         }
         if let Some(maintenance) = &self.maintenance {
             required("spec.maintenance.reason", &maintenance.reason, "why the host is out of the pool", &mut errors);
+        }
+        errors
+    }
+}
+
+impl Validate for PolicySpec {
+    fn validate(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if self.sha256.len() != 64 || !self.sha256.bytes().all(digit) {
+            let seen: String = self.sha256.chars().take(80).collect();
+            let message = format!("{seen:?} is not a SHA-256; expected 64 hexadecimal digits in lower case");
+            errors.push(FieldError::new("spec.sha256", message));
+        }
+        let length = self.settings_text().len();
+        if length > LONGEST_SETTINGS {
+            let message = format!("are {length} bytes of JSON; expected at most {LONGEST_SETTINGS}");
+            errors.push(FieldError::new("spec.settings", message));
         }
         errors
     }

@@ -48,7 +48,7 @@ pub(crate) struct Loaded<S: Seat> {
 impl<S: Seat> Loaded<S> {
     /// Scans, compiles and links; runs nothing of the policy yet.
     pub(crate) fn new(sandbox: Arc<Sandbox>, policy: &str, bytes: &[u8], sha256: &str) -> Result<Self, LoadError> {
-        let cases = scan::scan(policy, bytes, S::INTERFACE)?;
+        let cases = scan::scan(policy, bytes, S::KIND)?;
         let compile = |error: wasmtime::Error| LoadError::Compile { policy: policy.to_owned(), source: error.into() };
         let component = sandbox.compiled(sha256, bytes).map_err(compile)?;
         let pre = sandbox.linker.instantiate_pre(&component).map_err(compile)?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use vmetal_model::PolicyKind;
 use vmetal_policy_sdk as sdk;
 
 use crate::candidates::{self, Rows};
@@ -18,6 +19,7 @@ use crate::feasibility::gates::{self, Gates};
 use crate::feasibility::{self, Rejection};
 use crate::input::{Offer, Wanted};
 use crate::journal::{Decider, JournalError};
+use crate::portrait::Portrait;
 use crate::round::Except;
 use crate::seat::{CostSeat, PlacementSeat, Seat};
 use crate::slot::{Answered, Binding, Holder, Identity, Loader, Slot};
@@ -117,7 +119,8 @@ impl PolicyEngine {
     /// # Errors
     /// When the new policy cannot be loaded; the old one then stays.
     pub fn install_cost(&self, binding: &Binding) -> Result<Identity, LoadError> {
-        self.cost.install(binding, self.workshop.loader(), cases::smoke_cost)
+        let holder = self.cost.install(binding, self.workshop.loader(), cases::smoke_cost)?;
+        Ok(holder.identity.clone())
     }
 
     /// Exchanges the placement policy. Decisions under way end with the old one, which is kept for
@@ -126,15 +129,57 @@ impl PolicyEngine {
     /// # Errors
     /// When the new policy cannot be loaded; the old one then stays.
     pub fn install_placement(&self, binding: &Binding) -> Result<Identity, LoadError> {
-        self.placement.install(binding, self.workshop.loader(), cases::smoke_placement)
+        let holder = self.placement.install(binding, self.workshop.loader(), cases::smoke_placement)?;
+        Ok(holder.identity.clone())
+    }
+
+    /// Exchanges the policy of a kind and says what it is, as [`Self::install_cost`] and [`Self::install_placement`] do.
+    ///
+    /// # Errors
+    /// When the new policy cannot be loaded; the old one then stays.
+    pub fn install(&self, kind: PolicyKind, binding: &Binding) -> Result<Portrait, LoadError> {
+        match kind {
+            PolicyKind::Cost => {
+                Portrait::of(&*self.cost.install(binding, self.workshop.loader(), cases::smoke_cost)?)
+            }
+            PolicyKind::Placement => {
+                Portrait::of(&self.placement.install(binding, self.workshop.loader(), cases::smoke_placement)?)
+            }
+        }
+    }
+
+    /// Loads a policy and tries it as [`Self::install`] does, and seats nothing.
+    ///
+    /// # Errors
+    /// When it could not be seated.
+    pub fn examine(&self, kind: PolicyKind, binding: &Binding) -> Result<Portrait, LoadError> {
+        match kind {
+            PolicyKind::Cost => {
+                let slot = Slot::new(binding, self.workshop.loader(), cases::smoke_cost)?;
+                Portrait::of(&slot.holder())
+            }
+            PolicyKind::Placement => {
+                let slot = Slot::new(binding, self.workshop.loader(), cases::smoke_placement)?;
+                Portrait::of(&slot.holder())
+            }
+        }
+    }
+
+    /// Seats the policy again that this engine began with. The one that it takes the place of is kept, as by an exchange.
+    pub fn restore(&self, kind: PolicyKind) -> Identity {
+        match kind {
+            PolicyKind::Cost => self.cost.restore(),
+            PolicyKind::Placement => self.placement.restore(),
+        }
     }
 
     /// Seats a policy that was not tried with its own cases: for its author, who wants to know which of them fail.
     pub(crate) fn install_untried(&self, kind: sdk::Kind, binding: &Binding) -> Result<Identity, LoadError> {
-        match kind {
-            sdk::Kind::Cost => self.cost.install(binding, self.workshop.loader(), |_| Ok(())),
-            sdk::Kind::Placement => self.placement.install(binding, self.workshop.loader(), |_| Ok(())),
-        }
+        let loader = self.workshop.loader();
+        Ok(match kind {
+            sdk::Kind::Cost => self.cost.install(binding, loader, |_| Ok(()))?.identity.clone(),
+            sdk::Kind::Placement => self.placement.install(binding, loader, |_| Ok(()))?.identity.clone(),
+        })
     }
 
     /// Goes back to the cost policy before the present one, at once; a second call goes forward again. None when there

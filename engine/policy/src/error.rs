@@ -5,7 +5,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vmetal_model::FieldError;
 use vmetal_policy_sdk::Kind;
+
+use crate::settings::Complaint;
 
 /// The cause kept by errors of the WebAssembly engine.
 pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -156,7 +159,35 @@ pub enum LoadError {
         policy: String,
         /// One message for each thing that is wrong.
         messages: Vec<String>,
+        /// Where that is, as far as the policy's own schema shows it.
+        places: Vec<Complaint>,
     },
+}
+
+impl LoadError {
+    /// The same by the fields of a policy that is declared: `spec.settings.max_skew`, `spec.kind`, `spec.sha256`.
+    pub fn field_errors(&self) -> Vec<FieldError> {
+        match self {
+            LoadError::Settings { places, .. } if !places.is_empty() => {
+                let path = |at: &str| match at {
+                    "" => "spec.settings".to_owned(),
+                    at => format!("spec.settings.{at}"),
+                };
+                places.iter().map(|place| FieldError::new(path(&place.at), place.message.clone())).collect()
+            }
+            LoadError::Settings { messages, .. } => {
+                vec![FieldError::new("spec.settings", format!("the policy refuses them: {}", messages.join("; ")))]
+            }
+            LoadError::WrongKind { .. } => vec![FieldError::new("spec.kind", self.to_string())],
+            _ => vec![FieldError::new("spec.sha256", self.whole())],
+        }
+    }
+
+    /// With its causes, in one sentence.
+    pub fn whole(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+    }
 }
 
 /// Why a call into a policy did not end well.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
+use vmetal_model::OnFailure;
 use vmetal_policy_sdk as sdk;
 
 use crate::component::sandbox::{Limits, Notes, Sandbox, Usage};
@@ -17,6 +18,7 @@ use crate::component::{Loaded, sha256};
 use crate::error::{Fault, LoadError, OutputError, RunError};
 use crate::journal::{Decider, JournalError};
 use crate::seat::{Native, Seat};
+use crate::settings::refusal;
 use crate::snapshot::Snapshot;
 
 /// Which policy holds a seat, with which settings, and what happens when it fails.
@@ -68,18 +70,6 @@ pub enum Source {
         /// Its SHA-256 in hexadecimal, when it is pinned.
         sha256: Option<String>,
     },
-}
-
-/// What happens when a policy fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFailure {
-    /// There is no decision; the claim waits and says why.
-    #[default]
-    Closed,
-    /// The native twin of the policy decides, or, for a policy that is not a shipped one, the seat's default; the decision
-    /// says so.
-    NativeTwin,
 }
 
 /// Who decided.
@@ -156,7 +146,7 @@ impl<S: Seat> Holder<S> {
         let info = (native.describe)();
         let identity = Identity { name: info.name.clone(), version: info.version.clone(), sha256: None, generation };
         let symbols = (native.settings)(settings)
-            .map_err(|messages| LoadError::Settings { policy: identity.to_string(), messages })?;
+            .map_err(|messages| refusal(identity.to_string(), messages, &(native.schema)(), settings))?;
         Ok(Holder {
             identity,
             info,
@@ -201,10 +191,18 @@ impl<S: Seat> Holder<S> {
         }
         let component = Loaded::<S>::new((loader.sandbox)()?, &policy, &bytes, &seen)?;
         let info = interview(&component, &policy)?;
-        let symbols = component
-            .validate_settings(&binding.settings)
-            .map_err(|source| LoadError::Probe { policy: policy.clone(), call: "validate-settings", source })?
-            .map_err(|messages| LoadError::Settings { policy, messages })?;
+        let probe = |call| {
+            let policy = policy.clone();
+            move |source| LoadError::Probe { policy, call, source }
+        };
+        let settings = component.validate_settings(&binding.settings).map_err(probe("validate-settings"))?;
+        let symbols = match settings {
+            Ok(symbols) => symbols,
+            Err(messages) => {
+                let schema = component.settings_schema().map_err(probe("settings-schema"))?;
+                return Err(refusal(policy, messages, &schema, &binding.settings));
+            }
+        };
         let identity =
             Identity { name: info.name.clone(), version: info.version.clone(), sha256: Some(seen), generation };
         let twin = match binding.on_failure {
@@ -238,7 +236,11 @@ impl<S: Seat> Holder<S> {
             identity: self.identity.clone(),
             info: self.info.clone(),
             settings: settings.to_owned(),
-            symbols: symbols.map_err(|messages| LoadError::Settings { policy: policy(), messages })?,
+            symbols: symbols.map_err(|messages| LoadError::Settings {
+                policy: policy(),
+                messages,
+                places: Vec::new(),
+            })?,
             runner,
             twin: None,
             breaker: Mutex::default(),
@@ -375,9 +377,11 @@ fn within(policy: &str, size: u64, limits: &Limits) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// A seat with its present holder and the one before.
+/// A seat with its present holder, the one before, and the first.
 pub(crate) struct Slot<S: Seat> {
     current: ArcSwap<Holder<S>>,
+    /// Who had the seat first, and has it again when nobody else is to.
+    first: Arc<Holder<S>>,
     /// Kept ready, so that going back needs nothing but a pointer. Also the lock that puts exchanges in order.
     previous: Mutex<Option<Arc<Holder<S>>>>,
     generation: AtomicU64,
@@ -391,7 +395,16 @@ impl<S: Seat> Slot<S> {
     ) -> Result<Self, LoadError> {
         let holder = Holder::load(binding, loader, 1)?;
         trial(&holder)?;
-        Ok(Slot { current: ArcSwap::from_pointee(holder), previous: Mutex::new(None), generation: AtomicU64::new(1) })
+        Ok(Self::held_by(Arc::new(holder)))
+    }
+
+    fn held_by(holder: Arc<Holder<S>>) -> Self {
+        Slot {
+            current: ArcSwap::new(Arc::clone(&holder)),
+            first: holder,
+            previous: Mutex::new(None),
+            generation: AtomicU64::new(1),
+        }
     }
 
     /// Loads a policy, tries it, and seats it. When that fails, the present one stays.
@@ -400,14 +413,23 @@ impl<S: Seat> Slot<S> {
         binding: &Binding,
         loader: Loader<'_, impl FnOnce() -> Result<Arc<Sandbox>, LoadError>>,
         trial: impl FnOnce(&Holder<S>) -> Result<(), LoadError>,
-    ) -> Result<Identity, LoadError> {
+    ) -> Result<Arc<Holder<S>>, LoadError> {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let holder = Arc::new(Holder::load(binding, loader, generation)?);
         trial(&holder)?;
-        let identity = holder.identity.clone();
+        self.take(Arc::clone(&holder));
+        Ok(holder)
+    }
+
+    fn take(&self, holder: Arc<Holder<S>>) {
         let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
         *previous = Some(self.current.swap(holder));
-        Ok(identity)
+    }
+
+    /// Seats the first holder again.
+    pub(crate) fn restore(&self) -> Identity {
+        self.take(Arc::clone(&self.first));
+        self.first.identity.clone()
     }
 
     /// Seats the holder before the present one again; they change places. None when there was only one.
@@ -430,13 +452,14 @@ impl<S: Seat> Slot<S> {
             None => self.holder(),
             Some(decider) => Arc::new(self.found(&decider.policy, limits)?.with_settings(&decider.settings)?),
         };
-        Ok(Slot { current: ArcSwap::new(holder), previous: Mutex::new(None), generation: AtomicU64::new(1) })
+        Ok(Self::held_by(holder))
     }
 
-    /// The policy of this identity: seated now or before, standing by for either, or shipped.
+    /// The policy of this identity: seated now, before or first, standing by for either, or shipped.
     fn found(&self, identity: &Identity, limits: &Limits) -> Result<Arc<Holder<S>>, JournalError> {
         let previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let seated: Vec<Arc<Holder<S>>> = std::iter::once(self.holder()).chain(previous).collect();
+        let others = previous.into_iter().chain([Arc::clone(&self.first)]);
+        let seated: Vec<Arc<Holder<S>>> = std::iter::once(self.holder()).chain(others).collect();
         let twins = seated.iter().filter_map(|holder| holder.twin.clone());
         if let Some(found) = twins.chain(seated.iter().cloned()).find(|holder| holder.is(identity)) {
             return Ok(found);

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use vmetal_model::OnFailure;
 use vmetal_policy_sdk::{Info, Kind};
 
 use crate::cases::{Case, CaseError};
@@ -15,7 +16,7 @@ use crate::decision::Record;
 use crate::engine::{Config, PolicyEngine};
 use crate::error::{LoadError, RunError};
 use crate::seat::shipped;
-use crate::slot::{self, Binding, Identity, OnFailure, Source};
+use crate::slot::{self, Binding, Identity, Source};
 
 /// What a component's file says of it, before any of it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]

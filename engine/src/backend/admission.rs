@@ -8,7 +8,7 @@ use vmetal_api::{Apply, BackendError};
 use vmetal_lifecycle::Note;
 use vmetal_lifecycle::host::operator;
 use vmetal_model::{
-    FieldError, Host, Image, Kind, NodeType, Object, OnDelete, TenantCluster, TenantNode, TenantNodePhase,
+    FieldError, Host, Image, Kind, NodeType, Object, OnDelete, Policy, TenantCluster, TenantNode, TenantNodePhase,
     TenantNodeSpec, Validate, validate,
 };
 
@@ -82,6 +82,10 @@ pub(crate) trait Rules: Record {
     fn refers(&self) -> Vec<(&'static str, Kind, &str)> {
         Vec::new()
     }
+    /// The digest of the component that must be there, and stay there, while the object is.
+    fn component(&self) -> Option<&str> {
+        None
+    }
     /// Whether the object may be deleted.
     fn may_go(&self, engine: &Engine) -> Result<(), BackendError>;
     /// Where a write-only field is kept.
@@ -100,7 +104,9 @@ macro_rules! find {
     )*};
 }
 
-find!(Host => host, NodeType => node_type, TenantNode => node, TenantCluster => cluster, Image => image);
+find!(
+    Host => host, NodeType => node_type, TenantNode => node, TenantCluster => cluster, Image => image, Policy => policy
+);
 
 fn invalid(path: &str, message: impl Into<String>) -> BackendError {
     BackendError::Invalid { errors: vec![FieldError::new(path, message)] }
@@ -366,6 +372,28 @@ impl Rules for Image {
 
     fn again(fleet: &Fleet, name: &str) -> Option<Arc<Self>> {
         fleet.image(name)
+    }
+}
+
+impl Rules for Policy {
+    fn admit(&self, _: &Engine, _: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
+        secrets_of(secrets, &[], None)
+    }
+
+    fn component(&self) -> Option<&str> {
+        Some(&self.spec.sha256)
+    }
+
+    fn may_go(&self, _: &Engine) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn secret_name(&self, field: &str) -> String {
+        format!("policy/{}/{field}", self.metadata.uid)
+    }
+
+    fn again(fleet: &Fleet, name: &str) -> Option<Arc<Self>> {
+        fleet.policy(name)
     }
 }
 

@@ -4,6 +4,7 @@
 //! decisions to the store, in memory and in SQLite.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod policies;
 mod quota;
 mod world;
 

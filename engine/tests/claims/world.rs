@@ -13,23 +13,24 @@ use vmetal_model::{
     Host, HostPhase, HostStatus, Inventory, Kind, NodeType, TenantCluster, TenantNode, TenantNodeSpec,
     TenantNodeStatus, Timestamp,
 };
-use vmetal_policy::PolicyEngine;
+use vmetal_policy::{Compiler, Kept, PolicyEngine};
 use vmetal_runtime::{Clock, SystemClock, SystemEntropy};
 use vmetal_store::{AnyStore, Change, ObjectChange, Revision, Selector, Store};
 use vmetald::Engine;
 use vmetald::backend::ApiBackend;
 use vmetald::engine::Parts;
 use vmetald::fleet::Fleet;
-use vmetald::ledger::{Batch, Ledger, new_metadata, new_object};
+use vmetald::ledger::{Batch, Ledger, key, new_metadata, new_object};
 use vmetald::ownership::{Author, Ownership, Shared, Terms};
 use vmetald::tenants::{OverNetwork, Tenants};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const CONFIG: &str =
     "[network]\nrange_start = \"172.22.0.10\"\nrange_end = \"172.22.255.250\"\nurl = \"http://172.22.0.1:8080\"\n";
 
 pub(crate) struct World {
     engines: Vec<Arc<Engine>>,
+    store: AnyStore,
     tasks: JoinSet<()>,
 }
 
@@ -59,6 +60,13 @@ pub(crate) fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     order
 }
 
+/// Components are compiled once for all tests, and kept for the next run.
+fn policies() -> vmetal_policy::Config {
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("policy-cache");
+    let cache = Some(Kept { directory, compiler: Compiler::Here });
+    vmetal_policy::Config { cache, ..vmetal_policy::Config::native() }
+}
+
 async fn engine(store: AnyStore, id: usize, engines: usize) -> Arc<Engine> {
     let fleet = Arc::new(Fleet::default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -78,7 +86,7 @@ async fn engine(store: AnyStore, id: usize, engines: usize) -> Arc<Engine> {
         config: toml::from_str(CONFIG).unwrap(),
         gateways: Gateways::new(vmetal_bmc::Config::new(guard)),
         tenants: Tenants::new(Arc::new(OverNetwork)),
-        policies: PolicyEngine::new(vmetal_policy::Config::native()).unwrap(),
+        policies: PolicyEngine::new(policies()).unwrap(),
         fleet,
         ledger,
         limits: Limits::default(),
@@ -95,7 +103,7 @@ impl World {
         for id in 0..count {
             engines.push(engine(store.clone(), id, count).await);
         }
-        let world = World { engines, tasks: JoinSet::new() };
+        let world = World { engines, store, tasks: JoinSet::new() };
         let now = Timestamp::UNIX_EPOCH;
         let mut batch = Batch::by(Author::Outside);
         let cluster: TenantCluster =
@@ -179,6 +187,28 @@ impl World {
             }
         }
         most
+    }
+
+    /// An engine that starts on the same store, as after a restart, up to its first decision.
+    pub(crate) async fn again(&self) -> Arc<Engine> {
+        // One of several: it takes nothing away from the one that runs.
+        let engine = engine(self.store.clone(), 9, 2).await;
+        engine.keep_seats().await;
+        engine
+    }
+
+    /// Who chooses hosts, engine by engine.
+    pub(crate) fn deciders(&self) -> Vec<String> {
+        self.engines.iter().map(|engine| engine.policies.identities()[1].to_string()).collect()
+    }
+
+    /// What is on an object's record.
+    pub(crate) async fn reasons(&self, kind: Kind, name: &str) -> Vec<String> {
+        let subject = Selector::Key(key(kind, name));
+        let page = self.store.events(&subject, vmetal_store::Revision::ZERO, 1000).await.unwrap();
+        let reason =
+            |event: &vmetal_store::Event| serde_json::from_slice::<vmetal_model::Event>(&event.value).unwrap().reason;
+        page.events.iter().map(reason).collect()
     }
 
     pub(crate) async fn hosts_of(&self, n: usize, rack: impl Fn(usize) -> String) {

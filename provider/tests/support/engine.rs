@@ -22,9 +22,13 @@ use vmetal_api::{
 };
 use vmetal_model::{
     BmcSpec, Candidate, Cause, Claim, ClaimState, Decision, Event, Failure, Hold, Host, HostAction, HostPhase,
-    HostStatus, Image, ImagePhase, Inventory, Kind, Lack, Metadata, NodeType, PowerOrder, PowerState, PowerWish,
-    Rotation, Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
+    HostStatus, Image, ImagePhase, Inventory, Kind, Lack, Metadata, NodeType, PolicyCheck, PolicySpec, PowerOrder,
+    PowerState, PowerWish, Rotation, Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec,
+    TenantNodeStatus, Timestamp, Uid,
 };
+
+#[path = "policies.rs"]
+mod policies;
 
 /// The only token this engine knows.
 pub(crate) const TOKEN: &str = "vmt_for_tests_only";
@@ -51,6 +55,8 @@ struct Inner {
     made: usize,
     /// Deletions of hosts that were refused because a tenant node holds them.
     refusals: usize,
+    /// Components of policies by digest.
+    components: BTreeMap<String, Vec<u8>>,
     revision: u64,
     changes: broadcast::Sender<Change>,
 }
@@ -72,6 +78,7 @@ impl World {
             revoked: Vec::new(),
             made: 0,
             refusals: 0,
+            components: BTreeMap::new(),
             revision: 0,
             changes: broadcast::channel(4096).0,
         };
@@ -220,6 +227,9 @@ impl Inner {
                 }
             }
         }
+        if apply.kind == Kind::Policy {
+            self.admit_policy(&apply)?;
+        }
         for (field, value) in &apply.secrets {
             let key = (apply.kind, apply.name.clone(), field.clone());
             self.secrets.insert(key, value.expose().to_owned());
@@ -259,6 +269,7 @@ impl Inner {
                     Kind::NodeType => serde_json::to_value(vmetal_model::NodeTypeStatus::default()),
                     Kind::TenantCluster => serde_json::to_value(vmetal_model::TenantClusterStatus::default()),
                     Kind::Image => serde_json::to_value(vmetal_model::ImageStatus::default()),
+                    Kind::Policy => serde_json::to_value(vmetal_model::PolicyStatus::default()),
                 };
                 AnyObject { kind: apply.kind, metadata, spec: apply.spec, status: status.unwrap() }
             }
@@ -318,6 +329,7 @@ impl Inner {
         for node in self.all::<TenantNode>() {
             self.tick_node(node);
         }
+        self.tick_policies();
     }
 
     fn tick_host(&mut self, mut host: Host) {
@@ -511,6 +523,14 @@ impl Backend for World {
 
     async fn apply(&self, _: &Caller, apply: Apply) -> Result<AnyObject, BackendError> {
         self.lock().apply(apply)
+    }
+
+    async fn put_component(&self, _: &Caller, sha256: &str, bytes: Vec<u8>) -> Result<(), BackendError> {
+        self.lock().keep(sha256, bytes)
+    }
+
+    async fn check_policy(&self, spec: &PolicySpec) -> Result<PolicyCheck, BackendError> {
+        self.lock().check(spec)
     }
 
     async fn act_on_host(

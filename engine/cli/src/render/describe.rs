@@ -6,10 +6,10 @@ use vmetal_model::agent::{BootPurpose, EraseLevel};
 use vmetal_model::inventory::Firmware;
 use vmetal_model::{
     BmcFacts, BootMode, Candidate, ClaimState, Decision, Failure, Host, HostPhase, Image, Inventory, Kind, Metadata,
-    NodeType, Operation, OperationState, Stage, TenantCluster, TenantNode, TlsTrust, Wait,
+    NodeType, Operation, OperationState, Policy, Stage, TenantCluster, TenantNode, TlsTrust, Wait,
 };
 
-use super::rows::{image_phase, labels, phase, power, resources};
+use super::rows::{image_phase, labels, phase, policy_name, power, resources};
 use crate::text::{Fields, NONE, Table, age, bytes, clean, until};
 
 /// The whole text but the events.
@@ -24,6 +24,7 @@ pub(crate) fn describe(object: &AnyObject, now: Timestamp) -> Result<String, Dec
         Kind::TenantNode => tenant_node(&object.typed()?, now),
         Kind::TenantCluster => tenant_cluster(&object.typed()?, now),
         Kind::Image => image(&object.typed()?, now),
+        Kind::Policy => policy(&object.typed()?, now),
     };
     Ok(head + &body)
 }
@@ -379,6 +380,30 @@ fn image(image: &Image, now: Timestamp) -> String {
     fields.render()
 }
 
+fn policy(policy: &Policy, now: Timestamp) -> String {
+    let (spec, status) = (&policy.spec, &policy.status);
+    let mut fields = metadata(&policy.metadata, now);
+    fields.add("phase", status.phase.as_str());
+    failed(&mut fields, status.failure.as_ref(), now);
+    fields.add("decides on", spec.kind.as_str());
+    if let Some(facts) = &status.facts {
+        fields.add("policy", format!("{} ({})", policy_name(facts), facts.world));
+    }
+    if let Some(in_force) = &status.in_force {
+        fields.add("in force", format!("generation {}, sha256 {}", in_force.generation, in_force.spec.sha256));
+    }
+    fields.add("declared", format!("generation {}, sha256 {}", policy.metadata.generation, spec.sha256));
+    fields.maybe("origin", spec.origin.clone());
+    if !spec.settings.is_empty() {
+        fields.add("settings", spec.settings_text());
+    }
+    fields.add("on failure", spec.on_failure.as_str());
+    if let Some(facts) = status.facts.as_ref().filter(|facts| !facts.reasons.is_empty()) {
+        fields.add("reasons", facts.reasons.join("\n"));
+    }
+    fields.render()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -513,5 +538,18 @@ Hosts considered
         );
         assert!(text(&samples::tenant_cluster()).contains("  endpoint   https://10.1.0.1\n"));
         assert!(text(&samples::image()).contains("  size     3 GiB (512 MiB stored)\n"));
+        let policy = text(&samples::policy());
+        let expected = [
+            "  phase       failed\n",
+            "refuses its settings",
+            "  decides on  placement\n",
+            "  policy      mine@1 (vmetal:policy/placement-policy@0.1.0)\n",
+            "  in force    generation 1, sha256 aa\n",
+            "  declared    generation 2, sha256 bb\n",
+            "  settings    {\"max_skew\":2}\n",
+        ];
+        for line in expected {
+            assert!(policy.contains(line), "{line} is not in\n{policy}");
+        }
     }
 }

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use vmetal_api::{AnyObject, DecodeError};
 use vmetal_model::{
-    Failure, Host, Image, Kind, NodeType, PowerState, Resources, TenantCluster, TenantNode, Wait, image::ImagePhase,
+    Failure, Host, Image, Kind, NodeType, Policy, PolicyFacts, PowerState, Resources, TenantCluster, TenantNode, Wait,
+    image::ImagePhase,
 };
 
 use crate::text::{NONE, age, bytes, or_none};
@@ -35,6 +36,7 @@ pub(crate) fn header(kind: Kind, width: Width) -> Vec<&'static str> {
         ),
         Kind::TenantCluster => (&["NAME", "REACHABLE", "VERSION", "ENDPOINT", "AGE"], &[], &["NOTE"]),
         Kind::Image => (&["NAME", "PHASE", "SIZE", "STORED", "AGE"], &["DIGEST", "SOURCE"], &["NOTE"]),
+        Kind::Policy => (&["NAME", "PHASE", "KIND", "POLICY", "AGE"], &["SHA256", "ON FAILURE", "ORIGIN"], &["NOTE"]),
     };
     let wide = if width == Width::Wide { wide } else { &[] };
     [usual, wide, note].concat()
@@ -51,6 +53,7 @@ pub(crate) fn row(object: &AnyObject, width: Width, now: Timestamp) -> Result<Ve
         Kind::TenantNode => tenant_node(&object.typed()?, now),
         Kind::TenantCluster => tenant_cluster(&object.typed()?, now),
         Kind::Image => image(&object.typed()?, now),
+        Kind::Policy => policy(&object.typed()?, now),
     };
     if width == Width::Wide {
         usual.extend(wide);
@@ -197,6 +200,25 @@ fn image(image: &Image, now: Timestamp) -> Parts {
     ];
     let wide = vec![or_none(status.digest.as_deref()), image.spec.source.clone()];
     (usual, wide, Some(note(status.failure.as_ref(), None, now)))
+}
+
+fn policy(policy: &Policy, now: Timestamp) -> Parts {
+    let (spec, status) = (&policy.spec, &policy.status);
+    let usual = vec![
+        policy.metadata.name.clone(),
+        phase(status.phase.as_str(), policy.metadata.deleted),
+        spec.kind.to_string(),
+        or_none(status.facts.as_ref().map(policy_name).as_deref()),
+        age(policy.metadata.created, now),
+    ];
+    let digest = status.in_force.as_ref().map_or(&spec.sha256, |in_force| &in_force.spec.sha256);
+    let wide = vec![digest.clone(), spec.on_failure.as_str().to_owned(), or_none(spec.origin.as_deref())];
+    (usual, wide, Some(note(status.failure.as_ref(), None, now)))
+}
+
+/// `place-spread@0.1.0`.
+pub(crate) fn policy_name(facts: &PolicyFacts) -> String {
+    format!("{}@{}", facts.name, facts.version)
 }
 
 #[cfg(test)]

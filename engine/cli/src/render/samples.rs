@@ -114,3 +114,14 @@ pub(crate) fn image() -> AnyObject {
         "observed_generation": 1});
     object(Kind::Image, "debian", json!({"source": "/srv/debian.qcow2"}), status)
 }
+
+pub(crate) fn policy() -> AnyObject {
+    let spec = |sha256: &str| json!({"kind": "placement", "sha256": sha256, "settings": {"max_skew": 2}});
+    let failure = json!({"cause": "policy", "message": "policy mine refuses its settings", "advice": "correct them",
+        "at": ago(60)});
+    let facts = json!({"name": "mine", "version": "1", "world": "vmetal:policy/placement-policy@0.1.0",
+        "reasons": ["1000: too far away"]});
+    let status = json!({"phase": "failed", "in_force": {"generation": 1, "spec": spec("aa")}, "facts": facts,
+        "failure": failure, "observed_generation": 2});
+    object(Kind::Policy, "place", spec("bb"), status)
+}

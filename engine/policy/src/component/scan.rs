@@ -1,5 +1,6 @@
 //! What is checked about a component before any of it is compiled.
 
+use vmetal_policy_sdk::Kind;
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use crate::error::LoadError;
@@ -60,10 +61,16 @@ pub(crate) fn outline(policy: &str, bytes: &[u8]) -> Result<Outline, LoadError> 
     Ok(outline)
 }
 
-/// Checks that the bytes are a whole component that imports nothing but the boundary and exports `interface` (for
-/// example `cost`) in a known version. Gives the cases that it brings.
-pub(crate) fn scan(policy: &str, bytes: &[u8], interface: &str) -> Result<Option<String>, LoadError> {
-    let Outline { imports, exports, cases } = outline(policy, bytes)?;
+/// The interfaces by which a component shows what it decides on.
+const SEATS: [(Kind, &str); 2] = [(Kind::Cost, "cost"), (Kind::Placement, "placement")];
+
+/// Checks that the bytes are a whole component that imports nothing but the boundary and exports the interface of a kind in
+/// a known version. Gives the cases that it brings.
+pub(crate) fn scan(policy: &str, bytes: &[u8], kind: Kind) -> Result<Option<String>, LoadError> {
+    let outline = outline(policy, bytes)?;
+    let shows = |(_, interface): &(Kind, &str)| outline.exports_some(interface);
+    let seen = SEATS.into_iter().filter(shows).map(|(kind, _)| kind).collect::<Vec<_>>();
+    let Outline { imports, exports, cases } = outline;
     let policy = || policy.to_owned();
     features(bytes).map_err(|problem| match problem {
         Problem::Feature(detail) => LoadError::ForbiddenFeature { policy: policy(), detail },
@@ -82,7 +89,11 @@ pub(crate) fn scan(policy: &str, bytes: &[u8], interface: &str) -> Result<Option
         let known = KNOWN_VERSIONS.join(", ");
         return Err(LoadError::UnknownVersion { policy: policy(), export: export.clone(), known });
     }
-    for interface in [interface, "meta", "explain"] {
+    if let Some(seen) = seen.first().filter(|_| !seen.contains(&kind)) {
+        return Err(LoadError::WrongKind { policy: policy(), wanted: kind, seen: *seen });
+    }
+    let own = SEATS.into_iter().filter(|(of, _)| *of == kind).map(|(_, interface)| interface);
+    for interface in own.chain(["meta", "explain"]) {
         let wanted = format!("{PACKAGE}{interface}@{}", vmetal_policy_sdk::WIT_VERSION);
         if !exports.contains(&wanted) {
             return Err(LoadError::MissingExport { policy: policy(), wanted });

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
+use vmetal_model::PolicyKind;
 use vmetal_policy::{Binding, Compiler, Config, Kept, LoadError, OnFailure, PolicyEngine, RunError, Source};
+
+use vmetal_policy_sdk::Kind;
 
 use crate::fixtures::{Fixture, GOOD, bind, component};
 use crate::support::{self, offer, wanted};
@@ -64,7 +67,7 @@ fn a_component_of_another_world_is_refused() {
     assert!(matches!(refusal(component("(component)")), LoadError::MissingExport { .. }));
     let placement = std::fs::read(support::components().join("place-first-fit.wasm")).unwrap();
     match refusal(placement) {
-        LoadError::MissingExport { wanted, .. } => assert_eq!(wanted, "vmetal:policy/cost@0.1.0"),
+        LoadError::WrongKind { wanted, seen, .. } => assert_eq!((wanted, seen), (Kind::Cost, Kind::Placement)),
         other => panic!("{other:?}"),
     }
 }
@@ -153,6 +156,45 @@ fn settings_are_validated_at_load_by_component_and_twin_alike() {
         }
         PolicyEngine::new(Config { cost: binding("{}"), ..Config::native() }).unwrap();
     }
+}
+
+#[test]
+fn what_is_wrong_with_settings_is_placed_by_the_policys_own_schema() {
+    let path = support::components().join("place-spread.wasm");
+    let engine = PolicyEngine::new(Config::native()).unwrap();
+    let examine = |settings: &str| {
+        engine.examine(PolicyKind::Placement, &Binding { settings: settings.to_owned(), ..Binding::file(&path) })
+    };
+    let places = |settings: &str| match examine(settings).unwrap_err() {
+        LoadError::Settings { places, .. } => places.into_iter().map(|one| (one.at, one.message)).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    let wrong = places(r#"{"max_skew":"two","maxskew":1}"#);
+    assert_eq!(wrong.iter().map(|(at, _)| at.as_str()).collect::<Vec<_>>(), ["max_skew", "maxskew"], "{wrong:?}");
+    assert!(wrong[0].1.contains("\"two\"") && wrong[0].1.contains("integer"), "{wrong:?}");
+    assert!(wrong[1].1.contains("max_skew"), "what there is, is named: {wrong:?}");
+
+    let portrait = examine(r#"{"max_skew":2}"#).unwrap();
+    assert_eq!((portrait.facts.name.as_str(), portrait.identity.sha256.is_some()), ("place-spread", true));
+    assert_eq!(portrait.facts.world, "vmetal:policy/placement-policy@0.1.0");
+    assert!(portrait.settings_schema.contains("max_skew"));
+    assert_eq!(engine.identities()[1].name, vmetal_policy::DEFAULT_PLACEMENT, "nothing was seated");
+}
+
+#[test]
+fn what_was_configured_comes_back_without_being_loaded_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("configured.wasm");
+    std::fs::copy(support::components().join("place-first-fit.wasm"), &file).unwrap();
+    let engine = PolicyEngine::new(Config { placement: Binding::file(&file), ..Config::native() }).unwrap();
+    let before = engine.identities()[1].clone();
+    for name in ["place-spread", "place-balanced"] {
+        let seated = engine.install(PolicyKind::Placement, &Binding::native(name)).unwrap();
+        assert_eq!((seated.facts.name.as_str(), engine.identities()[1].name.as_str()), (name, name));
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(engine.restore(PolicyKind::Placement), before);
+    assert_eq!(engine.identities()[1], before);
 }
 
 #[test]
