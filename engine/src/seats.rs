@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 use tokio::sync::{MutexGuard, Semaphore};
 use vmetal_model::{Failure, InForce, Policy, PolicyFacts, PolicyKind, PolicySpec, Timestamp, Uid};
 use vmetal_policy::{Binding, LoadError, Portrait, Source};
+use vmetal_policy_source::{SourceError, Trust};
 
 use crate::components::{self, ComponentError};
 use crate::engine::Engine;
@@ -101,6 +102,9 @@ pub(crate) enum Problem {
     /// Its component cannot be had.
     #[error(transparent)]
     Component(#[from] ComponentError),
+    /// Its component is not signed as the configuration wants it.
+    #[error("{}", whole(.0))]
+    Untrusted(#[source] Box<SourceError>),
     /// It is not fit for the seat.
     #[error("{}", .0.whole())]
     Refused(Box<LoadError>),
@@ -114,20 +118,26 @@ impl Problem {
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Problem::Component(ComponentError::Read(_) | ComponentError::Commit(_)) | Problem::BrokeOff(_) => true,
-            Problem::Component(_) | Problem::Refused(_) => false,
+            Problem::Component(_) | Problem::Untrusted(_) | Problem::Refused(_) => false,
         }
     }
 }
 
-/// How a declared policy is bound. All that comes through the API passes here.
-fn binding(spec: &PolicySpec, bytes: Arc<[u8]>) -> Binding {
+fn whole(error: &SourceError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// How a declared policy is bound, if whoever made it is trusted. All that comes through the API passes here, at each load.
+fn binding(spec: &PolicySpec, bytes: Arc<[u8]>, keys: Option<&[String]>) -> Result<Binding, Box<SourceError>> {
     let short = spec.sha256.get(..12).unwrap_or(&spec.sha256);
     let name = spec.origin.clone().unwrap_or_else(|| format!("sha256:{short}..."));
-    Binding {
+    Trust::of(keys)?.signer(&name, "spec.signature", spec.signature.as_ref().map(String::as_bytes), &bytes)?;
+    Ok(Binding {
         source: Source::Bytes { name, bytes, sha256: Some(spec.sha256.clone()) },
         settings: spec.settings_text(),
         on_failure: spec.on_failure,
-    }
+    })
 }
 
 impl Engine {
@@ -150,10 +160,39 @@ impl Engine {
         call: fn(&Engine, PolicyKind, &Binding) -> Result<Portrait, LoadError>,
     ) -> Result<Portrait, Problem> {
         let bytes = components::read(self.ledger.store(), &spec.sha256).await?;
-        let (engine, kind, binding) = (Arc::clone(self), spec.kind, binding(spec, bytes));
-        match tokio::task::spawn_blocking(move || call(&engine, kind, &binding)).await {
-            Ok(loaded) => loaded.map_err(|error| Problem::Refused(Box::new(error))),
+        let (engine, spec) = (Arc::clone(self), spec.clone());
+        let load = move || {
+            let binding = binding(&spec, bytes, engine.config.policies.keys.as_deref()).map_err(Problem::Untrusted)?;
+            call(&engine, spec.kind, &binding).map_err(|error| Problem::Refused(Box::new(error)))
+        };
+        match tokio::task::spawn_blocking(load).await {
+            Ok(loaded) => loaded,
             Err(error) => Err(Problem::BrokeOff(error.to_string())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// What makes a signature hold is tried where signatures are.
+    #[test]
+    fn where_keys_are_configured_an_unsigned_component_is_not_bound() {
+        let declare = |signature: Option<&str>| {
+            let spec = serde_json::json!({ "kind": "cost", "sha256": "ab".repeat(32), "signature": signature });
+            serde_json::from_value::<PolicySpec>(spec).unwrap()
+        };
+        let bytes: Arc<[u8]> = Arc::from(*b"component");
+        assert!(binding(&declare(None), Arc::clone(&bytes), None).is_ok());
+        // P-256's base point is somebody's public key.
+        let key = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt\n\
+                   6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q==\n-----END PUBLIC KEY-----\n";
+        let keys = [key.to_owned()];
+        let refused = |signature| *binding(&declare(signature), Arc::clone(&bytes), Some(&keys)).unwrap_err();
+        assert!(matches!(refused(None), SourceError::Unsigned { .. }));
+        assert!(!matches!(refused(Some("bm90IG9uZQ==")), SourceError::Unsigned { .. }));
+        assert!(binding(&declare(None), bytes, Some(&[])).is_err(), "an empty list trusts nobody");
     }
 }

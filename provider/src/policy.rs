@@ -90,6 +90,13 @@ impl Kind for Policies {
                     ),
                 ),
                 (
+                    "signature",
+                    Attribute::optional(Type::String).describe(
+                        "A detached signature of the component, in base64: `filebase64(\"mine.wasm.sig\")`. Needed where the \
+                         engine's configuration names keys (`policies.keys`).",
+                    ),
+                ),
+                (
                     "settings",
                     Attribute::optional(Type::String)
                         .semantic_equality(same_settings)
@@ -157,6 +164,7 @@ impl Kind for Policies {
         let spec = PolicySpec {
             kind: kind(planned.attr("kind")),
             sha256,
+            signature: text(planned.attr("signature")),
             origin: text(planned.attr("source")),
             settings: planned.attr("settings").as_str().and_then(|text| settings(text).ok()).unwrap_or_default(),
             on_failure: match planned.attr("on_failure").as_str() {
@@ -189,6 +197,7 @@ impl Kind for Policies {
         let spec = &policy.spec;
         refresh(state, "kind", spec.kind.as_str(), equal);
         refresh(state, "source", spec.origin.clone(), equal);
+        refresh(state, "signature", spec.signature.clone(), equal);
         let told = !spec.settings.is_empty() || *state.attr("settings") != Value::Null;
         refresh(state, "settings", told.then(|| Json::Object(spec.settings.clone()).to_string()), same_settings);
         refresh(state, "on_failure", spec.on_failure.as_str(), equal);
@@ -248,7 +257,7 @@ impl Kind for Policies {
             }
             plan.planned.set("sha256", component.sha256.clone());
             let unchanged = plan.change() == Change::Update && plan.planned == plan.prior;
-            let known = ["name", "kind", "settings", "on_failure", "active"];
+            let known = ["name", "kind", "signature", "settings", "on_failure", "active"];
             let known = known.iter().all(|name| plan.planned.attr(name).is_wholly_known());
             let client = engine.and_then(|engine| engine.client().ok());
             match (client, Self::declare(&plan.planned)) {

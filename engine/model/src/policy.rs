@@ -26,6 +26,9 @@ pub struct PolicySpec {
     pub kind: PolicyKind,
     /// SHA-256 of the component: 64 hexadecimal digits in lower case. The engine must have the component.
     pub sha256: String,
+    /// A detached signature of the component, in base64. Needed where the engine's configuration names keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
     /// Where the component was taken from; a note for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
@@ -52,8 +55,9 @@ impl PolicySpec {
 
     /// Whether both, where they decide, decide alike: they differ at most in what is noted about them.
     pub fn decides_as(&self, other: &PolicySpec) -> bool {
-        let PolicySpec { kind, sha256, origin: _, settings, on_failure, duty: _ } = self;
-        (kind, sha256, settings, on_failure) == (&other.kind, &other.sha256, &other.settings, &other.on_failure)
+        let PolicySpec { kind, sha256, signature, origin: _, settings, on_failure, duty: _ } = self;
+        (kind, sha256, signature) == (&other.kind, &other.sha256, &other.signature)
+            && (settings, on_failure) == (&other.settings, &other.on_failure)
     }
 }
 

@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use vmetal_policy_sdk::Kind;
+
 use crate::cases::{Case, SECTION};
 use crate::component::sandbox::Limits;
 use crate::component::{scan, sha256};
@@ -147,8 +149,8 @@ pub fn pack(component: &Path, cases: &Path, out: &Path) -> Result<Built, BuildEr
     let mut bytes = slot::read(component, &Limits::default())?.to_vec();
     let policy = component.display().to_string();
     let outline = scan::outline(&policy, &bytes)?;
-    let interface = if outline.exports_some("cost") { "cost" } else { "placement" };
-    if scan::scan(&policy, &bytes, interface)?.is_some() {
+    let kind = if outline.exports_some("cost") { Kind::Cost } else { Kind::Placement };
+    if scan::scan(&policy, &bytes, kind)?.is_some() {
         return Err(BuildError::HasCases { path: component.to_owned() });
     }
     let found = read_cases(cases)?;

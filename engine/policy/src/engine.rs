@@ -140,10 +140,12 @@ impl PolicyEngine {
     pub fn install(&self, kind: PolicyKind, binding: &Binding) -> Result<Portrait, LoadError> {
         match kind {
             PolicyKind::Cost => {
-                Portrait::of(&*self.cost.install(binding, self.workshop.loader(), cases::smoke_cost)?)
+                let holder = self.cost.install(binding, self.workshop.loader(), cases::smoke_cost)?;
+                Portrait::of(&holder)
             }
             PolicyKind::Placement => {
-                Portrait::of(&self.placement.install(binding, self.workshop.loader(), cases::smoke_placement)?)
+                let holder = self.placement.install(binding, self.workshop.loader(), cases::smoke_placement)?;
+                Portrait::of(&holder)
             }
         }
     }

@@ -62,6 +62,9 @@ impl Engine {
                 Ok(PolicyCheck::ComponentMissing)
             }
             Err(Problem::Component(error)) => Err(error.into()),
+            Err(problem @ Problem::Untrusted(_)) => {
+                Err(BackendError::Invalid { errors: vec![FieldError::new("spec.signature", problem.to_string())] })
+            }
             Err(Problem::Refused(error)) => Err(BackendError::Invalid { errors: error.field_errors() }),
             Err(Problem::BrokeOff(message)) => Err(BackendError::Internal { message }),
         }
