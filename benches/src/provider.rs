@@ -54,6 +54,9 @@ pub struct Provider {
     pub starts: usize,
 }
 
+/// Picks one of them.
+type Step = fn(&Steps) -> f64;
+
 /// How long the steps took, seconds.
 #[derive(Debug, Clone, Copy)]
 struct Steps {
@@ -79,13 +82,13 @@ impl Provider {
             say(&format!("{} hosts, run {run} of {}", self.resources, self.runs));
             ours.push(self.hosts(&client).await?);
         }
-        let mut over = |name: &str, what: &str, (a, b): (&[Steps], &[Steps]), step: fn(&Steps) -> f64| {
+        let mut over = |name: &str, what: &str, (a, b): (&[Steps], &[Steps]), step: Step| {
             let of = |runs: &[Steps]| median(&runs.iter().map(step).collect::<Vec<_>>());
             let (a, b) = (of(a), of(b));
             let notes = format!("{what}; {} resources, {a:.2} s against {b:.2} s; {}", self.resources, client.version);
             rows.push(Row::new(name, "ratio", a / b, self.runs, notes));
         };
-        let steps: [(&str, &str, fn(&Steps) -> f64); 3] = [
+        let steps: [(&str, &str, Step); 3] = [
             ("apply", "apply, until the engine has reached every BMC", |steps| steps.apply),
             ("plan", "plan of the creation", |steps| steps.plan),
             ("refresh", "plan -refresh-only of what was made", |steps| steps.refresh),
