@@ -179,9 +179,10 @@ impl Fleet {
             self.settled.fetch_max(revision, Ordering::AcqRel);
             tables.removed.retain(|_, removed| *removed > revision);
         });
+        self.changed.notify_waiters();
     }
 
-    /// Completes with the next change after this call; for those who wait for something.
+    /// Completes with the next change after this call, and when more is settled; for those who wait for something.
     pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }

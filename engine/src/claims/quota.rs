@@ -29,9 +29,6 @@ const KIND: &str = "quota";
 /// The longest that a reservation waits for news of those before it.
 const NEWS: Duration = Duration::from_secs(2);
 
-/// Between two looks at what is known, where no signal comes.
-const MOMENT: Duration = Duration::from_millis(2);
-
 /// The turnstile of a cluster.
 pub(crate) fn turnstile(cluster: &Uid) -> Key {
     Key::new(KIND, cluster.0.clone())
@@ -70,8 +67,7 @@ impl Engine {
             if self.fleet.revision() >= revision {
                 return;
             }
-            // The signal comes with the change; that nothing before it is missing is said a moment later.
-            let _ = tokio::time::timeout(MOMENT, changed).await;
+            changed.await;
         }
     }
 
