@@ -99,6 +99,16 @@ struct Tables {
     addresses: Addresses,
 }
 
+/// The objects at one moment.
+pub struct Present {
+    /// Nothing is missing up to here. Some of the objects may be newer.
+    pub revision: u64,
+    /// They.
+    pub entries: Vec<Entry>,
+    /// What was removed after `revision`, and when.
+    pub removed: Vec<((Kind, String), u64)>,
+}
+
 /// The objects, and a signal that something changed.
 pub struct Fleet {
     tables: RwLock<Tables>,
@@ -301,13 +311,19 @@ impl Fleet {
 
     /// All objects of a kind, by name.
     pub fn entries(&self, kind: Kind) -> Vec<Entry> {
-        self.read(|t| match kind {
-            Kind::Host => t.hosts.iter().map(|(_, host)| Entry::Host(Arc::clone(host))).collect(),
-            Kind::NodeType => t.node_types.values().cloned().map(Entry::NodeType).collect(),
-            Kind::TenantNode => t.nodes.values().cloned().map(Entry::TenantNode).collect(),
-            Kind::TenantCluster => t.clusters.values().cloned().map(Entry::TenantCluster).collect(),
-            Kind::Image => t.images.values().cloned().map(Entry::Image).collect(),
-            Kind::Policy => t.policies.values().cloned().map(Entry::Policy).collect(),
+        self.read(|t| t.entries(kind))
+    }
+
+    /// All objects of these kinds at one moment, by kind and name.
+    pub fn present(&self, kinds: &[Kind]) -> Present {
+        self.read(|t| {
+            let entries = kinds.iter().flat_map(|kind| t.entries(*kind)).collect();
+            let removed = t.removed.iter().filter(|((kind, _), _)| kinds.contains(kind));
+            Present {
+                revision: self.revision(),
+                entries,
+                removed: removed.map(|(of, revision)| (of.clone(), *revision)).collect(),
+            }
         })
     }
 
@@ -369,6 +385,17 @@ impl Drop for AddressPromise {
 }
 
 impl Tables {
+    fn entries(&self, kind: Kind) -> Vec<Entry> {
+        match kind {
+            Kind::Host => self.hosts.iter().map(|(_, host)| Entry::Host(Arc::clone(host))).collect(),
+            Kind::NodeType => self.node_types.values().cloned().map(Entry::NodeType).collect(),
+            Kind::TenantNode => self.nodes.values().cloned().map(Entry::TenantNode).collect(),
+            Kind::TenantCluster => self.clusters.values().cloned().map(Entry::TenantCluster).collect(),
+            Kind::Image => self.images.values().cloned().map(Entry::Image).collect(),
+            Kind::Policy => self.policies.values().cloned().map(Entry::Policy).collect(),
+        }
+    }
+
     fn put_host(&mut self, host: Arc<Host>) {
         let known = self.hosts.get(host.name());
         if known.is_some_and(|known| known.metadata.revision >= host.metadata.revision) {

@@ -12,7 +12,7 @@ use vmetal_store::{Change, Revision, Selector, Store};
 
 use super::show;
 use crate::engine::Engine;
-use crate::fleet::{Entry, Fleet, Update};
+use crate::fleet::{Entry, Fleet, Present, Update};
 use crate::ledger::{decode_change, key};
 
 fn unavailable(error: impl std::fmt::Display) -> BackendError {
@@ -27,51 +27,68 @@ fn selector(kind: Option<Kind>, name: Option<&String>) -> Selector {
     }
 }
 
-/// The present state, a bookmark, then every change after it. Memory and store are read so that nothing falls between them:
-/// the revision is taken first, and a change that the snapshot already shows is only told again.
+/// The present state, a bookmark, then every change after it. Nothing falls between memory and store: the changes are told from
+/// the revision up to which memory lacks nothing, but for those that memory has shown already.
 pub(super) fn watch(engine: Arc<Engine>, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {
-    let revision = engine.fleet.revision();
     let kinds: Vec<Kind> = query.kind.map_or_else(|| Kind::ALL.to_vec(), |kind| vec![kind]);
-    let named = |entry: &Entry| query.name.as_ref().is_none_or(|name| *name == entry.metadata().name);
-    let present: Vec<Entry> = kinds.iter().flat_map(|kind| engine.fleet.entries(*kind)).filter(named).collect();
-    let mut last: HashMap<(Kind, String), Entry> =
-        present.iter().map(|entry| ((entry.kind(), entry.metadata().name.clone()), entry.clone())).collect();
+    let named = |name: &str| query.name.as_ref().is_none_or(|wanted| wanted == name);
+    let Present { revision, entries, removed } = engine.fleet.present(&kinds);
+    let present: Vec<Entry> = entries.into_iter().filter(|entry| named(&entry.metadata().name)).collect();
+    let mut told: Told = removed.into_iter().map(|(of, revision)| (of, (revision, None))).collect();
+    told.extend(present.iter().map(|entry| {
+        let metadata = entry.metadata();
+        ((entry.kind(), metadata.name.clone()), (metadata.revision, Some(entry.clone())))
+    }));
     let sync: Vec<_> = present.iter().map(|entry| Ok(WatchItem::Sync(show(entry)))).collect();
     let bookmark = stream::iter([Ok(WatchItem::Bookmark { revision })]);
     let changes = engine.ledger.store().watch(selector(query.kind, query.name.as_ref()), Revision(revision));
-    let told = changes.flat_map(move |change| {
+    let news = changes.flat_map(move |change| {
         let items = match change {
             Ok(Change::Committed(committed)) => {
                 let updates = committed.objects.iter().map(decode_change);
-                updates.filter_map(|update| item(&engine.fleet, committed.revision.0, update, &mut last)).collect()
+                updates.filter_map(|update| item(&engine.fleet, committed.revision.0, update, &mut told)).collect()
             }
             Ok(Change::Progress(_)) => Vec::new(),
             Err(error) => vec![Err(unavailable(error))],
         };
         stream::iter(items)
     });
-    stream::iter(sync).chain(bookmark).chain(told).boxed()
+    stream::iter(sync).chain(bookmark).chain(news).boxed()
 }
 
-/// What is told of a change. Memory has it first: who hears of it and asks is not to be shown what was before.
+/// What a watcher was told of last: at which revision, and the object unless it is gone.
+type Told = HashMap<(Kind, String), (u64, Option<Entry>)>;
+
+/// What is told of a change. Memory has it first: who hears of it and asks is not to be shown what was before. And nobody is
+/// taken back: what is present may be newer than the revision that the changes are told from.
 fn item(
     fleet: &Fleet,
     revision: u64,
     update: Result<Option<Update>, vmetal_store::ReadError>,
-    last: &mut HashMap<(Kind, String), Entry>,
+    told: &mut Told,
 ) -> Option<Result<WatchItem, BackendError>> {
+    let update = match update {
+        Ok(update) => update?,
+        Err(error) => return Some(Err(unavailable(error))),
+    };
+    let of = match &update {
+        Update::Put(entry) => (entry.kind(), entry.metadata().name.clone()),
+        Update::Gone(kind, name) => (*kind, name.clone()),
+    };
+    if told.get(&of).is_some_and(|(known, _)| *known >= revision) {
+        return None;
+    }
+    fleet.catch_up(revision, || update.clone());
     match update {
-        Ok(Some(Update::Put(entry))) => {
-            fleet.catch_up(revision, || Update::Put(entry.clone()));
-            last.insert((entry.kind(), entry.metadata().name.clone()), entry.clone());
-            Some(Ok(WatchItem::Changed(show(&entry))))
+        Update::Put(entry) => {
+            let shown = show(&entry);
+            told.insert(of, (revision, Some(entry)));
+            Some(Ok(WatchItem::Changed(shown)))
         }
-        Ok(Some(Update::Gone(kind, name))) => {
-            fleet.catch_up(revision, || Update::Gone(kind, name.clone()));
-            last.remove(&(kind, name)).map(|entry| Ok(WatchItem::Deleted(show(&entry))))
+        Update::Gone(..) => {
+            let (_, entry) = told.remove(&of)?;
+            Some(Ok(WatchItem::Deleted(show(&entry?))))
         }
-        Ok(None) => None,
-        Err(error) => Some(Err(unavailable(error))),
     }
 }
 
@@ -144,4 +161,46 @@ async fn past(
         })
     });
     (items, live.boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use vmetal_model::{ImageSpec, ImageStatus, Object, Timestamp};
+
+    use super::*;
+
+    fn image(revision: u64) -> Entry {
+        named("i", revision)
+    }
+
+    fn named(name: &str, revision: u64) -> Entry {
+        let mut metadata = crate::ledger::new_metadata(name, [0; 16], Timestamp::UNIX_EPOCH);
+        metadata.revision = revision;
+        let spec = ImageSpec { source: "/i".to_owned(), checksum: None, format: None };
+        Entry::Image(Arc::new(Object { metadata, spec, status: ImageStatus::default() }))
+    }
+
+    #[test]
+    fn a_watcher_is_never_taken_back() {
+        let fleet = Fleet::default();
+        // As at the start of a watch whose changes are told from an older revision than what is present.
+        let of = |name: &str| (Kind::Image, name.to_owned());
+        let mut known = Told::from([(of("i"), (5, Some(image(5)))), (of("gone"), (5, None))]);
+        let mut told = |revision: u64, update: Update| match item(&fleet, revision, Ok(Some(update)), &mut known) {
+            None => "nothing",
+            Some(Ok(WatchItem::Changed(_))) => "changed",
+            Some(Ok(WatchItem::Deleted(_))) => "deleted",
+            Some(other) => panic!("{other:?}"),
+        };
+        assert_eq!(told(3, Update::Put(image(3))), "nothing");
+        assert_eq!(told(4, Update::Gone(Kind::Image, "i".to_owned())), "nothing");
+        assert_eq!(told(5, Update::Put(image(5))), "nothing", "it was shown");
+        assert_eq!(told(6, Update::Put(image(6))), "changed");
+        assert_eq!(told(7, Update::Gone(Kind::Image, "i".to_owned())), "deleted");
+        assert_eq!(told(8, Update::Put(image(8))), "changed", "another one of the name");
+        assert_eq!(told(4, Update::Put(named("gone", 4))), "nothing", "what is known to be gone does not come back");
+        assert_eq!(told(5, Update::Gone(Kind::Image, "gone".to_owned())), "nothing");
+        assert_eq!(told(9, Update::Put(named("gone", 9))), "changed");
+    }
 }

@@ -174,5 +174,9 @@ async fn a_swap_under_load_loses_no_decision_and_each_names_one_of_the_two() {
     let digests: BTreeSet<String> = world.nodes().iter().map(digest).collect();
     assert_eq!(digests, BTreeSet::from([one.0.clone(), two.0.clone()]));
     let of = |n: usize| digest(&world.node(&format!("n{n:02}")).unwrap());
-    assert!((0..20).all(|n| of(n) == one.0) && (70..90).all(|n| of(n) == two.0));
+    for (claims, sha256) in [(0..20, &one.0), (70..90, &two.0)] {
+        for n in claims {
+            assert_eq!(&of(n), sha256, "claim {n}: {:#?}", world.node(&format!("n{n:02}")).unwrap().status);
+        }
+    }
 }

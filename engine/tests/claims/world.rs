@@ -231,8 +231,12 @@ impl World {
             batch.create(host);
         }
         self.engines[0].ledger.commit(batch).await.unwrap();
-        self.until("the hosts to be known", |world| world.engines.iter().all(|engine| engine.fleet.hosts().len() == n))
-            .await;
+        // Looked at, too: what an engine says of a host that waits for a claim comes once.
+        let settled = |engine: &Arc<Engine>| {
+            let hosts = engine.fleet.hosts();
+            hosts.len() == n && hosts.iter().all(|host| host.status.wait.is_some() || host.status.claim.is_some())
+        };
+        self.until("the hosts to be known", |world| world.engines.iter().all(settled)).await;
     }
 
     /// Changes every host.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
+use vmetal_model::host::BootAttempt;
 use vmetal_model::{ClaimState, Event, Host, HostPhase, Kind, OperationState, TenantNode, TenantNodePhase, Uid};
 use vmetal_store::{Change, Committed, ObjectChange, Revision, Selector, Store as _};
 use vmetald::fleet::{Entry, Update};
@@ -138,6 +139,7 @@ impl Seen {
         let Some(before) = before.filter(|before| before.metadata.uid == host.metadata.uid) else { return };
         told(world, &name, events, before.status.phase.as_str(), host.status.phase.as_str());
         self.operation(world, &before, &host);
+        kept(world, &before, &host);
         self.tenancy(world, &before, &host);
     }
 
@@ -259,5 +261,29 @@ fn told(world: &World, name: &str, events: &[Event], before: &str, now: &str) {
     }
     if at != now {
         world.violated(name, format!("it went from {before} to {now}, and the events tell of {at}"));
+    }
+}
+
+/// What is on record of an operation that has ended and of a network boot stays on record: nobody writes over what somebody else
+/// has learnt.
+fn kept(world: &World, before: &Host, host: &Host) {
+    if let (Some(old), Some(new)) = (&before.status.operation, &host.status.operation)
+        && old.id == new.id
+        && old.state != OperationState::Intended
+        && old != new
+    {
+        let text =
+            format!("the outcome of operation {} was written over: {:?} became {:?}", old.id, old.state, new.state);
+        world.violated(host.name(), text);
+    }
+    if let (Some(old), Some(new)) = (&before.status.boot, &host.status.boot)
+        && old.id == new.id
+    {
+        let said = |boot: &BootAttempt| [boot.called_in, boot.work_done, boot.phoned_home];
+        if said(old).iter().zip(said(new)).any(|(old, new)| old.is_some() && *old != new) {
+            let text =
+                format!("what was said in boot {} was written over: {:?} became {:?}", old.id, said(old), said(new));
+            world.violated(host.name(), text);
+        }
     }
 }

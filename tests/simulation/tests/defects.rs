@@ -7,7 +7,7 @@ use vmetal_simulation::scenario::Defect;
 use vmetal_simulation::{Options, simulate};
 
 /// How many seeds a defect has to show itself.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 
 /// Asks that a defect is found, with these words.
 fn is_found(defect: Defect, words: &[&str]) {
@@ -32,7 +32,14 @@ fn is_found(defect: Defect, words: &[&str]) {
 fn a_store_that_ignores_guards_is_found() {
     is_found(
         Defect::GuardsDropped,
-        &["follows operation", "was open", "the events tell of", "it does not hold", "an event tells of"],
+        &[
+            "follows operation",
+            "was open",
+            "was written over",
+            "the events tell of",
+            "it does not hold",
+            "an event tells of",
+        ],
     );
 }
 
