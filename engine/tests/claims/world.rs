@@ -228,15 +228,13 @@ impl World {
             status.stage = vmetal_model::Stage::Idle;
             status.inventory = Some(Inventory::default());
             let host: Host = new_object(metadata, serde_json::from_value(spec).unwrap(), status);
-            batch.create(host);
+            // What an engine would say of it at its first look, it says now: nothing happens to it by itself.
+            let status = vmetal_lifecycle::host::decide(&host, &self.engines[0].limits, now).status;
+            batch.create(host.with_status(status));
         }
         self.engines[0].ledger.commit(batch).await.unwrap();
-        // Looked at, too: what an engine says of a host that waits for a claim comes once.
-        let settled = |engine: &Arc<Engine>| {
-            let hosts = engine.fleet.hosts();
-            hosts.len() == n && hosts.iter().all(|host| host.status.wait.is_some() || host.status.claim.is_some())
-        };
-        self.until("the hosts to be known", |world| world.engines.iter().all(settled)).await;
+        self.until("the hosts to be known", |world| world.engines.iter().all(|engine| engine.fleet.hosts().len() == n))
+            .await;
     }
 
     /// Changes every host.
