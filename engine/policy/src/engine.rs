@@ -114,39 +114,22 @@ impl PolicyEngine {
         Ok(PolicyEngine { cost, placement, workshop, hosts_kept: config.hosts_kept })
     }
 
-    /// Exchanges the cost policy. Decisions under way end with the old one, which is kept for [`Self::roll_back_cost`].
+    /// Exchanges the policy of a kind and says what the new one is. Decisions under way end with the old one, which is kept for
+    /// [`Self::roll_back_cost`] and [`Self::roll_back_placement`].
     ///
     /// # Errors
-    /// When the new policy cannot be loaded; the old one then stays.
-    pub fn install_cost(&self, binding: &Binding) -> Result<Identity, LoadError> {
-        let holder = self.cost.install(binding, self.workshop.loader(), cases::smoke_cost)?;
-        Ok(holder.identity.clone())
-    }
-
-    /// Exchanges the placement policy. Decisions under way end with the old one, which is kept for
-    /// [`Self::roll_back_placement`].
-    ///
-    /// # Errors
-    /// When the new policy cannot be loaded; the old one then stays.
-    pub fn install_placement(&self, binding: &Binding) -> Result<Identity, LoadError> {
-        let holder = self.placement.install(binding, self.workshop.loader(), cases::smoke_placement)?;
-        Ok(holder.identity.clone())
-    }
-
-    /// Exchanges the policy of a kind and says what it is, as [`Self::install_cost`] and [`Self::install_placement`] do.
-    ///
-    /// # Errors
-    /// When the new policy cannot be loaded; the old one then stays.
+    /// When the new policy cannot be loaded, fails one of its own cases or cannot tell of itself; the old one then stays.
     pub fn install(&self, kind: PolicyKind, binding: &Binding) -> Result<Portrait, LoadError> {
+        let loader = self.workshop.loader();
         match kind {
-            PolicyKind::Cost => {
-                let holder = self.cost.install(binding, self.workshop.loader(), cases::smoke_cost)?;
-                Portrait::of(&holder)
-            }
-            PolicyKind::Placement => {
-                let holder = self.placement.install(binding, self.workshop.loader(), cases::smoke_placement)?;
-                Portrait::of(&holder)
-            }
+            PolicyKind::Cost => self.cost.install(binding, loader, |holder| {
+                cases::smoke_cost(holder)?;
+                Portrait::of(holder)
+            }),
+            PolicyKind::Placement => self.placement.install(binding, loader, |holder| {
+                cases::smoke_placement(holder)?;
+                Portrait::of(holder)
+            }),
         }
     }
 
@@ -176,12 +159,12 @@ impl PolicyEngine {
     }
 
     /// Seats a policy that was not tried with its own cases: for its author, who wants to know which of them fail.
-    pub(crate) fn install_untried(&self, kind: sdk::Kind, binding: &Binding) -> Result<Identity, LoadError> {
+    pub(crate) fn install_untried(&self, kind: sdk::Kind, binding: &Binding) -> Result<(), LoadError> {
         let loader = self.workshop.loader();
-        Ok(match kind {
-            sdk::Kind::Cost => self.cost.install(binding, loader, |_| Ok(()))?.identity.clone(),
-            sdk::Kind::Placement => self.placement.install(binding, loader, |_| Ok(()))?.identity.clone(),
-        })
+        match kind {
+            sdk::Kind::Cost => self.cost.install(binding, loader, |_| Ok(())),
+            sdk::Kind::Placement => self.placement.install(binding, loader, |_| Ok(())),
+        }
     }
 
     /// Goes back to the cost policy before the present one, at once; a second call goes forward again. None when there

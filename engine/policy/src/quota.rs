@@ -136,7 +136,7 @@ impl Quotas {
         let Some(limits) = self.clusters.get(&node.spec.cluster) else { return Vec::new() };
         let mut limits = limits.clone();
         if node.status.host.is_some() {
-            self.change(&mut limits, type_of(node), Quantity::minus);
+            change(&mut limits, &self.amounts, type_of(node), Quantity::minus);
         }
         limits
     }
@@ -178,18 +178,23 @@ impl Quotas {
     }
 
     fn changed(&mut self, cluster: &str, node_type: &str, by: fn(Quantity, Quantity) -> Quantity) {
-        if let Some(mut limits) = self.clusters.remove(cluster) {
-            self.change(&mut limits, node_type, by);
-            self.clusters.insert(cluster.to_owned(), limits);
+        if let Some(limits) = self.clusters.get_mut(cluster) {
+            change(limits, &self.amounts, node_type, by);
         }
     }
+}
 
-    fn change(&self, limits: &mut [Limit], node_type: &str, by: fn(Quantity, Quantity) -> Quantity) {
-        let nothing = Resources::new();
-        let resources = self.amounts.get(node_type).unwrap_or(&nothing);
-        for limit in limits {
-            limit.held = by(limit.held, limit.of(node_type, resources));
-        }
+/// Counts a host of a node type in or out.
+fn change(
+    limits: &mut [Limit],
+    amounts: &BTreeMap<String, Resources>,
+    node_type: &str,
+    by: fn(Quantity, Quantity) -> Quantity,
+) {
+    let nothing = Resources::new();
+    let resources = amounts.get(node_type).unwrap_or(&nothing);
+    for limit in limits {
+        limit.held = by(limit.held, limit.of(node_type, resources));
     }
 }
 

@@ -407,18 +407,18 @@ impl<S: Seat> Slot<S> {
         }
     }
 
-    /// Loads a policy, tries it, and seats it. When that fails, the present one stays.
-    pub(crate) fn install(
+    /// Loads a policy, tries it, and seats it. When that fails, the present one stays. Gives what the trial gave.
+    pub(crate) fn install<T>(
         &self,
         binding: &Binding,
         loader: Loader<'_, impl FnOnce() -> Result<Arc<Sandbox>, LoadError>>,
-        trial: impl FnOnce(&Holder<S>) -> Result<(), LoadError>,
-    ) -> Result<Arc<Holder<S>>, LoadError> {
+        trial: impl FnOnce(&Holder<S>) -> Result<T, LoadError>,
+    ) -> Result<T, LoadError> {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        let holder = Arc::new(Holder::load(binding, loader, generation)?);
-        trial(&holder)?;
-        self.take(Arc::clone(&holder));
-        Ok(holder)
+        let holder = Holder::load(binding, loader, generation)?;
+        let tried = trial(&holder)?;
+        self.take(Arc::new(holder));
+        Ok(tried)
     }
 
     fn take(&self, holder: Arc<Holder<S>>) {

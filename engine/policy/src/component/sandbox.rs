@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use vmetal_model::policy::LARGEST_COMPONENT;
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store, Trap,
@@ -61,7 +62,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            component_bytes: 32 << 20,
+            component_bytes: LARGEST_COMPONENT,
             compiled: Allowance { fuel_base: 50_000_000, fuel_per_row: 5_000, deadline: Duration::from_secs(2) },
             interpreted: Allowance {
                 fuel_base: 500_000_000,

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
+use vmetal_model::PolicyKind;
 
 use vmetal_model::HostPhase;
 
@@ -121,7 +122,7 @@ fn a_policy_that_is_gone_is_named_and_one_that_was_exchanged_is_found() {
     let recorded = round("c.0", &[host("h0", 0, "a")], &policies);
     let fleet = recorded.fleet.clone();
     let mut journal = recorded.journal(None);
-    policies.install_placement(&crate::Binding::native("place-first-fit")).unwrap();
+    policies.install(PolicyKind::Placement, &crate::Binding::native("place-first-fit")).unwrap();
     let number = journal.decisions().next().unwrap().number;
     assert!(policies.replay(&journal, fleet.clone(), number).unwrap().is_some(), "shipped policies are always there");
     let placement = journal.deciders.iter_mut().find(|decider| decider.kind == "placement").unwrap();

@@ -1,6 +1,7 @@
 //! The cases beside each shipped policy, run on the component and on its native twin.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use vmetal_model::PolicyKind;
 use vmetal_policy::{Binding, Config, PolicyEngine, componentize, shipped};
 use vmetal_policy_sdk::Kind;
 
@@ -44,7 +45,9 @@ fn a_component_that_fails_its_own_case_is_not_seated() {
     let mut wrong = bytes;
     wrong[text..text + 8].copy_from_slice(b"rack1-12");
     let engine = support::native();
-    let error = engine.install_placement(&crate::fixtures::bind(wrong, vmetal_policy::OnFailure::Closed)).unwrap_err();
+    let error = engine
+        .install(PolicyKind::Placement, &crate::fixtures::bind(wrong, vmetal_policy::OnFailure::Closed))
+        .unwrap_err();
     match error {
         vmetal_policy::LoadError::Smoke { case, detail, .. } => {
             assert_eq!(case, "the first name, whatever the order");

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use vmetal_model::PolicyKind;
 use vmetal_policy::{
     Bars, Config, Fault, OnFailure, OutputError, PolicyEngine, PolicyError, Round, RunError, TypeDecision,
 };
@@ -48,11 +49,11 @@ fn fault(fixture: &Fixture) -> Fault {
         }
         other => panic!("expected a failure, got {other:?}"),
     };
-    engine.install_cost(&GOOD.binding(OnFailure::Closed)).unwrap();
+    engine.install(PolicyKind::Cost, &GOOD.binding(OnFailure::Closed)).unwrap();
     let next = choose(&engine).unwrap();
     assert_eq!((next.chosen, next.costs[0].to_string()), (Some(0), "5".to_owned()));
 
-    engine.install_cost(&fixture.binding(OnFailure::NativeTwin)).unwrap();
+    engine.install(PolicyKind::Cost, &fixture.binding(OnFailure::NativeTwin)).unwrap();
     let stood_in = choose(&engine).unwrap();
     assert_eq!((stood_in.chosen, stood_in.costs[0].to_string()), (Some(0), "28".to_owned()));
     assert_eq!(stood_in.record.policy.name, "cost-vcluster");
@@ -141,7 +142,7 @@ fn the_clock_is_a_backstop_that_blames_the_machine() {
     config.limits.compiled.deadline = Duration::from_millis(50);
     let engine = PolicyEngine::new(config).unwrap();
     assert!(matches!(choose(&engine), Err(PolicyError::Failed { fault: Fault::Run(RunError::Overloaded { .. }), .. })));
-    engine.install_cost(&GOOD.binding(OnFailure::Closed)).unwrap();
+    engine.install(PolicyKind::Cost, &GOOD.binding(OnFailure::Closed)).unwrap();
     assert_eq!(choose(&engine).unwrap().chosen, Some(0));
 }
 
@@ -165,7 +166,7 @@ fn an_exchange_under_load_loses_no_decision() {
             })
             .collect();
         for binding in bindings.iter().cycle().take(10) {
-            engine.install_cost(binding).unwrap();
+            engine.install(PolicyKind::Cost, binding).unwrap();
         }
         deciders.into_iter().for_each(|decider| decider.join().unwrap());
     });
@@ -180,7 +181,7 @@ fn a_policy_that_fails_again_and_again_rests_and_is_then_asked_once_more() {
     // Three failures, a pause of a minute, one more try; a clock that was set back ends the pause.
     assert_eq!(seen, [false, false, false, true, true, false, true, false]);
     // Another policy in the seat begins with a clean record.
-    engine.install_cost(&GOOD.binding(OnFailure::Closed)).unwrap();
+    engine.install(PolicyKind::Cost, &GOOD.binding(OnFailure::Closed)).unwrap();
     assert!(engine.choose_type(&wanted(&[]), &[offer("small", &[])], 164).is_ok());
 }
 
@@ -188,7 +189,7 @@ fn a_policy_that_fails_again_and_again_rests_and_is_then_asked_once_more() {
 fn the_policy_before_can_be_seated_again_at_once() {
     let engine = engine(&GOOD, OnFailure::Closed);
     assert_eq!(engine.roll_back_cost(), None);
-    engine.install_cost(&TRAP.binding(OnFailure::Closed)).unwrap();
+    engine.install(PolicyKind::Cost, &TRAP.binding(OnFailure::Closed)).unwrap();
     assert!(choose(&engine).is_err());
     assert_eq!(engine.roll_back_cost().map(|identity| identity.generation), Some(1));
     assert_eq!(choose(&engine).unwrap().record.policy.generation, 1);
@@ -213,7 +214,7 @@ fn told_and_logged(fixture: &Fixture) -> (String, String) {
     let again = engine.replay(&journal, fleet, decided.number).unwrap_err().to_string();
     assert!(again.contains("no answer") && again.contains(&error.to_string()), "{again}");
     // The next decision is unaffected.
-    engine.install_cost(&GOOD.binding(OnFailure::Closed)).unwrap();
+    engine.install(PolicyKind::Cost, &GOOD.binding(OnFailure::Closed)).unwrap();
     let view = decide::view(&hosts);
     let mut round = Round::new(&types[1..], view, vmetal_model::Timestamp::UNIX_EPOCH);
     assert!(round.decide(&engine, &decide::tenant_node(&[("cpu", "1")]), &Bars::none()).unwrap().host.is_some());

@@ -32,7 +32,7 @@ const MODULE: &str = r#"
     (i32.add (i32.const 1) (call $again (i32.add (local.get 0) (i32.const 1)))))
   (func (export "vmetal:policy/meta@0.1.0#describe") (result i32) (i32.const 64))
   (func (export "vmetal:policy/meta@0.1.0#validate-settings") (param i32 i32) (result i32) (i32.const 256))
-  (func (export "vmetal:policy/meta@0.1.0#settings-schema") (result i32) (i32.const 264))
+  (func (export "vmetal:policy/meta@0.1.0#settings-schema") (result i32) SCHEMA)
   (func (export "vmetal:policy/explain@0.1.0#explain") (param i32) (result i32) (i32.const 256))
   (func (export "vmetal:policy/cost@0.1.0#choose") (param i32) (result i32)
     (local $i i32)
@@ -49,11 +49,20 @@ pub(crate) struct Fixture {
     pub(crate) prices: &'static str,
     pub(crate) kind: &'static str,
     pub(crate) pages: u32,
+    /// What gives the place of the settings' schema.
+    pub(crate) schema: &'static str,
 }
 
 /// Answers well.
-pub(crate) const GOOD: Fixture =
-    Fixture { body: "", imports: "", answer: r"\01\00\00\00\00\00\00\00", prices: r"\01", kind: r"\00", pages: 1 };
+pub(crate) const GOOD: Fixture = Fixture {
+    body: "",
+    imports: "",
+    answer: r"\01\00\00\00\00\00\00\00",
+    prices: r"\01",
+    kind: r"\00",
+    pages: 1,
+    schema: "(i32.const 264)",
+};
 
 impl Fixture {
     /// The component.
@@ -62,6 +71,7 @@ impl Fixture {
             .replace("IMPORTS", self.imports)
             .replace("PAGES", &self.pages.to_string())
             .replace("KIND", self.kind)
+            .replace("SCHEMA", self.schema)
             .replace("ANSWER", self.answer)
             .replace("PRICES", self.prices)
             .replace("BODY", self.body);

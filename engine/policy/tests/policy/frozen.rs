@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use vmetal_model::HostPhase;
+use vmetal_model::PolicyKind;
 use vmetal_policy::{Binding, Config, Hardware, HostRow, OnFailure, PolicyEngine, Source};
 use vmetal_policy_sdk::WIT_VERSION;
 
@@ -52,14 +53,16 @@ fn every_frozen_component_still_decides() {
         let small = offer("small", &[("cpu", "2"), ("memory", "4Gi")]);
         let asked = wanted(&[("cpu", "1")]);
         if name.starts_with("cost-") {
-            engine.install_cost(&binding).unwrap_or_else(|error| panic!("{name} of {version}: {error}"));
+            engine.install(PolicyKind::Cost, &binding).unwrap_or_else(|error| panic!("{name} of {version}: {error}"));
             let large = offer("large", &[("cpu", "32"), ("memory", "128Gi")]);
             let decision = engine.choose_type(&asked, &[large, small], 7).unwrap();
             let costs: Vec<u64> = decision.costs.iter().map(|cost| cost.units()).collect();
             assert_eq!((decision.chosen, costs), (Some(1), vec![576, 28]), "{name} of {version}");
             assert_eq!(decision.record.policy.sha256.as_deref(), Some(sha256));
         } else {
-            engine.install_placement(&binding).unwrap_or_else(|error| panic!("{name} of {version}: {error}"));
+            engine
+                .install(PolicyKind::Placement, &binding)
+                .unwrap_or_else(|error| panic!("{name} of {version}: {error}"));
             let hosts =
                 [host("h3", HostPhase::Available), host("h1", HostPhase::Error), host("h2", HostPhase::Available)];
             let decision = engine.place(&asked, &small, &fleet(&hosts), 7).unwrap();

@@ -18,7 +18,7 @@ fn refusal(bytes: Vec<u8>) -> LoadError {
 
 fn refuse(binding: &Binding, config: Config) -> LoadError {
     let engine = PolicyEngine::new(config).unwrap();
-    let error = engine.install_cost(binding).unwrap_err();
+    let error = engine.install(PolicyKind::Cost, binding).unwrap_err();
     let decision = engine.choose_type(&wanted(&[]), &[offer("small", &[("cpu", "2")])], 0).unwrap();
     assert_eq!((decision.chosen, decision.record.policy.generation), (Some(0), 1));
     error
@@ -113,7 +113,7 @@ fn size_and_digest_are_checked_before_anything_else() {
         other => panic!("{other:?}"),
     };
     let engine = PolicyEngine::new(Config::native()).unwrap();
-    let identity = engine.install_cost(&pinned(&seen.to_uppercase())).unwrap();
+    let identity = engine.install(PolicyKind::Cost, &pinned(&seen.to_uppercase())).unwrap().identity;
     assert_eq!((identity.sha256, identity.generation), (Some(seen), 2));
 }
 
@@ -262,4 +262,14 @@ fn compiled_components_are_kept_and_anything_odd_about_them_means_compiling_agai
     let made = std::fs::metadata(&copy).unwrap().ino();
     load_with(shell(&format!("cat >/dev/null; mv {} {}", copy.display(), path.display()))).unwrap();
     assert_eq!((age(), std::fs::read(&path).unwrap()), (made, first));
+}
+
+/// What it says of itself is asked before it has the seat: afterwards, a refusal would come too late.
+#[test]
+fn who_cannot_tell_its_schema_is_not_seated() {
+    let silent = Fixture { schema: "unreachable", ..GOOD }.bytes();
+    match refusal(silent) {
+        LoadError::Probe { call: "settings-schema", .. } => {}
+        other => panic!("{other:?}"),
+    }
 }
