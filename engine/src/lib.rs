@@ -11,6 +11,7 @@ pub mod agent;
 pub mod backend;
 pub mod boots;
 pub mod boundary;
+mod causes;
 pub mod claims;
 pub mod components;
 pub mod config;

@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::SignedDuration;
 use tokio::sync::{MutexGuard, Semaphore};
+use vmetal_model::policy::LARGEST_COMPONENT;
 use vmetal_model::{Failure, InForce, Policy, PolicyFacts, PolicyKind, PolicySpec, Timestamp, Uid};
 use vmetal_policy::{Binding, LoadError, Portrait, Source};
-use vmetal_policy_source::{SourceError, Trust};
+use vmetal_policy_source::{MOST_BYTES, SourceError, Trust};
 
+use crate::causes::whole;
 use crate::components::{self, ComponentError};
 use crate::engine::Engine;
 
@@ -21,6 +23,9 @@ use crate::engine::Engine;
 pub(crate) const AGAIN: SignedDuration = SignedDuration::from_mins(5);
 /// Policies that are tried at the same time without being seated.
 const TRIALS: usize = 2;
+
+// Where a component comes from does not matter to how large it may be.
+const _: () = assert!(MOST_BYTES == LARGEST_COMPONENT);
 
 /// What has the seats, and what was tried.
 pub struct Seats {
@@ -103,7 +108,7 @@ pub(crate) enum Problem {
     #[error(transparent)]
     Component(#[from] ComponentError),
     /// Its component is not signed as the configuration wants it.
-    #[error("{}", whole(.0))]
+    #[error("{}", whole(&**.0))]
     Untrusted(#[source] Box<SourceError>),
     /// It is not fit for the seat.
     #[error("{}", .0.whole())]
@@ -121,11 +126,6 @@ impl Problem {
             Problem::Component(_) | Problem::Untrusted(_) | Problem::Refused(_) => false,
         }
     }
-}
-
-fn whole(error: &SourceError) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// How a declared policy is bound, if whoever made it is trusted. All that comes through the API passes here, at each load.

@@ -40,7 +40,7 @@ pub enum SourceError {
         looked_at: String,
     },
     /// The signature's file is there and cannot be read.
-    #[error("cannot read the signature {}", path.display())]
+    #[error("cannot read the signature {}; correct the path, or who may read it", path.display())]
     UnreadableSignature {
         /// The file.
         path: PathBuf,
@@ -77,8 +77,8 @@ pub enum SourceError {
         "the list of trusted keys is empty; name at least one, or leave the list out to trust every pinned component"
     )]
     NoKeys,
-    /// A key's file cannot be read.
-    #[error("cannot read the public key {}", path.display())]
+    /// The file of a key, public or private, cannot be read.
+    #[error("cannot read the key {}; correct the path, or who may read it", path.display())]
     UnreadableKey {
         /// The file.
         path: PathBuf,

@@ -29,7 +29,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// How long one request may take in all: 32 MiB over a slow line.
 const REQUEST: Duration = Duration::from_secs(300);
 /// The most bytes of a manifest, which is what registries take at least.
-const MOST_MANIFEST: u64 = 4 << 20;
+pub(crate) const MOST_MANIFEST: u64 = 4 << 20;
 /// The most bytes of a token or of an explanation.
 const MOST_ANSWER: u64 = 64 << 10;
 

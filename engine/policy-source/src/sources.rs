@@ -11,15 +11,13 @@ use crate::file;
 use crate::kept::Kept;
 use crate::keys::{PublicKey, Trust};
 use crate::reference::Reference;
-use crate::registry::{Access, Registries, RegistryError};
+use crate::registry::{Access, MOST_MANIFEST, Registries, RegistryError};
 use crate::{MOST_BYTES, keys};
 
 /// The most bytes of what is kept of an artifact's signatures.
 const MOST_KEPT: u64 = 32 * 2 * keys::MOST_BYTES;
 /// Where signatures are kept, beside their artifact.
 const SIGNATURES: &str = "signatures";
-/// The most bytes of a manifest of one layer, beside which much may be noted.
-const MOST_MANIFEST: u64 = 4 << 20;
 
 /// Where a component comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

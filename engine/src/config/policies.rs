@@ -8,6 +8,7 @@ use vmetal_policy::{Binding, OnFailure, Source};
 use vmetal_policy_source::{Credentials, Digest, Origin, Reference, Registries, SourceError, Sources, Trust};
 
 use super::ConfigError;
+use crate::causes::whole;
 
 /// Which policies decide.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -172,11 +173,8 @@ impl Policies {
     /// # Errors
     /// When a key or the credentials for registries cannot be used.
     pub fn sources(&self, kept: PathBuf, variable: impl Fn(&str) -> Option<OsString>) -> Result<Sources, ConfigError> {
-        let trust = Trust::of(self.keys.as_deref()).map_err(|error| {
-            let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
-            let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-            ConfigError::Value { key: "policies.keys", message }
-        })?;
+        let trust = Trust::of(self.keys.as_deref());
+        let trust = trust.map_err(|error| ConfigError::Value { key: "policies.keys", message: whole(&error) })?;
         let registry = |chosen: &Chosen| matches!(chosen.origin, PolicyOrigin::Outside(Origin::Oci(_)));
         // Whoever uses no registry is not to be stopped by what a login has left behind.
         let credentials = match self.chosen()?.iter().any(registry) {
@@ -253,7 +251,7 @@ mod tests {
         sources("").unwrap();
         assert!(sources("keys = []").unwrap_err().contains("policies.keys: the list of trusted keys is empty"));
         let error = sources("keys = [\"/no/such/key.pem\"]").unwrap_err();
-        assert!(error.contains("policies.keys: cannot read the public key /no/such/key.pem: No such file"), "{error}");
+        assert!(error.contains("policies.keys: cannot read the key /no/such/key.pem; "), "{error}");
         let error = sources("cost = { oci = \"r.example/a:1\" }").unwrap_err();
         assert!(error.contains("DOCKER_AUTH_CONFIG"), "{error}");
     }

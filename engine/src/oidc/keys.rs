@@ -17,6 +17,7 @@ use vmetal_api::identity::Refusal;
 use vmetal_runtime::{Clock, Monotonic};
 
 use super::jws::Key;
+use crate::causes::whole;
 use crate::config::Oidc;
 
 /// How long keys are used without asking again.
@@ -133,11 +134,7 @@ impl Keys {
 }
 
 async fn fetch(http: &reqwest::Client, url: &str) -> Result<KeySet, String> {
-    let causes = |error: reqwest::Error| {
-        let error = error.without_url();
-        let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
-        causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-    };
+    let causes = |error: reqwest::Error| whole(&error.without_url());
     let mut answer = http.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(causes)?;
     if answer.status() != reqwest::StatusCode::OK {
         return Err(format!("the answer was {}", answer.status()));

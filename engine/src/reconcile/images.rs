@@ -12,6 +12,7 @@ use vmetal_lifecycle::Note;
 use vmetal_model::{Cause, Failure, Image, ImagePhase, ImageStatus, Kind};
 use vmetal_store::CommitError;
 
+use crate::causes::whole;
 use crate::engine::{Engine, ObjectKey};
 use crate::ledger::Batch;
 use crate::ownership::{Author, Hold};
@@ -164,11 +165,8 @@ impl Engine {
     /// Downloads a source to a file of its own. Redirects are followed; the checksum, if there is one, is checked by the
     /// import.
     async fn fetch(&self, uid: &str, url: &str) -> Result<PathBuf, Failure> {
-        let failed = |error: &dyn std::error::Error| {
-            let causes = std::iter::successors(error.source(), |cause| cause.source());
-            let causes: String = causes.map(|cause| format!(": {cause}")).collect();
-            self.image_failure(format!("{url} cannot be fetched: {error}{causes}"))
-        };
+        let failed =
+            |error: &dyn std::error::Error| self.image_failure(format!("{url} cannot be fetched: {}", whole(error)));
         let directory = self.config.state_dir.join("downloads");
         tokio::fs::create_dir_all(&directory).await.map_err(|e| failed(&e))?;
         let path = directory.join(uid);
