@@ -8,7 +8,7 @@ use tfplugin::{
     Attribute, Ctx, Diagnostic, Diagnostics, Ephemeral, Named, Opened, Path, Pending, Private, Renewed, Schema, Type,
     Value, schema::Validator,
 };
-use vmetal_api::{ApiError, JoinToken, JoinTokenRequest};
+use vmetal_api::{ApiError, ApiTokenRequest, JoinToken, JoinTokenRequest};
 
 use crate::{
     convert::{duration, text},
@@ -40,6 +40,35 @@ pub(crate) fn all() -> Vec<Named<dyn Ephemeral<Engine>>> {
 fn reason_attribute() -> Attribute {
     Attribute::required(Type::String)
         .describe("Why; it goes on the engine's record, with the name of the token that asked.")
+}
+
+// Tokens of both kinds may live as long.
+const _: () = assert!(
+    JoinTokenRequest::SHORTEST.as_secs() == ApiTokenRequest::SHORTEST.as_secs()
+        && JoinTokenRequest::LONGEST.as_secs() == ApiTokenRequest::LONGEST.as_secs()
+);
+
+/// How long a token outlives a command that was killed.
+fn ttl_attribute(more: &str) -> Attribute {
+    let span = |text: &str| {
+        let allowed = JoinTokenRequest::SHORTEST..=JoinTokenRequest::LONGEST;
+        if allowed.contains(&duration(text)?) { Ok(()) } else { Err(format!("{text:?} is not between 1m and 24h.")) }
+    };
+    Attribute::optional(Type::String).validate(Validator::string("Invalid duration", span)).describe(format!(
+        "How long the token outlives a command that was killed, from `1m` to `24h`; `15m` when not set.{more}"
+    ))
+}
+
+fn ttl(config: &Value) -> Duration {
+    config.attr("ttl").as_str().and_then(|text| duration(text).ok()).unwrap_or(LIFE)
+}
+
+/// What Terraform was to keep and give back has not come back.
+fn lost(what: &str) -> Diagnostic {
+    Diagnostic::error(
+        format!("The notes about {what} are lost"),
+        "Terraform gave back something else. Please report this.",
+    )
 }
 
 fn secret(what: &str) -> Attribute {
@@ -78,12 +107,7 @@ impl Lease {
             let (cluster, reason, request_id) = (note("cluster")?, note("reason")?, note("request_id")?);
             Some(Lease { request: JoinTokenRequest { cluster, ttl, reason, request_id }, token_id: note("token_id")? })
         };
-        read().ok_or_else(|| {
-            Diagnostic::error(
-                "The notes about a join token are lost",
-                "Terraform gave back something else. Please report this.",
-            )
-        })
+        read().ok_or_else(|| lost("a join token"))
     }
 
     /// When a third of its life is left.
@@ -104,7 +128,7 @@ impl Join {
         let cluster = Managed::<TenantClusters>::lookup(ctx, asked_for).await?.name().to_owned();
         let request = JoinTokenRequest {
             cluster: cluster.clone(),
-            ttl: config.attr("ttl").as_str().and_then(|text| duration(text).ok()).unwrap_or(LIFE),
+            ttl: ttl(config),
             reason: text(config.attr("reason")).unwrap_or_default(),
             request_id: client.new_request_id().map_err(|error| asked(&cluster, error))?,
         };
@@ -153,24 +177,18 @@ fn result(config: &Value, made: &JoinToken) -> Value {
 
 impl Ephemeral<Engine> for Join {
     fn schema(&self) -> Schema {
-        let span = |text: &str| {
-            let span = duration(text)?;
-            let allowed = JoinTokenRequest::SHORTEST..=JoinTokenRequest::LONGEST;
-            if allowed.contains(&span) { Ok(()) } else { Err(format!("{text:?} is not between 1m and 24h.")) }
-        };
         Schema::new(
             "A token that lets nodes join a tenant's cluster, for servers that vmetal does not install. It is made for the \
              command, prolonged while that runs, revoked after it, and kept nowhere; Terraform opens it for the plan and again \
              for the apply. Tenant nodes have tokens of their own.",
             [
-                ("cluster", Attribute::required(Type::String).describe(format!("Name or id of the tenant cluster. {OF_THE_SAME}"))),
-                ("reason", reason_attribute()),
                 (
-                    "ttl",
-                    Attribute::optional(Type::String).validate(Validator::string("Invalid duration", span)).describe(
-                        "How long the token outlives a command that was killed, from `1m` to `24h`; `15m` when not set.",
-                    ),
+                    "cluster",
+                    Attribute::required(Type::String)
+                        .describe(format!("Name or id of the tenant cluster. {OF_THE_SAME}")),
                 ),
+                ("reason", reason_attribute()),
+                ("ttl", ttl_attribute("")),
                 ("token_id", computed("The public half of the token.")),
                 ("token", secret("The token, `id.secret`.")),
                 ("ca_cert_hash", computed("The pin of the cluster's authority, as kubeadm takes it.")),

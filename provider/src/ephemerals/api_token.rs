@@ -9,13 +9,8 @@ use tfplugin::{
 };
 use vmetal_api::{ApiError, ApiTokenRequest, Client, IssuedToken, Role};
 
-use super::{LIFE, computed, reason_attribute, secret};
-use crate::{
-    convert::{duration, text},
-    explain::refused,
-    host::Hosts,
-    provider::Engine,
-};
+use super::{computed, lost, reason_attribute, secret, ttl, ttl_attribute};
+use crate::{convert::text, explain::refused, host::Hosts, provider::Engine};
 
 /// `vmetal_api_token`.
 pub(super) struct Api;
@@ -39,12 +34,7 @@ impl Lease {
             let ttl = Duration::from_secs(private.get("ttl")?.parse().ok()?);
             Some(Self { id: private.get("id")?.to_owned(), ttl })
         };
-        read().ok_or_else(|| {
-            Diagnostic::error(
-                "The notes about an API token are lost",
-                "Terraform gave back something else. Please report this.",
-            )
-        })
+        read().ok_or_else(|| lost("an API token"))
     }
 }
 
@@ -73,7 +63,7 @@ fn client(ctx: &Ctx<Engine>) -> Result<&Client, Diagnostics> {
 impl Api {
     async fn make(ctx: &Ctx<Engine>, config: &Value) -> Result<Opened, Diagnostics> {
         let role = config.attr("role").as_str().and_then(|name| name.parse().ok()).unwrap_or(Role::Reader);
-        let ttl = config.attr("ttl").as_str().and_then(|text| duration(text).ok()).unwrap_or(LIFE);
+        let ttl = ttl(config);
         let reason = text(config.attr("reason")).unwrap_or_default();
         let request = ApiTokenRequest { role, ttl, reason, request_id: String::new() };
         let made = client(ctx)?.create_api_token(&request).await;
@@ -103,11 +93,6 @@ impl Api {
 
 impl Ephemeral<Engine> for Api {
     fn schema(&self) -> Schema {
-        let span = |text: &str| {
-            let span = duration(text)?;
-            let allowed = ApiTokenRequest::SHORTEST..=ApiTokenRequest::LONGEST;
-            if allowed.contains(&span) { Ok(()) } else { Err(format!("{text:?} is not between 1m and 24h.")) }
-        };
         Schema::new(
             "A token of the engine's API for what else runs in the same command: another provider, a script. It may do no more \
              than the provider's own token, makes no further tokens, is made for the command, prolonged while that runs, revoked \
@@ -115,18 +100,12 @@ impl Ephemeral<Engine> for Api {
             [
                 (
                     "role",
-                    Attribute::optional(Type::String).validate(Validator::one_of(&["reader", "operator"])).describe(
-                        "What it may do: `reader` (look; also when not set) or `operator` (everything).",
-                    ),
+                    Attribute::optional(Type::String)
+                        .validate(Validator::one_of(&["reader", "operator"]))
+                        .describe("What it may do: `reader` (look; also when not set) or `operator` (everything)."),
                 ),
                 ("reason", reason_attribute()),
-                (
-                    "ttl",
-                    Attribute::optional(Type::String).validate(Validator::string("Invalid duration", span)).describe(
-                        "How long the token outlives a command that was killed, from `1m` to `24h`; `15m` when not set. It \
-                         never outlives the token that the provider itself uses.",
-                    ),
-                ),
+                ("ttl", ttl_attribute(" It never outlives the token that the provider itself uses.")),
                 ("token_id", computed("By which operators see it (`vmetal token list`) and revoke it.")),
                 ("token", secret("The token, for `Authorization: Bearer`, `VMETAL_TOKEN`.")),
                 ("name", computed("Under which name the engine records what is done with it.")),
