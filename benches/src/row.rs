@@ -125,7 +125,13 @@ pub fn percentile(samples: &mut [f64], part: f64) -> f64 {
 
 /// The median; 0 for none.
 pub fn median(samples: &[f64]) -> f64 {
-    percentile(&mut samples.to_vec(), 0.5)
+    let mut samples = samples.to_vec();
+    samples.sort_by(f64::total_cmp);
+    let at = |index: usize| samples.get(index).copied().unwrap_or(0.0);
+    match samples.len() {
+        even if even % 2 == 0 => f64::midpoint(at((even / 2).saturating_sub(1)), at(even / 2)),
+        odd => at(odd / 2),
+    }
 }
 
 #[cfg(test)]
@@ -145,5 +151,13 @@ mod tests {
         assert_eq!(percentile(&mut samples, 0.99), 100.0);
         assert_eq!(percentile(&mut samples, 1.0), 101.0);
         assert_eq!(percentile(&mut [], 0.5), 0.0);
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 2.0]), 3.0);
+        assert_eq!(median(&[9.0, 1.0, 2.0, 4.0]), 3.0);
+        assert_eq!(median(&[]), 0.0);
     }
 }
