@@ -532,7 +532,7 @@ fn wait_for<K: Kind>(state: &Value) -> String {
 }
 
 /// Names a create. The same configuration gives the same claim, whichever process asks.
-fn claim(apply: &Apply) -> String {
+pub(crate) fn claim(apply: &Apply) -> String {
     let mut digest = Sha256::new();
     for part in [apply.kind.as_str(), &apply.name, &apply.spec.to_string(), &format!("{:?}", apply.labels)] {
         digest.update(part.as_bytes());

@@ -4,9 +4,10 @@
 //! and so on. As one resource they are waited for on one stream (`watch`), whatever Terraform's parallelism, and can be
 //! placed together, all or none. Growing and shrinking changes only the difference.
 //!
-//! One member that fails must not cost the others their servers. So an apply that does not bring every member to its end
-//! taints nothing as long as any member has a host: a create succeeds with a warning and leaves a note, and the next apply
-//! goes on; an update fails and leaves the pool as it is.
+//! One member that fails must not cost the others their servers, and a wait that ends early must not cost the pool its place
+//! among those that wait. So an apply that does not bring every member to its end taints nothing as long as any member has a
+//! host or is on its way: a create succeeds with a warning and leaves a note, and the next apply goes on; an update fails and
+//! leaves the pool as it is.
 
 mod watch;
 
@@ -27,7 +28,7 @@ use crate::{
     convert::{last_error_attribute, name_attribute, text},
     explain::{invalid, refused, span},
     foresee,
-    managed::{CLAIM, Managed, WAITING},
+    managed::{CLAIM, Managed, WAITING, claim},
     provider::Engine,
     tenant_node::TenantNodes,
     timeouts::Timeouts,
@@ -135,10 +136,17 @@ fn describe(state: &mut Value, pool: &str, nodes: &[TenantNode]) {
     state.set("name", pool);
     state.set("size", nodes.len() as u64);
     if let Some(first) = nodes.first() {
-        wish::recall(state, &first.spec);
         let together =
             first.spec.group.as_ref().map(|group| Value::object([("same", Value::from(group.same.clone()))]));
         state.set("together", together);
+    }
+    // They are all to be the same: the first that differs from what is known is what a plan has to put right.
+    let known = state.clone();
+    for node in nodes {
+        wish::recall(state, &node.spec);
+        if *state != known {
+            break;
+        }
     }
     observe(state, nodes);
 }
@@ -162,7 +170,10 @@ impl NodePools {
         let timeouts = TIMEOUTS.with(request.planned.attr("timeouts"));
         let within = if step == Step::Create { timeouts.create } else { timeouts.update };
         let before = match step {
-            Step::Create => Vec::new(),
+            Step::Create => {
+                Self::is_free(client, &wanted).await?;
+                Vec::new()
+            }
             Step::Update => {
                 members(client, &wanted.name).await?.into_iter().filter(|node| !node.is_deleted()).collect()
             }
@@ -183,11 +194,15 @@ impl NodePools {
         told.extend(failed);
         nodes.extend(made);
         if nodes.is_empty() && step == Step::Create {
+            // Whoever was quicker has made the pool, and that says more than that its first member is there.
+            Self::is_free(client, &wanted).await?;
             return Err(told);
         }
         ctx.checkpoint(state_of(&nodes), private.clone());
         let mut members = Members::new(nodes, leaving, &wanted.wait_for);
         let ended = members.wait(ctx, client, within).await;
+        // Whatever cut the wait off, the engine goes on, and so does the next apply.
+        let cut_off = !matches!(ended, Ended::Settled);
         told.extend(Self::ended(ctx, &wanted, &members, ended, within).await);
         let mut nodes = members.nodes();
         nodes.sort_by_key(|node| number(&wanted.name, node));
@@ -201,9 +216,29 @@ impl NodePools {
             stream::iter(stamped.map(release)).for_each_concurrent(CALLS, |released| released).await;
         }
         let hosted = nodes.iter().any(|node| node.status.host.is_some());
-        let interrupted = ctx.cancelled().is_cancelled();
-        let diagnostics = if step == Step::Create && (hosted || interrupted) { lenient(told) } else { told };
+        let diagnostics = if step == Step::Create && (hosted || cut_off) { lenient(told) } else { told };
         Ok(Outcome { state: state_of(&nodes), private, diagnostics })
+    }
+
+    /// Refuses a name under which somebody has a pool already: of one pool in two states, each would manage the other's members.
+    /// Members that an apply of this declaration made before it was cut off carry its claim.
+    async fn is_free(client: &Client, wanted: &Wanted) -> Result<(), Diagnostics> {
+        let name = &wanted.name;
+        for node in members(client, name).await?.iter().filter(|node| !node.is_deleted()) {
+            let ours = number(name, node).map(|number| wanted.member(number, None)).transpose()?;
+            let ours = ours.map(|apply| claim(&apply));
+            if ours.is_none() || node.metadata.annotations.get(CLAIM) != ours.as_ref() {
+                let detail = format!(
+                    "The engine has tenant node {:?}, which belongs to a node pool {name:?} that this configuration did not \
+                     make, so it is left alone.\n\nTo manage that pool here, import it: terraform import \
+                     vmetal_node_pool.<name> {name}\nOtherwise choose another name, or delete it first.",
+                    node.name()
+                );
+                let told = Diagnostic::error(format!("The node pool {name:?} exists already"), detail);
+                return Err(told.at(Path::attr("name")).into());
+            }
+        }
+        Ok(())
     }
 
     /// Asks for the deletion of what is too many. Answers what stays and what goes.
@@ -253,7 +288,8 @@ impl NodePools {
         (changed, told)
     }
 
-    /// Declares what is missing.
+    /// Declares what is missing. Where there is nothing yet, the first member goes ahead alone: of two applies that make the same
+    /// pool at once one has it then, and the other has made nothing that would have to be taken back.
     async fn grow(
         ctx: &Ctx<Engine>,
         client: &Client,
@@ -264,14 +300,22 @@ impl NodePools {
         let taken: Vec<u32> = nodes.iter().filter_map(|node| number(&wanted.name, node)).collect();
         let missing = (wanted.size as usize).saturating_sub(nodes.len());
         let group = nodes.first().and_then(|node| node.spec.group.as_ref());
-        let free = (0u32..).filter(|number| !taken.contains(number)).take(missing);
+        let mut free = (0u32..).filter(|number| !taken.contains(number)).take(missing);
         let declare = |number: u32| async move {
             let apply = wanted.member(number, group)?;
             Managed::<TenantNodes>::declare(ctx, client, apply, within).await
         };
-        let answers: Vec<_> = stream::iter(free.map(declare)).buffer_unordered(CALLS).collect().await;
         let mut told = Diagnostics::new();
         let mut made = Vec::new();
+        if nodes.is_empty()
+            && let Some(first) = free.next()
+        {
+            match declare(first).await {
+                Ok(node) => made.push(node),
+                Err(failed) => return (made, failed),
+            }
+        }
+        let answers: Vec<_> = stream::iter(free.map(declare)).buffer_unordered(CALLS).collect().await;
         for answer in answers {
             match answer {
                 Ok(node) => made.push(node),

@@ -24,22 +24,12 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         let engine = Engine::start();
-        let dir = tempfile::tempdir().unwrap();
-        let binary = PathBuf::from(env!("CARGO_BIN_EXE_terraform-provider-vmetal"));
-        let mut tf = Terraform::new(dir.path(), &Provider::mirror(ADDRESS, binary)).unwrap();
-        tf.env("VMETAL_ENDPOINT", &engine.endpoint());
-        tf.env("VMETAL_TOKEN", TOKEN);
-        let bench = Self { engine, tf, dir };
-        bench.config("");
-        bench.tf.init().unwrap();
-        bench
+        let (tf, dir) = client(&engine);
+        Self { engine, tf, dir }
     }
 
     pub(crate) fn config(&self, body: &str) {
-        // With the registry's host: without one, Terraform and OpenTofu each mean their own.
-        let head =
-            format!("terraform {{\n  required_providers {{\n    vmetal = {{ source = \"{ADDRESS}\" }}\n  }}\n}}\n");
-        self.tf.config(&format!("{head}{body}")).unwrap();
+        configure(&self.tf, body);
     }
 
     pub(crate) fn uid(&self, kind: Kind, name: &str) -> String {
@@ -65,6 +55,25 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// A working directory of its own with the provider in it, for this engine.
+pub(crate) fn client(engine: &Engine) -> (Terraform, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_terraform-provider-vmetal"));
+    let mut tf = Terraform::new(dir.path(), &Provider::mirror(ADDRESS, binary)).unwrap();
+    tf.env("VMETAL_ENDPOINT", &engine.endpoint());
+    tf.env("VMETAL_TOKEN", TOKEN);
+    configure(&tf, "");
+    tf.init().unwrap();
+    (tf, dir)
+}
+
+/// Replaces a directory's configuration.
+pub(crate) fn configure(tf: &Terraform, body: &str) {
+    // With the registry's host: without one, Terraform and OpenTofu each mean their own.
+    let head = format!("terraform {{\n  required_providers {{\n    vmetal = {{ source = \"{ADDRESS}\" }}\n  }}\n}}\n");
+    tf.config(&format!("{head}{body}")).unwrap();
 }
 
 pub(crate) fn host(name: &str, extra: &str) -> String {

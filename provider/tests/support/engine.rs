@@ -27,6 +27,8 @@ use vmetal_model::{
     TenantNodeStatus, Timestamp, Uid,
 };
 
+#[path = "others.rs"]
+mod others;
 #[path = "policies.rs"]
 mod policies;
 
@@ -53,6 +55,8 @@ struct Inner {
     tokens: BTreeMap<String, (String, usize)>,
     revoked: Vec<String>,
     made: usize,
+    /// How often each object was declared.
+    asked: BTreeMap<(Kind, String), usize>,
     /// Deletions of hosts that were refused because a tenant node holds them.
     refusals: usize,
     /// Components of policies by digest.
@@ -77,6 +81,7 @@ impl World {
             tokens: BTreeMap::new(),
             revoked: Vec::new(),
             made: 0,
+            asked: BTreeMap::new(),
             refusals: 0,
             components: BTreeMap::new(),
             revision: 0,
@@ -89,14 +94,15 @@ impl World {
         self.0.lock().unwrap()
     }
 
-    /// Keeps a host from finishing its inspection, and a tenant node from being released.
+    /// Keeps an object as it is: a host from finishing its inspection, a tenant node from being released, anything else from
+    /// being looked at.
     pub(crate) fn hold(&self, name: &str) {
         self.lock().held.insert(name.to_owned());
     }
 
     /// Lets it go on.
-    pub(crate) fn release(&self, host: &str) {
-        self.lock().held.remove(host);
+    pub(crate) fn release(&self, name: &str) {
+        self.lock().held.remove(name);
     }
 
     /// An object, if there is one.
@@ -189,6 +195,7 @@ impl Inner {
     }
 
     fn apply(&mut self, apply: Apply) -> Result<AnyObject, BackendError> {
+        *self.asked.entry((apply.kind, apply.name.clone())).or_default() += 1;
         if let Some(answer) = self.answered.get(&apply.request_id) {
             return Ok(answer.clone());
         }
@@ -284,7 +291,7 @@ impl Inner {
         for host in self.all::<Host>() {
             self.tick_host(host);
         }
-        for mut node_type in self.all::<NodeType>() {
+        for mut node_type in self.moving::<NodeType>() {
             let selected =
                 |host: &Host| node_type.spec.selector.iter().all(|(k, v)| host.metadata.labels.get(k) == Some(v));
             let total = u32::try_from(self.all::<Host>().iter().filter(|host| selected(host)).count()).unwrap();
@@ -299,7 +306,7 @@ impl Inner {
                 self.put(&node_type, "counted");
             }
         }
-        for mut cluster in self.all::<TenantCluster>() {
+        for mut cluster in self.moving::<TenantCluster>() {
             if cluster.metadata.deleted.is_some() {
                 self.remove(Kind::TenantCluster, &cluster.metadata.name);
             } else if cluster.status.observed_generation != cluster.metadata.generation {
@@ -309,15 +316,16 @@ impl Inner {
                 self.put(&cluster, "reached");
             }
         }
-        for mut image in self.all::<Image>() {
+        for mut image in self.moving::<Image>() {
             if image.metadata.deleted.is_some() {
                 self.remove(Kind::Image, &image.metadata.name);
-            } else if image.status.phase == ImagePhase::Pending {
+            } else if image.status.observed_generation != image.metadata.generation {
                 image.status.observed_generation = image.metadata.generation;
                 if image.spec.source.starts_with("/missing") {
                     image.status.phase = ImagePhase::Failed;
                     image.status.failure = Some(failure(Cause::Image, "the source does not exist", "correct the path"));
                 } else {
+                    image.status.failure = None;
                     image.status.phase = ImagePhase::Ready;
                     image.status.digest = Some("d1".into());
                     image.status.size_bytes = 3 << 30;

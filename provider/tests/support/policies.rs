@@ -102,7 +102,7 @@ impl Inner {
     }
 
     pub(super) fn tick_policies(&mut self) {
-        for mut policy in self.all::<Policy>() {
+        for mut policy in self.moving::<Policy>() {
             let generation = policy.metadata.generation;
             if policy.metadata.deleted.is_some() {
                 self.remove(Kind::Policy, &policy.metadata.name);

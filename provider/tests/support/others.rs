@@ -1,0 +1,36 @@
+//! What others do in the world of the tests while a client is at work, and what is seen of the client.
+
+use vmetal_api::{AnyObject, Resource};
+use vmetal_model::Kind;
+
+use super::{Inner, World};
+
+impl World {
+    /// All objects, in order.
+    pub(crate) fn objects(&self) -> Vec<AnyObject> {
+        self.lock().objects.values().cloned().collect()
+    }
+
+    /// How often an object was declared, whatever came of it.
+    pub(crate) fn asked(&self, kind: Kind, name: &str) -> usize {
+        self.lock().asked.get(&(kind, name.to_owned())).copied().unwrap_or_default()
+    }
+
+    /// Declares an object as it once was, as somebody else might.
+    pub(crate) fn put_back(&self, old: &AnyObject) {
+        let mut inner = self.lock();
+        let mut object = inner.objects[&(old.kind, old.metadata.name.clone())].clone();
+        object.spec = old.spec.clone();
+        object.metadata.labels = old.metadata.labels.clone();
+        object.metadata.generation += 1;
+        inner.store(object);
+    }
+}
+
+impl Inner {
+    /// All objects of a kind that nobody holds.
+    pub(super) fn moving<R: Resource>(&self) -> Vec<R> {
+        let held = |object: &R| self.held.contains(&object.object().metadata.name);
+        self.all::<R>().into_iter().filter(|object| !held(object)).collect()
+    }
+}
