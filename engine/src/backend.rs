@@ -14,7 +14,7 @@ use std::sync::Arc;
 use futures::stream::BoxStream;
 use vmetal_api::{
     AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
-    JoinTokenRequest, Listing, LogPart, ObjectRef, Secret, WatchItem, WatchQuery,
+    JoinTokenRequest, Listing, LogPart, ObjectRef, Secret, Secrets, WatchItem, WatchQuery,
 };
 use vmetal_lifecycle::Note;
 use vmetal_model::tenant_cluster::TenantClusterStatus;
@@ -208,11 +208,17 @@ impl Engine {
         loop {
             let current = <Of<S, T> as Find>::find(&self.fleet, &apply.name);
             admission::precondition(&apply, current.as_deref())?;
+            let given = match &current {
+                Some(current) if <Of<S, T> as Rules>::SECRETS_STAY => {
+                    self.unlike_kept(&**current, &apply.secrets).await?
+                }
+                _ => apply.secrets.clone(),
+            };
             if let Some(current) = &current {
                 let same = current.spec == spec
                     && current.metadata.labels == apply.labels
                     && current.metadata.annotations == apply.annotations;
-                if same && apply.secrets.is_empty() {
+                if same && given.is_empty() {
                     return Ok(show(&Arc::clone(current).entry()));
                 }
                 if current.is_deleted() {
@@ -243,11 +249,11 @@ impl Engine {
                 Some((kind, name.to_owned(), entry.metadata().revision))
             };
             let referred: Vec<_> = wanted.refers().into_iter().filter_map(seen).collect();
-            wanted.admit(self, current.as_deref(), &apply.secrets)?;
-            let follows = wanted.settle(self, current.as_deref(), &apply.secrets);
+            wanted.admit(self, current.as_deref(), &given)?;
+            let follows = wanted.settle(self, current.as_deref(), &given);
             let mut batch = Batch::by(Author::Outside);
             batch.request(&apply.request_id);
-            for (field, secret) in &apply.secrets {
+            for (field, secret) in &given {
                 batch.secret(wanted.secret_name(field), secret.expose().as_bytes());
             }
             let (reason, verb) = if current.is_some() { ("changed", "changed") } else { ("created", "declared") };
@@ -278,6 +284,19 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Of write-only values those that are not what is kept.
+    async fn unlike_kept<R: Rules>(&self, object: &R, secrets: &Secrets) -> Result<Secrets, BackendError> {
+        let mut unlike = Secrets::new();
+        for (field, secret) in secrets {
+            let kept = self.ledger.secret(&object.secret_name(field)).await;
+            let kept = kept.map_err(|error| BackendError::Unavailable { message: error.to_string() })?;
+            if kept.as_deref() != Some(secret.expose().as_bytes()) {
+                unlike.insert(field.clone(), secret.clone());
+            }
+        }
+        Ok(unlike)
     }
 
     /// Removes a deleted object once nothing refers to it any more.

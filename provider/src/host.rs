@@ -77,7 +77,11 @@ fn bmc_attribute() -> Attribute {
         (
             "password_wo_version",
             Attribute::optional(Type::String)
-                .describe("Any text or number; change it whenever the password changes, so that Terraform sends the new one."),
+                .describe(
+                    "Any text or number; change it whenever the password changes, so that Terraform sends the new one. While it \
+                     stays as it is, no password is sent again, and one that the engine has been given since is not undone; \
+                     without it, every change of the host sends the password.",
+                ),
         ),
         (
             "tls_fingerprint",
@@ -312,6 +316,10 @@ impl Kind for Hosts {
     fn secrets(config: &Value) -> Secrets {
         let password = text(config.attr("bmc").attr("password_wo"));
         password.into_iter().map(|password| ("bmc.password".to_owned(), Secret::new(password))).collect()
+    }
+
+    fn secrets_version(state: &Value) -> &Value {
+        state.attr("bmc").attr("password_wo_version")
     }
 
     fn observe(state: &mut Value, host: &Host) {

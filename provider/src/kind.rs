@@ -44,6 +44,12 @@ pub(crate) trait Kind: Sized + Send + Sync + 'static {
         Secrets::new()
     }
 
+    /// What the user changes together with the write-only values; null where they do not say.
+    fn secrets_version(state: &Value) -> &Value {
+        let _ = state;
+        &Value::Null
+    }
+
     /// Writes what the engine found into the computed attributes.
     fn observe(state: &mut Value, object: &Self::Object);
 

@@ -133,6 +133,13 @@ impl<K: Kind> Managed<K> {
         let mut planned = request.planned.clone();
         K::supply(client, &mut planned).await?;
         let mut apply = Self::to_apply(&planned, &request.config)?;
+        // What was sent in full once is sent again when the user says that it is another one. What the engine was given in the
+        // meantime by other means, as a new BMC password is, must not be undone by a change of something else.
+        let version = K::secrets_version(&planned);
+        let unfinished = request.private.get(WAITING).is_some();
+        if !unfinished && !version.is_null() && version == K::secrets_version(&request.prior) {
+            apply.secrets.clear();
+        }
         // Annotations are not managed here: whoever wrote them keeps them.
         apply.annotations = found.metadata.annotations;
         apply.precondition = Precondition::Uid(uid);

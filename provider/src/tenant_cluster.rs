@@ -151,6 +151,10 @@ impl Kind for TenantClusters {
         kubeconfig.into_iter().map(|text| ("kubeconfig".to_owned(), Secret::new(text))).collect()
     }
 
+    fn secrets_version(state: &Value) -> &Value {
+        state.attr("kubeconfig_wo_version")
+    }
+
     fn observe(state: &mut Value, object: &TenantCluster) {
         let status = &object.status;
         state.set("reachable", status.reachable);

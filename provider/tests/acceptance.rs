@@ -369,6 +369,23 @@ fn a_failed_image_says_why() {
     );
 }
 
+/// A password that the BMC was given by an action stays, whatever else of the host is changed, until the configuration names
+/// another version.
+#[test]
+fn a_new_password_is_not_undone_by_a_change_of_something_else() {
+    let bench = Bench::new();
+    bench.config(&host("h1", ""));
+    bench.tf.apply().unwrap();
+    let kept = || bench.engine.world.secret(Kind::Host, "h1", "bmc.password").unwrap();
+    bench.engine.world.rotate("h1", "a rotated password");
+    bench.config(&host("h1", "").replace("class = \"small\"", "class = \"large\""));
+    bench.tf.apply().unwrap();
+    assert_eq!(kept(), "a rotated password");
+    bench.config(&host_with("h1", PASSWORD, "2", "52:54:00:AA:00:01", ""));
+    bench.tf.apply().unwrap();
+    assert_eq!((kept().as_str(), bench.tf.plan().unwrap()), (PASSWORD, Planned::Nothing));
+}
+
 /// Objects that somebody else declared are found by name and by label, and functions take addresses apart.
 #[test]
 fn what_is_there_can_be_looked_at() {

@@ -78,17 +78,19 @@ resource "vmetal_policy" "place" {{
   settings = jsonencode({{ max_skew = {variant} }})
 }}
 resource "vmetal_tenant_node" "one" {{
-  name      = "one"
-  cluster   = "acme"
-  resources = {{ cpu = "2" }}
-  drain     = {{ timeout = "{variant}m" }}
+  name         = "one"
+  cluster      = "acme"
+  resources    = {{ cpu = "2" }}
+  user_data_wo = "a secret script"
+  drain        = {{ timeout = "{variant}m" }}
 }}
 resource "vmetal_node_pool" "workers" {{
-  name      = "workers"
-  cluster   = "acme"
-  size      = 2
-  resources = {{ cpu = "2" }}
-  drain     = {{ timeout = "{variant}m" }}
+  name         = "workers"
+  cluster      = "acme"
+  size         = 2
+  resources    = {{ cpu = "2" }}
+  user_data_wo = "a secret script"
+  drain        = {{ timeout = "{variant}m" }}
 }}
 "#
     )

@@ -72,6 +72,9 @@ pub(super) trait Find: Sized {
 
 /// The rules of one kind.
 pub(crate) trait Rules: Record {
+    /// Whether a write-only value stays what it is once the object is there: one that is sent again counts as not sent.
+    const SECRETS_STAY: bool = false;
+
     /// Whether the object may be as it is wanted. `current` is what it is now.
     fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError>;
     /// What follows from the declaration at once, in the same commit; returns what there is to tell of it.
@@ -269,6 +272,8 @@ impl Rules for NodeType {
 }
 
 impl Rules for TenantNode {
+    const SECRETS_STAY: bool = true;
+
     fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
         secrets_of(secrets, &["user_data"], None)?;
         exist(engine, current, self)?;

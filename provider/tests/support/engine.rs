@@ -237,6 +237,9 @@ impl Inner {
         if apply.kind == Kind::Policy {
             self.admit_policy(&apply)?;
         }
+        if let Some(found) = existing.as_ref().filter(|_| apply.kind == Kind::TenantNode) {
+            self.stays(found, &apply)?;
+        }
         for (field, value) in &apply.secrets {
             let key = (apply.kind, apply.name.clone(), field.clone());
             self.secrets.insert(key, value.expose().to_owned());

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod disk;
 pub mod installer;
 pub mod journal;
+pub mod knock;
 pub mod process;
 pub mod site;
 pub mod stack;

@@ -70,6 +70,16 @@ impl Site {
         self.place.directory.join("lab")
     }
 
+    /// The password of a server's BMC, as the lab begins.
+    pub fn password(&self, name: &str) -> String {
+        format!("the-bmc-password-of-{name}")
+    }
+
+    /// Where the BMC of a server is, as a host is declared with it.
+    pub fn bmc_address(&self, name: &str) -> String {
+        self.variables["servers"][name]["bmc_address"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// The declaration of a server as the lab has it, with a label `only` of its own name.
     pub fn host(&self, name: &str) -> Apply {
         let server = &self.variables["servers"][name];
@@ -82,7 +92,7 @@ impl Site {
         });
         let mut apply = Apply::from_json(Kind::Host, name, spec);
         apply.labels.insert("only".to_owned(), name.to_owned());
-        apply.secrets.insert("bmc.password".to_owned(), Secret::new(format!("the-bmc-password-of-{name}")));
+        apply.secrets.insert("bmc.password".to_owned(), Secret::new(self.password(name)));
         apply
     }
 

@@ -1,6 +1,6 @@
 //! The real engine, killed with SIGKILL at every boundary between two of its steps: before and after each commit, before and
 //! after each effect. One server's whole life is led once for each of them, with one kill in it: declared, registered,
-//! inspected, claimed, installed, joined, released, erased, free again. Each life must come to the same end, and the BMC must
+//! inspected, given another BMC password, claimed, installed, joined, released, erased, free again. Each life must come to the same end, and the BMC must
 //! have seen nothing that makes no sense: each action once.
 //!
 //! The kill is exact because the engine does it to itself, at a boundary that the test names (`engine/src/boundary.rs`).
@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use futures::StreamExt as _;
 use vmetal_acceptance::journal::Journal;
 use vmetal_acceptance::site::{get, until};
-use vmetal_acceptance::{Behaviour, Deed, EngineProcess, Installers, Site, cluster};
-use vmetal_api::{Apply, Client};
+use vmetal_acceptance::{Behaviour, Deed, EngineProcess, Installers, Site, cluster, knock};
+use vmetal_api::{ApiError, Apply, Client, EventEntry, EventsQuery, Secret};
 use vmetal_model::agent::BootPurpose;
 use vmetal_model::{Host, HostPhase, Image, ImagePhase, Kind, OperationState, TenantNode, TenantNodePhase};
 
@@ -58,6 +59,8 @@ struct End {
     open_intent: bool,
     resets: Vec<String>,
     deeds: Vec<Deed>,
+    /// Whether the BMC opens with the password of the beginning, and with the other one.
+    opens: [bool; 2],
 }
 
 fn main_path() -> End {
@@ -69,6 +72,7 @@ fn main_path() -> End {
         open_intent: false,
         resets: times(&["On", "ForceOff", "On", "ForceOff", "On", "ForceOff"]),
         deeds: [BootPurpose::Inspect, BootPurpose::Install, BootPurpose::Erase].map(Deed::Began).into(),
+        opens: [false, true],
     }
 }
 
@@ -91,6 +95,34 @@ impl Phoenix {
         let what = format!("{} {} declared", apply.kind, apply.name);
         until(&what, STAGE, || self.revive(), async || Ok(Some(client.apply(apply.clone()).await?))).await.map(|_| ())
     }
+}
+
+/// Has the BMC given another password, whatever happens to the engine meanwhile.
+async fn rotate(phoenix: &mut Phoenix, client: &Client, host: &str, new: &str) -> Result<()> {
+    let new = Secret::new(new);
+    let mut ordered = false;
+    until(
+        "another BMC password",
+        STAGE,
+        || phoenix.revive(),
+        async || {
+            let query = EventsQuery { kind: Some(Kind::Host), name: Some(host.to_owned()), ..EventsQuery::default() };
+            let events: Vec<_> = client.events(query).await?.collect().await;
+            let changed = |event: &EventEntry| event.event.reason == "password_changed";
+            if events.into_iter().collect::<Result<Vec<_>, _>>()?.iter().any(changed) {
+                return Ok(Some(()));
+            }
+            if !ordered {
+                // What was taken before the engine died is refused here, or done already.
+                match client.rotate_bmc_password(host, &new, "a leaver").await {
+                    Ok(_) | Err(ApiError::Precondition { .. }) => ordered = true,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(None)
+        },
+    )
+    .await
 }
 
 async fn live(site: &Site, installers: &Installers, life: &Life, engine: EngineProcess) -> Result<Led> {
@@ -120,6 +152,10 @@ async fn live(site: &Site, installers: &Installers, life: &Life, engine: EngineP
         async || Ok(get::<Host>(&client, host).await?.filter(|host| host.status.phase == HostPhase::Available)),
     )
     .await?;
+
+    let (old, new) = (site.password(host), format!("another-bmc-password-of-{host}"));
+    let bmc = site.bmc_address(host);
+    rotate(&mut phoenix, &client, host, &new).await?;
 
     phoenix.apply(&client, site.tenant_node(&node_name, host)).await?;
     let node = until(
@@ -164,6 +200,7 @@ async fn live(site: &Site, installers: &Installers, life: &Life, engine: EngineP
         open_intent: status.operation.as_ref().is_some_and(|op| op.state == OperationState::Intended),
         resets: journal.resets,
         deeds: began.collect(),
+        opens: [knock::opens(&bmc, "admin", &old).await?, knock::opens(&bmc, "admin", &new).await?],
     };
     // Where it really was when it died: two runs are not the same to the last step.
     let died_at = std::fs::read_to_string(&list)?.lines().last().unwrap_or_default().to_owned();

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use vmetal_acceptance::{Behaviour, Deed, Place, Stack, Terraform, cluster};
 use vmetal_model::agent::BootPurpose;
 
+use crate::credentials;
 use crate::support::Ground::Here;
 use crate::support::{
     HostBlock, ground, must_say, node_type, object, objects, password, power_ons, start, tenant_node, terraform, vmetal,
@@ -65,6 +66,8 @@ fn from_nothing_to_a_ready_node_and_back() {
     assert_eq!(power_ons(place, "alpha"), 3, "inspection, installation, erasure");
 
     interrupted(&lab.stack, &terraform, &text);
+    let secrets = [credentials::rotated(place, "beta"), credentials::join_token(place)];
+    changed(place, &terraform, &text);
 
     printed += &vmetal(place, &["get", "hosts", "-o", "json"]);
     printed += &vmetal(place, &["describe", "host", "beta"]);
@@ -72,7 +75,7 @@ fn from_nothing_to_a_ready_node_and_back() {
     printed += &vmetal(place, &["get", "tenant_clusters", "-o", "json"]);
     printed += &vmetal(place, &["events"]);
     printed += &terraform.must(&["show", "-json"]).unwrap();
-    no_secret_anywhere(&lab.stack, &terraform, &printed);
+    no_secret_anywhere(&lab.stack, &terraform, &printed, secrets);
 
     terraform.destroy().unwrap();
     for kind in ["hosts", "images", "node_types", "tenant_clusters", "tenant_nodes"] {
@@ -136,8 +139,35 @@ fn interrupted(stack: &Stack, terraform: &Terraform, text: &str) {
     assert!(terraform.plan_is_empty().unwrap());
 }
 
+/// What can change while a tenant holds the server changes where it stands, and undoes nothing: not the user data, and not the
+/// password that the BMC has been given. A token to join by lives as long as the command.
+fn changed(place: &Place, terraform: &Terraform, text: &str) {
+    let second = tenant_node("second", "beta", Here);
+    let emptied = second.replace("  depends_on", "  drain = { timeout = \"7s\" }\n  depends_on");
+    let token = r#"
+ephemeral "vmetal_join_token" "spare" {
+  cluster = vmetal_tenant_cluster.tenant.name
+  reason  = "handed to nobody"
+}
+"#;
+    let text = text.replace(&tenant_node("worker", "alpha", Here), &format!("{emptied}{token}"));
+    let text = text.replace("only = \"beta\" }\n  \n", "only = \"beta\", room = \"2\" }\n  \n");
+    crate::support::rewrite(terraform, &text);
+    let claim = object(place, "host", "beta")["status"]["claim"].clone();
+    let said = terraform.apply().unwrap();
+    assert!(said.contains("0 added, 2 changed, 0 destroyed"), "{said}");
+    let host = object(place, "host", "beta");
+    assert_eq!((&host["metadata"]["labels"]["room"], &host["status"]["claim"]), (&"2".into(), &claim));
+    assert_eq!(object(place, "tenant-node", "second")["spec"]["drain"]["timeout_seconds"], 7);
+    assert!(terraform.plan_is_empty().unwrap());
+    let events = vmetal(place, &["events", "tenant-cluster", "tenant"]);
+    let count = |what: &str| events.matches(what).count();
+    assert_eq!(count(" made for "), count(" revoked by "), "{events}");
+    assert!(count(" made for ") >= 2, "{events}");
+}
+
 /// Looks for every secret that there is in everything that is written or printed, and proves that the search finds.
-fn no_secret_anywhere(stack: &Stack, terraform: &Terraform, printed: &str) {
+fn no_secret_anywhere(stack: &Stack, terraform: &Terraform, printed: &str, more: [String; 2]) {
     let place: &Place = &stack.place;
     let kubeconfig = std::fs::read_to_string(place.kubeconfig()).unwrap();
     let key = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("client-key-data:")).unwrap().trim();
@@ -146,6 +176,7 @@ fn no_secret_anywhere(stack: &Stack, terraform: &Terraform, printed: &str) {
     let given = stack.installers().unwrap().secrets();
     assert!(given.len() >= 4, "boot tokens and join tokens: {}", given.len());
     secrets.extend(given);
+    secrets.extend(more);
 
     let read = |path: &std::path::Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
     let directory = terraform.directory();

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod crashes;
+mod credentials;
 mod failures;
 mod lifecycle;
 mod support;

@@ -170,15 +170,16 @@ resource "vmetal_node_type" "{host}" {{
 pub(crate) fn tenant_node(name: &str, node_type: &str, ground: Ground) -> String {
     let (_, cluster) = ground.names();
     format!(
-        r#"
+        r##"
 resource "vmetal_tenant_node" "{name}" {{
-  name       = "{name}"
-  cluster    = {cluster}
-  node_type  = "{node_type}"
-  labels     = {{ "vmetal.dev/pool" = "test" }}
-  depends_on = [vmetal_host.{node_type}, vmetal_node_type.{node_type}]
+  name         = "{name}"
+  cluster      = {cluster}
+  node_type    = "{node_type}"
+  labels       = {{ "vmetal.dev/pool" = "test" }}
+  user_data_wo = "#cloud-config\ntimezone: UTC\n"
+  depends_on   = [vmetal_host.{node_type}, vmetal_node_type.{node_type}]
 }}
-"#
+"##
     )
 }
 
