@@ -216,6 +216,10 @@ fn each_is_changed_in_place_and_mended_where_somebody_else_changed_it() {
     // Of the pool only the last member.
     let others = |object: &&AnyObject| object.metadata.name != "workers-0";
     first.iter().filter(others).for_each(|object| bench.engine.world.put_back(object));
+    let drift = bench.tf.expect(&["plan", "-refresh-only", "-no-color"]).unwrap();
+    for (address, _) in LIVES {
+        assert!(drift.text.contains(&format!("# {address} has changed")), "{address} is not in:\n{}", drift.text);
+    }
     assert_eq!(planned(&bench), all("update"));
     bench.tf.apply().unwrap();
     assert_eq!(declared(&bench), second);
