@@ -1,6 +1,6 @@
 //! The model: what a store does, in the plainest code that does it. Other stores are compared with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -102,13 +102,20 @@ impl State {
         }
     }
 
+    /// An entry belongs to who has it, unless this very transaction gives it up; then to the first that takes it.
     fn check_unique(&self, writes: &[Write]) -> Result<(), CommitError> {
-        let written: BTreeSet<&Key> = writes.iter().map(Write::key).collect();
+        let keeps =
+            |write: &Write, entry: &UniqueKey| matches!(write, Write::Put { unique, .. } if unique.contains(entry));
+        let written: BTreeMap<&Key, &Write> = writes.iter().map(|write| (write.key(), write)).collect();
         let mut taken: BTreeMap<&UniqueKey, &Key> = BTreeMap::new();
         for write in writes {
             let Write::Put { key, unique, .. } = write else { continue };
             for entry in unique {
-                let holder = self.unique.get(entry).filter(|holder| !written.contains(holder));
+                let holder = self.unique.get(entry);
+                if holder == Some(key) {
+                    continue;
+                }
+                let holder = holder.filter(|holder| written.get(holder).is_none_or(|write| keeps(write, entry)));
                 if let Some(held_by) = taken.get(entry).copied().or(holder) {
                     let UniqueKey { index, key } = entry.clone();
                     return Err(CommitError::Unique { index, key, held_by: held_by.clone() });

@@ -122,6 +122,11 @@ pub(super) async fn unique_entries_can_be_swapped(bench: Bench) {
         other => panic!("{other:?}"),
     }
     store.commit(Txn::new().delete(host("b")).write(with_mac("c", "1"))).await.unwrap();
+    // Who keeps one has it, whoever asks first.
+    match store.commit(Txn::new().write(with_mac("d", "1")).write(with_mac("c", "1"))).await {
+        Err(CommitError::Unique { held_by, .. }) => assert_eq!(held_by, host("c")),
+        other => panic!("{other:?}"),
+    }
 }
 
 pub(super) async fn a_request_is_applied_once(bench: Bench) {
