@@ -15,9 +15,9 @@ use vmetal_model::{
 use crate::{host::Hosts, managed::Managed, provider::Engine};
 
 /// PCI base class of display controllers, which is what accelerators say they are (PCI Code and ID Assignment, 1.4).
-const DISPLAY: &str = "03";
+const DISPLAY: u8 = 0x03;
 /// Of those, what only drives a screen: VGA-compatible controllers, as boards have them for their console.
-const VGA: &str = "0300";
+const VGA: u8 = 0x00;
 
 /// The data source.
 pub(crate) struct Hardware;
@@ -123,7 +123,7 @@ fn function() -> [(&'static str, Attribute); 4] {
 
 fn hardware(found: &Inventory) -> Value {
     let Inventory { identity, cpu, memory_bytes, disks, nics, pci, firmware } = found;
-    let accelerator = |one: &&PciDevice| one.class.starts_with(DISPLAY) && !one.class.starts_with(VGA);
+    let accelerator = |one: &&PciDevice| one.class.base() == DISPLAY && one.class.subclass() != VGA;
     Value::object([
         (
             "system",
@@ -187,8 +187,12 @@ fn nic(nic: &Nic) -> Value {
 }
 
 fn pci_function(one: &PciDevice) -> Value {
-    let PciDevice { address, vendor, device, class } = one.clone();
-    Value::object([("address", address), ("vendor", vendor), ("device", device), ("class", class)])
+    Value::object([
+        ("address", one.address.clone()),
+        ("vendor", one.vendor.to_string()),
+        ("device", one.device.to_string()),
+        ("class", one.class.to_string()),
+    ])
 }
 
 fn bmc(facts: &BmcFacts) -> Value {
@@ -242,7 +246,7 @@ mod tests {
 
     #[test]
     fn accelerators_are_not_the_console() {
-        let one = |class: &str| PciDevice { class: class.into(), ..PciDevice::default() };
+        let one = |class: &str| PciDevice { class: class.parse().unwrap(), ..PciDevice::default() };
         let pci = vec![one("030000"), one("030200"), one("020000")];
         let found = hardware(&Inventory { pci, ..Inventory::default() });
         assert_eq!(found.attr("pci").as_list().unwrap().len(), 3);

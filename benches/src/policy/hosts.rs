@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use vmetal_model::inventory::PciDevice;
 use vmetal_model::meta::Metadata;
 use vmetal_model::{
-    Claim, ClaimState, Host, HostPhase, HostSpec, HostStatus, Inventory, NodeType, NodeTypeSpec, NodeTypeStatus, Uid,
+    Claim, ClaimState, Host, HostPhase, HostSpec, HostStatus, Inventory, NodeType, NodeTypeSpec, NodeTypeStatus,
+    PciClass, PciId, Uid,
 };
 use vmetal_policy::{Columns, Offer, View, Wanted};
 
@@ -99,9 +100,9 @@ fn inventory() -> Inventory {
     inventory.cpu.threads = 192;
     let device = |slot: u32| PciDevice {
         address: format!("0000:{slot:02x}:00.0"),
-        vendor: "10de".to_owned(),
-        device: "2330".to_owned(),
-        class: "030200".to_owned(),
+        vendor: PciId::new(0x10de),
+        device: PciId::new(0x2330),
+        class: PciClass::new(3, 2, 0),
     };
     inventory.pci = (0..8).map(device).collect();
     inventory

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use vmetal_model::MacAddr;
 use vmetal_model::inventory::{Firmware, Identity, Inventory, PciDevice};
+use vmetal_model::pci::Hex;
 
 pub use settle::settle;
 
@@ -154,19 +155,24 @@ fn memory(sysfs: &Sysfs) -> u64 {
 }
 
 fn pci(sysfs: &Sysfs) -> Vec<PciDevice> {
-    let hex = |path: PathBuf| sysfs.text(&path).map(|text| text.trim_start_matches("0x").to_lowercase());
     sysfs
         .entries(&sysfs.path("sys/bus/pci/devices"))
         .into_iter()
         .filter_map(|(address, path)| {
             Some(PciDevice {
-                vendor: hex(path.join("vendor"))?,
-                device: hex(path.join("device"))?,
-                class: hex(path.join("class"))?,
+                vendor: number(sysfs, &path.join("vendor"))?,
+                device: number(sysfs, &path.join("device"))?,
+                class: number(sysfs, &path.join("class"))?,
                 address,
             })
         })
         .collect()
+}
+
+/// A number as the kernel writes it: `0x10de`.
+fn number<const DIGITS: usize>(sysfs: &Sysfs, path: &Path) -> Option<Hex<DIGITS>> {
+    let text = sysfs.text(path)?;
+    text.strip_prefix("0x").unwrap_or(&text).parse().ok()
 }
 
 #[cfg(test)]

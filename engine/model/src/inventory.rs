@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::net::MacAddr;
+use crate::pci::{PciClass, PciId};
 
 /// Everything inspection found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -132,11 +133,11 @@ pub struct PciDevice {
     /// `domain:bus:device.function`.
     pub address: String,
     /// Vendor id, four hexadecimal digits.
-    pub vendor: String,
+    pub vendor: PciId,
     /// Device id, four hexadecimal digits.
-    pub device: String,
+    pub device: PciId,
     /// Class code, six hexadecimal digits; `0302xx` is a 3D controller.
-    pub class: String,
+    pub class: PciClass,
 }
 
 /// How the machine started.

@@ -21,6 +21,7 @@ pub mod meta;
 pub mod net;
 pub mod node_type;
 pub mod operation;
+pub mod pci;
 pub mod policy;
 pub mod quantity;
 pub mod requirement;
@@ -46,6 +47,7 @@ pub use meta::{Kind, Metadata, Object, Uid};
 pub use net::MacAddr;
 pub use node_type::{Capacity, NodeType, NodeTypeSpec, NodeTypeStatus, StandbyTrouble};
 pub use operation::{Operation, OperationKind, OperationState};
+pub use pci::{PciClass, PciId};
 pub use policy::{
     Duty, InForce, OnFailure, Policy, PolicyCheck, PolicyFacts, PolicyKind, PolicyPhase, PolicySpec, PolicyStatus,
 };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use vmetal_model::PciId;
 use vmetal_model::agent::EraseLevel;
 use vmetal_model::bmc::PowerState;
 use vmetal_model::inventory::PciDevice;
@@ -198,10 +199,11 @@ pub struct Hardware {
 
 /// PCI vendors whose accelerators vmetal can tell from an inventory, with the resource that their Kubernetes device
 /// plugins count them as.
-pub(crate) const ACCELERATORS: [(&str, &str); 2] = [("10de", "nvidia.com/gpu"), ("1002", "amd.com/gpu")];
+pub(crate) const ACCELERATORS: [(PciId, &str); 2] =
+    [(PciId::new(0x10de), "nvidia.com/gpu"), (PciId::new(0x1002), "amd.com/gpu")];
 /// PCI base class and subclass of display controllers, 3D controllers and processing accelerators (PCI code and ID
 /// assignment specification, classes 03h and 12h).
-const ACCELERATOR_CLASSES: [&str; 4] = ["0300", "0302", "0380", "1200"];
+const ACCELERATOR_CLASSES: [(u8, u8); 4] = [(0x03, 0x00), (0x03, 0x02), (0x03, 0x80), (0x12, 0x00)];
 
 impl Hardware {
     /// The part of an inventory that placement looks at.
@@ -212,18 +214,22 @@ impl Hardware {
             threads: inventory.cpu.threads,
             memory_bytes: inventory.memory_bytes,
             accelerators: counted.map(|((_, resource), count)| ((*resource).to_owned(), count)).collect(),
-            gpu_model: first.map(|device| format!("{}:{}", device.vendor, device.device)),
+            gpu_model: first.map(|first| gpu_model(first.vendor, first.device)),
         }
     }
+}
+
+/// How policies are told of a model.
+pub(crate) fn gpu_model(vendor: PciId, device: PciId) -> String {
+    format!("{vendor}:{device}")
 }
 
 /// How many accelerators of each kind of [`ACCELERATORS`] an inventory has, and the first of them. Allocates nothing.
 pub(crate) fn accelerators(inventory: &Inventory) -> ([u32; ACCELERATORS.len()], Option<&PciDevice>) {
     let (mut counts, mut first) = ([0; ACCELERATORS.len()], None);
     for device in &inventory.pci {
-        let known = ACCELERATORS.iter().position(|(vendor, _)| device.vendor.eq_ignore_ascii_case(vendor));
-        let Some(kind) = known else { continue };
-        if ACCELERATOR_CLASSES.contains(&device.class.get(..4).unwrap_or_default()) {
+        let Some(kind) = ACCELERATORS.iter().position(|(vendor, _)| device.vendor == *vendor) else { continue };
+        if ACCELERATOR_CLASSES.contains(&(device.class.base(), device.class.subclass())) {
             counts[kind] += 1;
             first = first.or(Some(device));
         }

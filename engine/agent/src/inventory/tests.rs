@@ -88,8 +88,8 @@ fn a_server_is_described_as_the_kernel_tells_it() {
     };
     assert_eq!(inventory.cpu, expected);
     assert_eq!(inventory.memory_bytes, 3 * 0x800_0000);
-    assert_eq!(inventory.pci[0].vendor, "10de");
-    assert_eq!(inventory.pci[0].class, "030200");
+    assert_eq!(inventory.pci[0].vendor.to_string(), "10de");
+    assert_eq!(inventory.pci[0].class.to_string(), "030200");
     assert_eq!(inventory.firmware, Firmware::Uefi);
 }
 

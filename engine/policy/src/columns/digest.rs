@@ -11,7 +11,8 @@ pub(crate) type Hash = [u8; 32];
 /// Rows in one block: with 10,000 rows, block and root are of about the same size.
 const BLOCK: usize = 64;
 
-/// What is known of one host, length before content so that no two rows run together into the same bytes.
+/// What is known of one host. A text's length stands before it, and a number says with each of its bytes whether more follow
+/// (LEB128), so that no two rows run together into the same bytes.
 pub(super) struct Row<'a>(&'a mut Vec<u8>);
 
 impl<'a> Row<'a> {
@@ -27,7 +28,17 @@ impl<'a> Row<'a> {
     }
 
     pub(super) fn number(&mut self, number: u64) {
-        self.0.extend_from_slice(&number.to_le_bytes());
+        let mut rest = number;
+        while rest >= 0x80 {
+            self.0.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.0.push(rest as u8);
+    }
+
+    /// A hash of more that is known of the host.
+    pub(super) fn hash(&mut self, hash: &Hash) {
+        self.0.extend_from_slice(hash);
     }
 
     pub(super) fn finish(self) -> Hash {

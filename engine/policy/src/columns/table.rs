@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use vmetal_model::agent::EraseLevel;
 use vmetal_model::bmc::PowerState;
-use vmetal_model::inventory::{Inventory, PciDevice};
-use vmetal_model::{Host, HostPhase, HostStatus, StandbyWish};
+use vmetal_model::inventory::Inventory;
+use vmetal_model::{Host, HostPhase, HostStatus, PciId, StandbyWish};
 use vmetal_policy_sdk as sdk;
 use vmetal_policy_sdk::Sym;
 
@@ -41,10 +41,10 @@ struct Seen<'a> {
     model: Model<'a>,
 }
 
-/// Of which model the accelerators are. Devices say it in two words, which are put together only where a symbol is made.
+/// Of which model the accelerators are. Devices say it in two numbers, which become text only where a symbol is made.
 enum Model<'a> {
     Named(&'a str),
-    Device(&'a PciDevice),
+    Device(PciId, PciId),
 }
 
 impl<'a> Seen<'a> {
@@ -54,7 +54,7 @@ impl<'a> Seen<'a> {
             threads: inventory.cpu.threads,
             memory_bytes: inventory.memory_bytes,
             accelerators,
-            model: first.map_or(Model::Named(""), Model::Device),
+            model: first.map_or(Model::Named(""), |first| Model::Device(first.vendor, first.device)),
         }
     }
 
@@ -193,10 +193,16 @@ pub(crate) struct Table {
 struct Scratch {
     /// The labels of the row that was written last: neighbours are often alike.
     labels: Vec<(Sym, Sym)>,
-    /// The same of its accelerators' model.
-    gpu_model: Sym,
-    text: String,
+    /// The model of the accelerators that were met last, and its symbol: neighbours have the same.
+    model: Option<(PciId, PciId, Sym)>,
     bytes: Vec<u8>,
+}
+
+/// What the hashing of one row leaves for the next.
+struct Hashing {
+    bytes: Vec<u8>,
+    /// The row whose labels were hashed last, and their hash.
+    labels: Option<(usize, digest::Hash)>,
 }
 
 /// No row has this number: rows are counted in 32 bits.
@@ -326,17 +332,19 @@ impl Table {
     fn cells_of(&mut self, name: Sym, fact: &Fact<'_>, attested: u64) -> Row {
         let hardware = fact.hardware.as_ref();
         let accelerators = hardware.map(|h| h.accelerators).unwrap_or_default();
-        let (symbols, text) = (&mut self.symbols, &mut self.scratch.text);
+        let (symbols, last) = (&mut self.symbols, &mut self.scratch.model);
         let gpu_model = match hardware.map(|h| &h.model) {
             None => 0,
             Some(Model::Named(name)) => sym(symbols, name),
-            Some(Model::Device(PciDevice { vendor, device, .. })) => {
-                text.clear();
-                text.extend([vendor.as_str(), ":", device.as_str()]);
-                sym_like(symbols, self.scratch.gpu_model, text)
-            }
+            Some(Model::Device(vendor, device)) => match *last {
+                Some((a, b, known)) if (a, b) == (*vendor, *device) => known,
+                _ => {
+                    let known = sym(symbols, &input::gpu_model(*vendor, *device));
+                    *last = Some((*vendor, *device, known));
+                    known
+                }
+            },
         };
-        self.scratch.gpu_model = gpu_model;
         Row {
             name,
             rank: 0,
@@ -449,19 +457,19 @@ impl Table {
             unhashed.clear();
             unhashed.extend(0..short(self.len()));
         }
-        let mut bytes = std::mem::take(&mut self.scratch.bytes);
+        let mut hashing = Hashing { bytes: std::mem::take(&mut self.scratch.bytes), labels: None };
         // A row may be named twice, or be gone since.
         for slot in unhashed.iter().map(|slot| *slot as usize) {
             if self.cells.hashed.get(slot) != Some(&false) {
                 continue;
             }
-            self.cells.digest[slot] = self.hash(slot, &mut bytes);
+            self.cells.digest[slot] = self.hash(slot, &mut hashing);
             self.cells.hashed[slot] = true;
             self.tree.touch(self.cells.rank[slot]);
             work.hashed += 1;
         }
         unhashed.clear();
-        (self.unhashed, self.scratch.bytes) = (unhashed, bytes);
+        (self.unhashed, self.scratch.bytes) = (unhashed, hashing.bytes);
         let Table { tree, order, cells, .. } = self;
         tree.grow(order, &cells.digest);
         self.disordered = false;
@@ -490,9 +498,10 @@ impl Table {
         self.tree.forget();
     }
 
-    fn hash(&self, slot: usize, bytes: &mut Vec<u8>) -> digest::Hash {
+    fn hash(&self, slot: usize, hashing: &mut Hashing) -> digest::Hash {
+        let labels = self.hash_labels(slot, hashing);
         let cells = &self.cells;
-        let mut row = digest::Row::in_memory(bytes);
+        let mut row = digest::Row::in_memory(&mut hashing.bytes);
         for text in [cells.name[slot], cells.gpu_model[slot], cells.last_tenant[slot], cells.holder[slot]] {
             row.text(self.symbols.text(text));
         }
@@ -512,11 +521,25 @@ impl Table {
             row.number(number);
         }
         cells.accelerators[slot].iter().for_each(|count| row.number(u64::from(*count)));
-        for (key, value) in self.labels(slot) {
-            row.text(self.symbols.text(key));
-            row.text(self.symbols.text(value));
-        }
+        row.hash(&labels);
         row.finish()
+    }
+
+    /// Labels have a hash of their own: hosts of a rack often have the same, and those are most of what is known of them.
+    fn hash_labels(&self, slot: usize, hashing: &mut Hashing) -> digest::Hash {
+        if let Some((like, hash)) = hashing.labels
+            && self.labels(like).eq(self.labels(slot))
+        {
+            return hash;
+        }
+        let mut labels = digest::Row::in_memory(&mut hashing.bytes);
+        for (key, value) in self.labels(slot) {
+            labels.text(self.symbols.text(key));
+            labels.text(self.symbols.text(value));
+        }
+        let hash = labels.finish();
+        hashing.labels = Some((slot, hash));
+        hash
     }
 
     /// The value of a label of a row.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use vmetal_model::meta::Metadata;
 use vmetal_model::{
-    Claim, ClaimState, Host, HostPhase, HostStatus, Inventory, NodeType, NodeTypeSpec, NodeTypeStatus, TenantNode,
-    TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
+    Claim, ClaimState, Host, HostPhase, HostStatus, Inventory, NodeType, NodeTypeSpec, NodeTypeStatus, PciClass, PciId,
+    TenantNode, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
 };
 
 use vmetal_policy::{Columns, View};
@@ -34,9 +34,9 @@ fn host(name: &str, labels: &[(&str, &str)], phase: HostPhase, gpus: usize) -> H
     inventory.pci = (0..gpus)
         .map(|slot| vmetal_model::inventory::PciDevice {
             address: format!("0000:0{slot}:00.0"),
-            vendor: "10de".to_owned(),
-            device: "2330".to_owned(),
-            class: "030200".to_owned(),
+            vendor: PciId::new(0x10de),
+            device: PciId::new(0x2330),
+            class: PciClass::new(3, 2, 0),
         })
         .collect();
     status.inventory = Some(inventory);
