@@ -1,7 +1,7 @@
 //! What is kept of each candidate: the verdicts in words, for the few that somebody reads about.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use vmetal_policy_sdk as sdk;
 
@@ -72,18 +72,16 @@ impl Fleet<'_> {
     /// So many candidates: the chosen ones, then those that fit, the best first, then the others by name.
     pub(crate) fn candidates(&self, rows: &Rows<'_>, picks: &[u32], keep: usize) -> Vec<Candidate> {
         let chosen: Vec<usize> = picks.iter().map(|row| *row as usize).collect();
-        let rank = |row: usize| self.fleet.table.cells.rank[row];
         let mut order = chosen.clone();
-        let mut fitting: Vec<usize> = (0..rows.verdicts.len())
-            .filter(|row| rows.verdicts[*row].code == sdk::gate::OPEN && !chosen.contains(row))
-            .collect();
-        let key = |row: &usize| (Reverse(rows.verdicts[*row].score), rank(*row));
-        if let Some(last) = keep.checked_sub(1).filter(|last| *last < fitting.len()) {
-            fitting.select_nth_unstable_by_key(last, key);
-            fitting.truncate(keep);
-        }
-        fitting.sort_unstable_by_key(key);
-        order.extend(fitting);
+        let ranks = &self.fleet.table.cells.rank;
+        let fitting = rows
+            .verdicts
+            .iter()
+            .zip(ranks)
+            .enumerate()
+            .filter(|(row, (verdict, _))| verdict.code == sdk::gate::OPEN && !chosen.contains(row));
+        let fitting = fitting.map(|(row, (verdict, rank))| (Reverse(verdict.score), *rank, row));
+        order.extend(smallest(keep, fitting).into_iter().map(|(_, _, row)| row));
         let others = self.fleet.table.order.iter().map(|slot| *slot as usize);
         let excluded = others.filter(|row| rows.verdicts[*row].code != sdk::gate::OPEN);
         let missing = keep.saturating_sub(order.len());
@@ -126,6 +124,19 @@ impl Fleet<'_> {
         let needed = if wanted > 1 { format!(" ({wanted} wanted)") } else { String::new() };
         format!("{feasible} of {total} hosts{needed}: {counts}")
     }
+}
+
+/// So many of the smallest, in order. Few of many are wanted: nearly all are done with after one comparison.
+fn smallest<T: Ord>(keep: usize, all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut kept = BinaryHeap::new();
+    for next in all {
+        if kept.len() < keep {
+            kept.push(next);
+        } else if let Some(mut largest) = kept.peek_mut().filter(|largest| next < **largest) {
+            *largest = next;
+        }
+    }
+    kept.into_sorted_vec()
 }
 
 /// One sentence about node types.

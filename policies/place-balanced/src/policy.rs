@@ -29,6 +29,16 @@ const LONGEST_REST: u64 = 30;
 const LARGEST_BLOCK: u32 = 64;
 const DAY: u64 = 86_400;
 
+/// What scores are made of.
+const TERMS: [&str; 6] = [
+    "failures",
+    "hosts left over or missing there",
+    "on already",
+    "erase level",
+    "times provisioned",
+    "days since release",
+];
+
 /// See the crate's description.
 pub struct PlaceBalanced;
 
@@ -142,7 +152,9 @@ impl<'a> Scale<'a> {
         }
     }
 
-    fn terms(&self, host: HostRef<'_>) -> [(&'static str, i64); 6] {
+    /// The points of a host for each of [`TERMS`].
+    #[inline(always)]
+    fn points(&self, host: HostRef<'_>) -> [i64; TERMS.len()] {
         let Settings { failure, pack, standby, erase, wear, rest } = &self.settings;
         let points =
             |weight: &u32, count: u64| i64::from(*weight) * i64::try_from(count).unwrap_or(i64::from(u32::MAX));
@@ -155,29 +167,26 @@ impl<'a> Scale<'a> {
         };
         let domain = self.narrowest.get(row as usize).copied().unwrap_or(0);
         [
-            ("failures", -points(failure, cell(self.failures, row).min(u64::from(MOST_WORN)))),
-            ("hosts left over or missing there", -points(pack, u64::from(self.misfit(domain)))),
-            ("on already", points(standby, on)),
-            ("erase level", points(erase, cell(self.erase, row))),
-            ("times provisioned", -points(wear, u64::from(host.provisions().min(MOST_WORN)))),
-            ("days since release", points(rest, rested)),
+            -points(failure, cell(self.failures, row).min(u64::from(MOST_WORN))),
+            -points(pack, u64::from(self.misfit(domain))),
+            points(standby, on),
+            points(erase, cell(self.erase, row)),
+            -points(wear, u64::from(host.provisions().min(MOST_WORN))),
+            points(rest, rested),
         ]
-    }
-
-    fn score(&self, host: HostRef<'_>) -> i64 {
-        self.terms(host).iter().map(|(_, points)| points).sum()
     }
 }
 
 impl PlacementPolicy for PlaceBalanced {
     fn place(ctx: &Context, claim: &Claim, hosts: &Hosts, _: &mut dyn Log) -> Decision {
         let scale = Scale::new(ctx, claim, hosts);
-        Decision::best(claim, hosts, hosts.rows().map(|host| Verdict::ranked(host.gate(), scale.score(host))).collect())
+        let score = |host| scale.points(host).iter().sum();
+        Decision::best(claim, hosts, hosts.rows().map(|host| Verdict::ranked(host.gate(), score(host))).collect())
     }
 
     fn explain(ctx: &Context, claim: &Claim, hosts: &Hosts, row: u32) -> Vec<Factor> {
         let scale = Scale::new(ctx, claim, hosts);
-        let terms = hosts.row(row).map(|host| scale.terms(host));
-        terms.into_iter().flatten().map(|(label, points)| Factor::new(label, points)).collect()
+        let points = hosts.row(row).map(|host| scale.points(host));
+        TERMS.iter().zip(points.into_iter().flatten()).map(|(label, points)| Factor::new(*label, points)).collect()
     }
 }
