@@ -3,7 +3,9 @@
 //!
 //! `terraform_data` is a part of the client; every other resource is a provider's, in a process of its own, and each of its steps
 //! is a call over a socket, an encoding and a check on both sides. What that costs by itself is measured in the same run: the same
-//! `terraform_data` as a provider that does nothing (`tfplugin`'s example `echo`).
+//! `terraform_data` as a provider that does nothing (`tfplugin`'s example `echo`). And `terraform_data` is given little to keep:
+//! what it costs when it keeps what a host declares is measured as well, because the client writes its whole state after each
+//! resource.
 
 #![allow(clippy::disallowed_methods, reason = "measures real time")]
 
@@ -19,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::fleet::rig::{Options, Rig};
 use crate::fleet::{say, text};
-use crate::machine::Sickness;
+use crate::machine::{self, Sickness};
 use crate::process::cost;
 use crate::row::{Row, median};
 use crate::{bmc, fleet};
@@ -73,10 +75,15 @@ impl Provider {
     pub async fn run(&self) -> Result<Vec<Row>> {
         let mut rows = self.starts()?;
         let client = Client::find()?;
-        let (mut ours, mut echo, mut floor) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ours, mut echo, mut floor, mut same) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for run in 1..=self.runs {
             say(&format!("{} terraform_data, run {run} of {}", self.resources, self.runs));
-            floor.push(self.floor(&client)?);
+            floor.push(self.floor(&client, &self.values())?);
+            say(&format!(
+                "{} terraform_data that keep what a host declares, run {run} of {}",
+                self.resources, self.runs
+            ));
+            same.push(self.floor(&client, &self.declarations())?);
             say(&format!("{} of a provider that does nothing, run {run} of {}", self.resources, self.runs));
             echo.push(self.nothing(&client)?);
             say(&format!("{} hosts, run {run} of {}", self.resources, self.runs));
@@ -95,6 +102,12 @@ impl Provider {
         ];
         for (name, what, step) in steps {
             over(&format!("{name}_1000_over_terraform_data"), what, (&ours, &floor), step);
+            over(
+                &format!("{name}_1000_over_terraform_data_of_the_same"),
+                &format!("{what}, over terraform_data that keeps what a host declares"),
+                (&ours, &same),
+                step,
+            );
             over(
                 &format!("{name}_1000_over_echo"),
                 &format!("{what}, over a provider that does nothing"),
@@ -140,9 +153,9 @@ impl Provider {
         ])
     }
 
-    fn floor(&self, client: &Client) -> Result<Steps> {
+    fn floor(&self, client: &Client, values: &[Value]) -> Result<Steps> {
         let body = "resource \"terraform_data\" \"one\" {\n  count = length(local.hosts)\n  input = local.hosts[count.index]\n}\n";
-        client.directory(&self.scratch, VMETAL, &self.provider, &self.values())?.measure(body)
+        client.directory(&self.scratch, VMETAL, &self.provider, values)?.measure(body)
     }
 
     fn nothing(&self, client: &Client) -> Result<Steps> {
@@ -157,6 +170,25 @@ impl Provider {
         (0..self.resources)
             .map(|index| json!({ "name": format!("host-{index}"), "class": fleet::rig::CLASS }))
             .collect()
+    }
+
+    /// What hosts declare, as data.
+    fn declarations(&self) -> Vec<Value> {
+        let declared = |index| {
+            json!({
+                "name": machine::name(index),
+                "bmc": {
+                    "address": format!("redfish://{}:40000", bmc::address(index)),
+                    "username": bmc::USERNAME,
+                    "password_wo_version": "1",
+                    "tls_fingerprint": "0".repeat(64),
+                },
+                "boot_mac": machine::mac(index),
+                "labels": { "class": fleet::rig::CLASS },
+                "wait_for": "registered",
+            })
+        };
+        (0..self.resources).map(declared).collect()
     }
 
     async fn hosts(&self, client: &Client) -> Result<Steps> {

@@ -4,6 +4,7 @@
 mod action;
 mod admission;
 mod credentials;
+mod notes;
 mod policies;
 mod preview;
 mod reading;
@@ -13,14 +14,14 @@ use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use vmetal_api::{
-    AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
+    Annotate, AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
     JoinTokenRequest, Listing, LogPart, ObjectRef, Secret, Secrets, WatchItem, WatchQuery,
 };
 use vmetal_lifecycle::Note;
 use vmetal_model::tenant_cluster::TenantClusterStatus;
 use vmetal_model::{
-    Decision, Explanation, HostAction, HostStatus, ImageStatus, Kind, NodeTypeStatus, PolicyCheck, PolicySpec,
-    PolicyStatus, Replay, TenantNodeSpec, TenantNodeStatus, Uid,
+    Decision, Explanation, Host, HostAction, HostStatus, Image, ImageStatus, Kind, NodeType, NodeTypeStatus, Policy,
+    PolicyCheck, PolicySpec, PolicyStatus, Replay, TenantCluster, TenantNode, TenantNodeSpec, TenantNodeStatus, Uid,
 };
 use vmetal_store::CommitError;
 
@@ -107,6 +108,18 @@ impl Backend for ApiBackend {
         }
     }
 
+    async fn annotate(&self, caller: &Caller, annotate: Annotate) -> Result<(), BackendError> {
+        let engine = &self.0;
+        match annotate.kind {
+            Kind::Host => engine.annotate_as::<Host>(caller, &annotate).await,
+            Kind::NodeType => engine.annotate_as::<NodeType>(caller, &annotate).await,
+            Kind::TenantNode => engine.annotate_as::<TenantNode>(caller, &annotate).await,
+            Kind::TenantCluster => engine.annotate_as::<TenantCluster>(caller, &annotate).await,
+            Kind::Image => engine.annotate_as::<Image>(caller, &annotate).await,
+            Kind::Policy => engine.annotate_as::<Policy>(caller, &annotate).await,
+        }
+    }
+
     async fn delete(
         &self,
         caller: &Caller,
@@ -182,6 +195,10 @@ impl Backend for ApiBackend {
 
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {
         reading::watch(Arc::clone(&self.0), query)
+    }
+
+    fn follow(&self, known: AnyObject) -> BoxStream<'static, Result<WatchItem, BackendError>> {
+        reading::follow(Arc::clone(&self.0), known)
     }
 
     fn events(&self, query: EventsQuery) -> BoxStream<'static, Result<EventEntry, BackendError>> {

@@ -15,6 +15,7 @@
 //! One file per resource says how it maps to the model (`kind`); everything else is shared.
 
 mod actions;
+mod afterwards;
 mod component;
 mod convert;
 mod cost;
@@ -38,6 +39,7 @@ mod node_type;
 mod placement;
 mod policy;
 mod provider;
+mod reads;
 mod tenant_cluster;
 mod tenant_node;
 mod timeouts;

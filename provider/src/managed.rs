@@ -25,7 +25,7 @@ use tfplugin::{
     Read, Resource, Schema, Type, Value,
     plan::{Change, Plan, empty_object},
 };
-use vmetal_api::{AnyObject, ApiError, Apply, Client, Precondition, Resource as ModelResource};
+use vmetal_api::{Annotate, ApiError, Apply, Client, Following, Precondition, Resource as ModelResource};
 use vmetal_model::{Uid, Validate};
 
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
     explain::{circumstances, exists, invalid, refused, span, title},
     held::{self, Parting, Removal},
     kind::{Declaration, Kind, Verdict},
-    provider::Engine,
+    provider::{Engine, Run},
     wait::{Ended, Wait},
 };
 
@@ -43,6 +43,12 @@ pub(crate) const CLAIM: &str = "vmetal.io/terraform-claim";
 pub(crate) const WAITING: &str = "waiting";
 /// How often a change is tried again when somebody else changes the object at the same time.
 const TRIES: usize = 5;
+
+/// What `wait_for` says where nothing is to be waited for.
+const NOTHING: &str = "none";
+
+/// An object as it was declared, and what becomes of it where that is followed.
+type Made<O> = (O, Option<Following<O>>);
 
 /// A resource type.
 pub(crate) struct Managed<K> {
@@ -68,29 +74,50 @@ impl<K: Kind> Managed<K> {
     }
 
     async fn make(ctx: &Ctx<Engine>, request: &ApplyRequest) -> Result<Outcome, Diagnostics> {
-        let client = ctx.client()?.client()?;
+        let run = ctx.client()?.run()?;
+        let client = &run.client;
         let timeouts = K::TIMEOUTS.with(request.planned.attr("timeouts"));
         let mut planned = request.planned.clone();
         K::supply(client, &mut planned).await?;
         let apply = Self::to_apply(&planned, &request.config)?;
-        let object = Self::declare(ctx, client, apply, timeouts.create).await?;
-        Ok(Self::finish(ctx, client, object, planned, Private::default(), timeouts.create, Step::Create).await)
+        let made = if wait_for::<K>(&planned) == NOTHING {
+            (Self::declare(ctx, client, apply, timeouts.create).await?, None)
+        } else {
+            let follow = |apply| client.apply_and_follow(apply);
+            let (object, news) = Self::declare_by(ctx, client, apply, timeouts.create, follow).await?;
+            (object, Some(news))
+        };
+        Ok(Self::finish(ctx, run, made, planned, Private::default(), timeouts.create, Step::Create).await)
     }
 
     /// Makes a new object, stamped, or finds the one that an apply of the same declaration made before it was cut off.
     pub(crate) async fn declare(
         ctx: &Ctx<Engine>,
         client: &Client,
-        mut apply: Apply,
+        apply: Apply,
         within: Duration,
     ) -> Result<K::Object, Diagnostics> {
+        Self::declare_by(ctx, client, apply, within, |apply| client.apply_as(apply)).await
+    }
+
+    /// The same by a call of the caller's choice.
+    async fn declare_by<T, Made>(
+        ctx: &Ctx<Engine>,
+        client: &Client,
+        mut apply: Apply,
+        within: Duration,
+        make: impl Fn(Apply) -> Made + Send + Sync,
+    ) -> Result<T, Diagnostics>
+    where
+        Made: Future<Output = Result<T, ApiError>> + Send,
+    {
         let name = apply.name.clone();
         let claim = claim(&apply);
         apply.annotations.insert(CLAIM.to_owned(), claim.clone());
         apply.precondition = Precondition::MustNotExist;
         let doing = format!("creating {}", title::<K>(&name));
         for _ in 0..TRIES {
-            match client.apply_as::<K::Object>(apply.clone()).await {
+            match make(apply.clone()).await {
                 Ok(made) => return Ok(made),
                 Err(ApiError::AlreadyExists { .. }) => {}
                 Err(error) => return Err(refused::<K>(&doing, error)),
@@ -105,7 +132,7 @@ impl<K: Kind> Managed<K> {
             } else if found.annotations.get(CLAIM) == Some(&claim) {
                 ctx.progress(&format!("{} was made by an apply that was cut off; going on with it", title::<K>(&name)));
                 let again = Apply { precondition: Precondition::Uid(found.uid.clone()), ..apply.clone() };
-                return client.apply_as(again).await.map_err(|e| refused::<K>(&doing, e));
+                return make(again).await.map_err(|e| refused::<K>(&doing, e));
             } else {
                 return Err(exists::<K>(&name, &found.uid.0).into());
             }
@@ -118,7 +145,8 @@ impl<K: Kind> Managed<K> {
     }
 
     async fn change(ctx: &Ctx<Engine>, request: &ApplyRequest) -> Result<Outcome, Diagnostics> {
-        let client = ctx.client()?.client()?;
+        let run = ctx.client()?.run()?;
+        let client = &run.client;
         let name = name_of(&request.planned);
         let doing = format!("changing {}", title::<K>(&name));
         let uid = uid_of(&request.prior);
@@ -143,10 +171,10 @@ impl<K: Kind> Managed<K> {
         // Annotations are not managed here: whoever wrote them keeps them.
         apply.annotations = found.metadata.annotations;
         apply.precondition = Precondition::Uid(uid);
-        let object = client.apply_as::<K::Object>(apply).await.map_err(|e| refused::<K>(&doing, e))?;
+        let (object, news) = client.apply_and_follow(apply).await.map_err(|e| refused::<K>(&doing, e))?;
         let timeouts = K::TIMEOUTS.with(request.planned.attr("timeouts"));
         let private = request.private.clone();
-        Ok(Self::finish(ctx, client, object, planned, private, timeouts.update, Step::Update).await)
+        Ok(Self::finish(ctx, run, (object, Some(news)), planned, private, timeouts.update, Step::Update).await)
     }
 
     fn to_apply(planned: &Value, config: &Value) -> Result<Apply, Diagnostics> {
@@ -161,13 +189,14 @@ impl<K: Kind> Managed<K> {
     /// Waits for what the user wants to wait for, and says how it ended.
     async fn finish(
         ctx: &Ctx<Engine>,
-        client: &Client,
-        object: K::Object,
+        run: &Run,
+        (object, news): Made<K::Object>,
         planned: Value,
         mut private: Private,
         within: Duration,
         step: Step,
     ) -> Outcome {
+        let client = &run.client;
         let (name, uid) = (name_of(&planned), object.object().metadata.uid.clone());
         let wait_for = wait_for::<K>(&planned);
         let state_of = |object: &K::Object| {
@@ -183,7 +212,7 @@ impl<K: Kind> Managed<K> {
             _ => {
                 let wait = Wait { client, name: &name, uid: &uid, within, cancelled: ctx.cancelled() };
                 let told = |what: &str| ctx.progress(&format!("{}: {what}", title::<K>(&name)));
-                match wait.until(|seen| K::judge(seen, &wait_for), told).await {
+                match wait.until_from(news, |seen| K::judge(seen, &wait_for), told).await {
                     // What was made is the last thing seen if nothing else was.
                     Ended::Cancelled(last) => Ended::Cancelled(last.or(Some(Box::new(object)))),
                     Ended::Deadline(last) => Ended::Deadline(last.or(Some(Box::new(object)))),
@@ -200,9 +229,7 @@ impl<K: Kind> Managed<K> {
         match ended {
             Ended::Done(object) => {
                 private.remove(WAITING);
-                if object.object().metadata.annotations.contains_key(CLAIM) {
-                    Self::release_claim(ctx, client, &object).await;
-                }
+                Self::release_claim(ctx, run, &object);
                 Outcome::new(state_of(&object), private)
             }
             Ended::Gone => Outcome::gone().with(Diagnostic::error(
@@ -221,7 +248,7 @@ impl<K: Kind> Managed<K> {
                 let why = "You asked Terraform to stop. The engine goes on with it by itself, and the object is saved. Run \
                            terraform apply again to go on waiting, or terraform destroy to give it up.";
                 if let Some(last) = &last {
-                    Self::release_claim(ctx, client, last).await;
+                    Self::release_claim(ctx, run, last);
                 }
                 Outcome::new(state, private).with(unfinished(why.to_owned()))
             }
@@ -237,7 +264,7 @@ impl<K: Kind> Managed<K> {
                     span(within)
                 );
                 if let Some(last) = &last {
-                    Self::release_claim(ctx, client, last).await;
+                    Self::release_claim(ctx, run, last);
                 }
                 Outcome::new(state, private).with(unfinished(why))
             }
@@ -251,34 +278,23 @@ impl<K: Kind> Managed<K> {
     }
 
     /// The create has come to its end: from now on the object can only be had by import. Not so when Terraform is gone:
-    /// then nobody will store what was made, and the next create must find it.
-    pub(crate) async fn release_claim(ctx: &Ctx<Engine>, client: &Client, last: &K::Object) {
-        if ctx.is_abandoned() {
+    /// then nobody will store what was made, and the next create must find it. Nobody waits for it.
+    pub(crate) fn release_claim(ctx: &Ctx<Engine>, run: &Run, last: &K::Object) {
+        let metadata = &last.object().metadata;
+        if ctx.is_abandoned() || !metadata.annotations.contains_key(CLAIM) {
             return;
         }
-        let name = last.object().metadata.name.clone();
-        let uid = last.object().metadata.uid.clone();
-        // As it was seen last, and nobody but the engine has written to it since: one call.
-        let mut seen = AnyObject::from_typed(last).ok();
-        for _ in 0..TRIES {
-            let Some(AnyObject { metadata, spec, .. }) = seen else { return };
-            if metadata.uid != uid || !metadata.annotations.contains_key(CLAIM) {
-                return;
-            }
-            let mut annotations = metadata.annotations;
-            annotations.remove(CLAIM);
-            let mut apply = Apply::from_json(K::Object::KIND, &name, spec);
-            apply.labels = metadata.labels;
-            apply.annotations = annotations;
-            apply.precondition = Precondition::Declared { uid: metadata.uid, generation: metadata.generation };
-            match client.apply(apply).await {
-                Ok(_) => return,
-                // Somebody declared it anew in between.
-                Err(ApiError::Conflict { .. }) => seen = client.get(K::Object::KIND, &name).await.ok().flatten(),
+        let (client, name, uid) = (run.client.clone(), metadata.name.clone(), Some(metadata.uid.clone()));
+        let remove = vec![CLAIM.to_owned()];
+        let released = Annotate { kind: K::Object::KIND, name, uid, set: BTreeMap::new(), remove };
+        run.afterwards.spawn(async move {
+            match client.annotate(&released).await {
+                // Or it is gone already, perhaps with another of its name in its place.
+                Ok(()) | Err(ApiError::NotFound { .. } | ApiError::Conflict { .. }) => {}
                 // The object is made and saved; a claim that stays can only be met by the very same configuration.
-                Err(error) => return tracing::warn!(%error, name, "the claim could not be removed"),
+                Err(error) => tracing::warn!(%error, name = released.name, "the claim could not be removed"),
             }
-        }
+        });
     }
 
     async fn removed(
@@ -317,10 +333,10 @@ impl<K: Kind> Managed<K> {
     }
 
     async fn look(ctx: &Ctx<Engine>, request: &Read) -> Result<Outcome, Diagnostics> {
-        let client = ctx.client()?.client()?;
+        let run = ctx.client()?.run()?;
         let name = name_of(&request.state);
         let doing = format!("reading {}", title::<K>(&name));
-        let found = client.get_as::<K::Object>(&name).await.map_err(|e| refused::<K>(&doing, e))?;
+        let found = run.reads.read::<K::Object>(&run.client, &name).await.map_err(|e| refused::<K>(&doing, e))?;
         let Some(object) = found else { return Ok(Outcome::gone()) };
         let metadata = &object.object().metadata;
         let known = uid_of(&request.state);

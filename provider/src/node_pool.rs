@@ -165,7 +165,8 @@ impl NodePools {
 
     /// Brings the members to what is wanted, and waits for them.
     async fn settle(ctx: &Ctx<Engine>, request: &ApplyRequest, step: Step) -> Result<Outcome, Diagnostics> {
-        let client = ctx.client()?.client()?;
+        let run = ctx.client()?.run()?;
+        let client = &run.client;
         let wanted = Wanted::of(&request.planned, &request.config)?;
         let timeouts = TIMEOUTS.with(request.planned.attr("timeouts"));
         let within = if step == Step::Create { timeouts.create } else { timeouts.update };
@@ -208,12 +209,7 @@ impl NodePools {
         nodes.sort_by_key(|node| number(&wanted.name, node));
         if told.is_empty() {
             private.remove(WAITING);
-            let stamped = nodes.iter().filter(|node| node.metadata.annotations.contains_key(CLAIM));
-            let release = |node: &TenantNode| {
-                let node = node.clone();
-                async move { Managed::<TenantNodes>::release_claim(ctx, client, &node).await }
-            };
-            stream::iter(stamped.map(release)).for_each_concurrent(CALLS, |released| released).await;
+            nodes.iter().for_each(|node| Managed::<TenantNodes>::release_claim(ctx, run, node));
         }
         let hosted = nodes.iter().any(|node| node.status.host.is_some());
         let diagnostics = if step == Step::Create && (hosted || cut_off) { lenient(told) } else { told };

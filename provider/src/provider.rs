@@ -5,11 +5,12 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use tfplugin::{Attribute, Diagnostic, Diagnostics, Named, Path, Provider, Schema, Type, Value};
+use tfplugin::{Attribute, Diagnostic, Diagnostics, Named, Path, Pending, Provider, Schema, Type, Value};
 use vmetal_api::{ApiError, Client, ClientConfig, IdentitySource, Secret, TokenSource};
 
 use crate::{
     actions,
+    afterwards::Afterwards,
     convert::sentence,
     cost::Cost,
     ephemerals,
@@ -24,6 +25,7 @@ use crate::{
     node_type::NodeTypes,
     placement::Placement,
     policy::Policies,
+    reads::Reads,
     tenant_cluster::TenantClusters,
     tenant_node::TenantNodes,
 };
@@ -48,7 +50,7 @@ impl Vmetal {
 #[derive(Debug)]
 pub enum Engine {
     /// Connects on first use.
-    Known(Box<Client>, Supply),
+    Known(Box<Run>),
     /// The configuration depends on something that is not known before apply.
     NotYetKnown,
 }
@@ -59,8 +61,16 @@ impl Engine {
     /// # Errors
     /// A diagnostic while the configuration is not known.
     pub fn client(&self) -> Result<&Client, Diagnostic> {
+        self.run().map(|run| &run.client)
+    }
+
+    /// The client, and what this run has to remember.
+    ///
+    /// # Errors
+    /// A diagnostic while the configuration is not known.
+    pub(crate) fn run(&self) -> Result<&Run, Diagnostic> {
         match self {
-            Self::Known(client, _) => Ok(client),
+            Self::Known(run) => Ok(run),
             Self::NotYetKnown => Err(Diagnostic::error(
                 "The provider's configuration is not known yet",
                 "The vmetal provider's endpoint or token comes from a resource that is not applied yet. Apply that one \
@@ -71,21 +81,30 @@ impl Engine {
 
     /// Remembers that this run plans to make or change hosts or node types: what there will be to choose from is not known.
     pub(crate) fn plan_supply(&self) {
-        if let Self::Known(_, supply) = self {
-            supply.0.store(true, Ordering::Relaxed);
+        if let Self::Known(run) = self {
+            run.supply.0.store(true, Ordering::Relaxed);
         }
     }
 
     /// Whether it does.
     pub(crate) fn plans_supply(&self) -> bool {
-        matches!(self, Self::Known(_, supply) if supply.0.load(Ordering::Relaxed))
+        matches!(self, Self::Known(run) if run.supply.0.load(Ordering::Relaxed))
     }
+}
+
+/// One run of Terraform against a configured engine.
+#[derive(Debug)]
+pub struct Run {
+    pub(crate) client: Client,
+    pub(crate) reads: Reads,
+    pub(crate) afterwards: Afterwards,
+    supply: Supply,
 }
 
 /// Whether the run that this configuration is for plans to change what placements choose from. Terraform plans what a
 /// resource depends on before the resource itself.
 #[derive(Debug, Default)]
-pub struct Supply(AtomicBool);
+struct Supply(AtomicBool);
 
 impl Provider for Vmetal {
     type Client = Engine;
@@ -147,6 +166,14 @@ impl Provider for Vmetal {
 
     fn configure(&self, config: &Value) -> Result<Engine, Diagnostics> {
         settings(config, |name| std::env::var(name).ok())
+    }
+
+    fn finish<'a>(&'a self, engine: &'a Engine) -> Pending<'a, ()> {
+        Box::pin(async move {
+            if let Engine::Known(run) = engine {
+                run.afterwards.settle().await;
+            }
+        })
     }
 
     fn resources(&self) -> Vec<Named<dyn tfplugin::Resource<Engine>>> {
@@ -245,7 +272,8 @@ fn settings(config: &Value, var: impl Fn(&str) -> Option<String>) -> Result<Engi
         let detail = format!("{} {}", sentence(&error.to_string()), sentence(&error.advice()));
         Diagnostic::error("The vmetal provider is not set up correctly", detail).at(Path::attr("endpoint"))
     })?;
-    Ok(Engine::Known(Box::new(client), Supply::default()))
+    let run = Run { client, reads: Reads::default(), afterwards: Afterwards::default(), supply: Supply::default() };
+    Ok(Engine::Known(Box::new(run)))
 }
 
 fn token_literal(token: String) -> TokenSource {
@@ -281,7 +309,7 @@ mod tests {
             _ => None,
         };
         let endpoint = |config: &Value| match settings(config, env).unwrap() {
-            Engine::Known(client, _) => client.endpoint().to_owned(),
+            Engine::Known(run) => run.client.endpoint().to_owned(),
             Engine::NotYetKnown => "unknown".to_owned(),
         };
         assert_eq!(endpoint(&Value::Null), "http://from-env:1");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use vmetal_api::{AnyObject, ApiError, Client, Resource, WatchItem, WatchQuery};
+use vmetal_api::{ApiError, Client, Following, Resource, WatchItem};
 use vmetal_model::{Failure, Uid};
 
 use crate::kind::Verdict;
@@ -44,8 +44,14 @@ pub(crate) struct Wait<'a> {
 
 impl Wait<'_> {
     /// Waits until `judge` is content with the object. `told` hears what is going on, once per change.
-    pub(crate) async fn until<O: Resource>(
+    pub(crate) async fn until<O: Resource>(&self, judge: impl Fn(&O) -> Verdict, told: impl FnMut(&str)) -> Ended<O> {
+        self.until_from(None, judge, told).await
+    }
+
+    /// The same, where there may be a stream already that tells every change after a state that was judged.
+    pub(crate) async fn until_from<O: Resource>(
         &self,
+        mut news: Option<Following<O>>,
         judge: impl Fn(&O) -> Verdict,
         mut told: impl FnMut(&str),
     ) -> Ended<O> {
@@ -54,9 +60,14 @@ impl Wait<'_> {
         let mut doubt: Option<(Failure, Instant)> = None;
         let mut saying = String::new();
         loop {
-            let query = WatchQuery { kind: Some(O::KIND), name: Some(self.name.to_owned()) };
+            let open = async {
+                match news.take() {
+                    Some(news) => Ok(news),
+                    None => self.client.watch_as::<O>(Some(self.name)).await,
+                }
+            };
             let mut stream = tokio::select! {
-                opened = self.client.watch(query) => match opened {
+                opened = open => match opened {
                     Ok(stream) => stream,
                     Err(error) if error.is_transient() => {
                         told(&format!("{error}; trying again"));
@@ -71,7 +82,7 @@ impl Wait<'_> {
                 () = self.cancelled.cancelled() => return Ended::Cancelled(last),
                 () = sleep_until(deadline) => return Ended::Deadline(last),
             };
-            let mut present: Option<AnyObject> = None;
+            let mut present: Option<O> = None;
             loop {
                 let doubt_ends = doubt.as_ref().map_or(deadline, |(_, until)| *until);
                 let item = tokio::select! {
@@ -96,10 +107,8 @@ impl Wait<'_> {
                     Some(Err(error)) if !error.is_transient() => return Ended::Refused(last, error),
                     Some(Err(_)) | None => break,
                 };
-                let Some(object) = seen.filter(|object| object.metadata.uid == *self.uid) else { return Ended::Gone };
-                let object: O = match object.typed() {
-                    Ok(object) => object,
-                    Err(error) => return Ended::Refused(last, error.into()),
+                let Some(object) = seen.filter(|seen| seen.object().metadata.uid == *self.uid) else {
+                    return Ended::Gone;
                 };
                 let verdict = judge(&object);
                 let object = Box::new(object);

@@ -17,7 +17,9 @@ use crate::error::ApiError;
 use crate::proto;
 use crate::proto::vmetal_client::VmetalClient;
 use crate::resource::{AnyObject, Resource};
-use crate::types::{Apply, EventEntry, EventsQuery, Listing, LogPart, Secret, VersionInfo, WatchItem, WatchQuery};
+use crate::types::{
+    Annotate, Apply, EventEntry, EventsQuery, Listing, LogPart, Secret, VersionInfo, WatchItem, WatchQuery,
+};
 
 mod credentials;
 
@@ -55,6 +57,9 @@ impl ClientConfig {
         ClientConfig { endpoint: endpoint.into(), token, ca_pem: None, patience: Duration::from_secs(15) }
     }
 }
+
+/// What became of objects of one type.
+pub type Following<R> = BoxStream<'static, Result<WatchItem<R>, ApiError>>;
 
 /// A connection to one engine. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
@@ -149,7 +154,12 @@ impl Client {
     /// # Errors
     /// [`ApiError`]; a missing object is not an error.
     pub async fn get_as<R: Resource>(&self, name: &str) -> Result<Option<R>, ApiError> {
-        Ok(self.get(R::KIND, name).await?.map(|object| object.typed()).transpose()?)
+        let request = proto::GetRequest { kind: R::KIND.as_str().into(), name: name.to_owned() };
+        match self.call(request, |mut rpc, request| async move { rpc.get(request).await }).await {
+            Ok(object) => convert::typed(&object).map(Some).map_err(incompatible),
+            Err(ApiError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The objects of a kind that have all these labels, by name.
@@ -157,6 +167,12 @@ impl Client {
     /// # Errors
     /// [`ApiError`].
     pub async fn list(&self, kind: Kind, labels: &BTreeMap<String, String>) -> Result<Listing, ApiError> {
+        let answer = self.pages(kind, labels).await?;
+        let objects = answer.objects.into_iter().map(|object| self.object(object)).collect::<Result<_, _>>()?;
+        Ok(Listing { objects, revision: answer.revision })
+    }
+
+    async fn pages(&self, kind: Kind, labels: &BTreeMap<String, String>) -> Result<proto::ListPage, ApiError> {
         let request = proto::ListRequest { kind: kind.as_str().into(), labels: labels.clone() };
         // A listing that breaks off in the middle is asked for again from its beginning: half of one is never returned.
         let whole = |mut rpc: VmetalClient<Channel>, request| async move {
@@ -168,9 +184,7 @@ impl Client {
             }
             Ok(Response::new(whole))
         };
-        let answer = self.call(request, whole).await?;
-        let objects = answer.objects.into_iter().map(|object| self.object(object)).collect::<Result<_, _>>()?;
-        Ok(Listing { objects, revision: answer.revision })
+        self.call(request, whole).await
     }
 
     /// The objects of a known type that have all these labels, by name.
@@ -178,8 +192,8 @@ impl Client {
     /// # Errors
     /// [`ApiError`].
     pub async fn list_as<R: Resource>(&self, labels: &BTreeMap<String, String>) -> Result<Vec<R>, ApiError> {
-        let listing = self.list(R::KIND, labels).await?;
-        Ok(listing.objects.iter().map(AnyObject::typed).collect::<Result<_, _>>()?)
+        let listing = self.pages(R::KIND, labels).await?;
+        listing.objects.iter().map(convert::typed).collect::<Result<_, _>>().map_err(incompatible)
     }
 
     /// Creates or replaces the spec, labels and annotations of one object. Safe to repeat: an empty `request_id` is
@@ -187,13 +201,21 @@ impl Client {
     ///
     /// # Errors
     /// [`ApiError`].
-    pub async fn apply(&self, mut apply: Apply) -> Result<AnyObject, ApiError> {
+    pub async fn apply(&self, apply: Apply) -> Result<AnyObject, ApiError> {
+        let answer = self.applied(apply).await?;
+        self.object(answer)
+    }
+
+    async fn applied(&self, apply: Apply) -> Result<proto::Object, ApiError> {
+        let request = self.apply_request(apply)?;
+        self.call(request, |mut rpc, request| async move { rpc.apply(request).await }).await
+    }
+
+    fn apply_request(&self, mut apply: Apply) -> Result<proto::ApplyRequest, ApiError> {
         if apply.request_id.is_empty() {
             apply.request_id = self.new_request_id()?;
         }
-        let request = proto::ApplyRequest::from(apply);
-        let answer = self.call(request, |mut rpc, request| async move { rpc.apply(request).await }).await?;
-        self.object(answer)
+        Ok(apply.into())
     }
 
     /// Creates or replaces one object of a known type.
@@ -201,7 +223,38 @@ impl Client {
     /// # Errors
     /// [`ApiError`].
     pub async fn apply_as<R: Resource>(&self, apply: Apply) -> Result<R, ApiError> {
-        Ok(self.apply(apply).await?.typed()?)
+        convert::typed(&self.applied(apply).await?).map_err(incompatible)
+    }
+
+    /// The same, and then the object whenever it changes, as [`WatchItem::Changed`] and at last [`WatchItem::Deleted`], until the
+    /// connection breaks (the last item is then an error): one call for a declaration and for the wait that follows it. Steps that
+    /// were passed while nobody took them may be left out.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn apply_and_follow<R: Resource>(&self, apply: Apply) -> Result<(R, Following<R>), ApiError> {
+        let request = self.apply_request(apply)?;
+        let (first, rest) = self
+            .call(request, |mut rpc, request| async move {
+                let mut stream = rpc.apply_and_follow(request).await?.into_inner();
+                let first = stream.message().await?;
+                let broken = || Status::unavailable("the stream ended before it told what was applied");
+                Ok(Response::new((first.ok_or_else(broken)?, stream)))
+            })
+            .await?;
+        match convert::watched(first, |object| convert::typed::<R>(&object)).map_err(incompatible)? {
+            WatchItem::Changed(applied) => Ok((applied, self.followed(rest))),
+            _ => Err(incompatible(Malformed("the stream did not begin with what was applied".into()))),
+        }
+    }
+
+    /// Writes or removes annotations of an object. What it is declared to be stays as it is, generation included.
+    ///
+    /// # Errors
+    /// [`ApiError`]; a missing object is one.
+    pub async fn annotate(&self, annotate: &Annotate) -> Result<(), ApiError> {
+        let request = proto::AnnotateRequest::from(annotate);
+        self.call(request, |mut rpc, request| async move { rpc.annotate(request).await }).await.map(drop)
     }
 
     /// Asks for deletion and returns the object as it is then; `None` when it is gone already. The object stays until its
@@ -415,6 +468,27 @@ impl Client {
         let request = proto::WatchRequest::from(&query);
         let stream = self.call(request, |mut rpc, request| async move { rpc.watch(request).await }).await?;
         Ok(self.incoming(stream))
+    }
+
+    /// The same for objects of a known type, all or one of them.
+    ///
+    /// # Errors
+    /// [`ApiError`] when the stream cannot be opened.
+    pub async fn watch_as<R: Resource>(&self, name: Option<&str>) -> Result<Following<R>, ApiError> {
+        let query = WatchQuery { kind: Some(R::KIND), name: name.map(str::to_owned) };
+        let request = proto::WatchRequest::from(&query);
+        let stream = self.call(request, |mut rpc, request| async move { rpc.watch(request).await }).await?;
+        Ok(self.followed(stream))
+    }
+
+    fn followed<R: Resource>(&self, stream: tonic::Streaming<proto::WatchEvent>) -> Following<R> {
+        let shared = Arc::clone(&self.shared);
+        stream
+            .map(move |item| match item {
+                Ok(event) => convert::watched(event, |object| convert::typed(&object)).map_err(incompatible),
+                Err(status) => Err(ApiError::from_status(&shared.endpoint, &status)),
+            })
+            .boxed()
     }
 
     /// Events, oldest first. Opening the stream is repeated like every call.

@@ -6,8 +6,10 @@ use vmetal_model::{Kind, Uid};
 
 use crate::error::BackendError;
 use crate::proto;
-use crate::resource::AnyObject;
-use crate::types::{Apply, EventEntry, EventsQuery, Follow, LogPart, Precondition, Secret, WatchItem, WatchQuery};
+use crate::resource::{AnyObject, Resource};
+use crate::types::{
+    Annotate, Apply, EventEntry, EventsQuery, Follow, LogPart, Precondition, Secret, WatchItem, WatchQuery,
+};
 
 /// A message that is not what the contract says.
 #[derive(Debug, thiserror::Error)]
@@ -73,16 +75,41 @@ impl From<&AnyObject> for proto::Object {
             name: object.metadata.name.clone(),
             uid: object.metadata.uid.0.clone(),
             revision: object.metadata.revision,
-            json: object.to_json().to_string().into_bytes(),
+            json: written(object),
         }
     }
 }
 
+/// An object's JSON, from its parts as they are.
+fn written(object: &AnyObject) -> Vec<u8> {
+    #[derive(serde::Serialize)]
+    struct Parts<'a> {
+        metadata: &'a vmetal_model::Metadata,
+        spec: &'a serde_json::Value,
+        status: &'a serde_json::Value,
+    }
+    let AnyObject { metadata, spec, status, .. } = object;
+    // Plain data with string keys: it always serialises.
+    serde_json::to_vec(&Parts { metadata, spec, status }).unwrap_or_default()
+}
+
 #[derive(serde::Deserialize)]
-struct ObjectJson {
+struct ObjectJson<S = serde_json::Value, T = serde_json::Value> {
     metadata: vmetal_model::Metadata,
-    spec: serde_json::Value,
-    status: serde_json::Value,
+    spec: S,
+    status: T,
+}
+
+/// A message with an object of a type that is known, read without a detour.
+pub(crate) fn typed<R: Resource>(object: &proto::Object) -> Result<R, Malformed> {
+    let kind = kind(&object.kind)?;
+    if kind != R::KIND {
+        return Err(Malformed(format!("{:?} is a {kind}, not a {}", object.name, R::KIND)));
+    }
+    let bad = |e| Malformed(format!("{kind} {:?} has a shape this program does not know: {e}", object.name));
+    let ObjectJson { mut metadata, spec, status } = serde_json::from_slice(&object.json).map_err(bad)?;
+    metadata.revision = object.revision;
+    Ok(R::from_object(vmetal_model::Object { metadata, spec, status }))
 }
 
 impl TryFrom<proto::Object> for AnyObject {
@@ -146,6 +173,26 @@ impl TryFrom<proto::ApplyRequest> for Apply {
     }
 }
 
+impl From<&Annotate> for proto::AnnotateRequest {
+    fn from(annotate: &Annotate) -> Self {
+        proto::AnnotateRequest {
+            kind: annotate.kind.as_str().into(),
+            name: annotate.name.clone(),
+            uid: annotate.uid.as_ref().map(|uid| uid.0.clone()).unwrap_or_default(),
+            set: annotate.set.clone(),
+            remove: annotate.remove.clone(),
+        }
+    }
+}
+
+impl TryFrom<proto::AnnotateRequest> for Annotate {
+    type Error = Malformed;
+    fn try_from(annotate: proto::AnnotateRequest) -> Result<Self, Malformed> {
+        let proto::AnnotateRequest { kind: of, name, uid, set, remove } = annotate;
+        Ok(Annotate { kind: kind(&of)?, name, uid: non_empty(uid).map(Uid), set, remove })
+    }
+}
+
 impl From<&WatchQuery> for proto::WatchRequest {
     fn from(query: &WatchQuery) -> Self {
         proto::WatchRequest {
@@ -178,19 +225,27 @@ impl From<&WatchItem> for proto::WatchEvent {
 impl TryFrom<proto::WatchEvent> for WatchItem {
     type Error = Malformed;
     fn try_from(event: proto::WatchEvent) -> Result<Self, Malformed> {
-        use proto::watch_event::Type;
-        let r#type = event.r#type();
-        let object = || match event.object {
-            Some(object) => AnyObject::try_from(object),
-            None => Err(Malformed("a change came without its object".into())),
-        };
-        match r#type {
-            Type::Sync => object().map(WatchItem::Sync),
-            Type::Bookmark => Ok(WatchItem::Bookmark { revision: event.revision }),
-            Type::Changed => object().map(WatchItem::Changed),
-            Type::Deleted => object().map(WatchItem::Deleted),
-            Type::Unspecified => Err(Malformed("a change of unknown type came".into())),
-        }
+        watched(event, AnyObject::try_from)
+    }
+}
+
+/// What a watch told, with its object read by `read`.
+pub(crate) fn watched<O>(
+    event: proto::WatchEvent,
+    read: impl Fn(proto::Object) -> Result<O, Malformed>,
+) -> Result<WatchItem<O>, Malformed> {
+    use proto::watch_event::Type;
+    let r#type = event.r#type();
+    let object = || match event.object {
+        Some(object) => read(object),
+        None => Err(Malformed("a change came without its object".into())),
+    };
+    match r#type {
+        Type::Sync => object().map(WatchItem::Sync),
+        Type::Bookmark => Ok(WatchItem::Bookmark { revision: event.revision }),
+        Type::Changed => object().map(WatchItem::Changed),
+        Type::Deleted => object().map(WatchItem::Deleted),
+        Type::Unspecified => Err(Malformed("a change of unknown type came".into())),
     }
 }
 

@@ -26,19 +26,19 @@ pub mod server;
 pub mod token;
 pub mod types;
 
-pub use client::{Client, ClientConfig, IdentitySource, TokenSource};
+pub use client::{Client, ClientConfig, Following, IdentitySource, TokenSource};
 pub use credential::{ApiToken, ApiTokenRequest, BmcCredential, IssuedToken, JoinToken, JoinTokenRequest};
 pub use error::{ApiError, BackendError, ObjectRef};
 pub use resource::{AnyObject, DecodeError, Resource};
 pub use server::{Backend, Caller, ServeError, ServerConfig, TlsIdentity, serve};
 pub use token::{Holder, Role, TokenError, TokenStore};
 pub use types::{
-    Apply, EventEntry, EventsQuery, Follow, Listing, LogPart, Precondition, Secret, Secrets, VersionInfo, WatchItem,
-    WatchQuery,
+    Annotate, Apply, EventEntry, EventsQuery, Follow, Listing, LogPart, Precondition, Secret, Secrets, VersionInfo,
+    WatchItem, WatchQuery,
 };
 
 /// The protocol level of this crate. It grows when a client may need something that older engines lack.
-pub const API_LEVEL: u32 = 4;
+pub const API_LEVEL: u32 = 5;
 
 /// The most bytes one message may have, either way. A host with 64 disks and 300 PCI functions takes about 60 KiB.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;

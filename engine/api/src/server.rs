@@ -33,7 +33,7 @@ use crate::proto;
 use crate::proto::vmetal_server::{Vmetal, VmetalServer};
 use crate::resource::AnyObject;
 use crate::token::{Holder, Role, TokenStore};
-use crate::types::{Apply, EventEntry, EventsQuery, Listing, LogPart, Secret, WatchItem, WatchQuery};
+use crate::types::{Annotate, Apply, EventEntry, EventsQuery, Listing, LogPart, Secret, WatchItem, WatchQuery};
 
 /// Who makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,12 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// Any [`BackendError`].
     fn apply(&self, caller: &Caller, apply: Apply) -> impl Future<Output = Result<AnyObject, BackendError>> + Send;
+
+    /// Writes or removes annotations; the generation stays what it is. Durable when it returns.
+    ///
+    /// # Errors
+    /// Any [`BackendError`]; [`BackendError::Conflict`] when `uid` is another object's.
+    fn annotate(&self, caller: &Caller, annotate: Annotate) -> impl Future<Output = Result<(), BackendError>> + Send;
 
     /// Asks for deletion and returns the object as it is then. Asking again is not an error.
     ///
@@ -200,6 +206,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The present state, a bookmark, then every change in order. An item that is an error ends the stream.
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>>;
+
+    /// One object, as `Changed` and at last `Deleted`, after the state that is given. May leave out what was passed meanwhile.
+    fn follow(&self, known: AnyObject) -> BoxStream<'static, Result<WatchItem, BackendError>>;
 
     /// Events, oldest first. An item that is an error ends the stream.
     fn events(&self, query: EventsQuery) -> BoxStream<'static, Result<EventEntry, BackendError>>;
@@ -474,6 +483,7 @@ impl<B: Backend> Service<B> {
 impl<B: Backend> Vmetal for Service<B> {
     type ListStream = Outgoing<proto::ListPage>;
     type WatchStream = Outgoing<proto::WatchEvent>;
+    type ApplyAndFollowStream = Outgoing<proto::WatchEvent>;
     type EventsStream = Outgoing<proto::EventEntry>;
     type DecisionLogStream = Outgoing<proto::DecisionLogPart>;
 
@@ -504,6 +514,31 @@ impl<B: Backend> Vmetal for Service<B> {
         let backend = Arc::clone(&self.backend);
         let applied = uncancelled(async move { backend.apply(&caller, apply).await }).await;
         answer(applied, |object| (&object).into())
+    }
+
+    async fn apply_and_follow(
+        &self,
+        request: Request<proto::ApplyRequest>,
+    ) -> Result<Response<Self::ApplyAndFollowStream>, Status> {
+        let caller = caller(&request)?;
+        let apply = request.into_inner().try_into().map_err(malformed)?;
+        let backend = Arc::clone(&self.backend);
+        let applied = uncancelled(async move { backend.apply(&caller, apply).await }).await;
+        let applied = applied.map_err(|error| error.to_status())?;
+        let first = futures::stream::iter([Ok((&WatchItem::Changed(applied.clone())).into())]);
+        let news = self.backend.follow(applied).map(|item| item.map(|item| (&item).into()));
+        Ok(self.outgoing(first.chain(news)))
+    }
+
+    async fn annotate(
+        &self,
+        request: Request<proto::AnnotateRequest>,
+    ) -> Result<Response<proto::AnnotateResponse>, Status> {
+        let caller = caller(&request)?;
+        let annotate = request.into_inner().try_into().map_err(malformed)?;
+        let backend = Arc::clone(&self.backend);
+        let annotated = uncancelled(async move { backend.annotate(&caller, annotate).await });
+        answer(annotated.await, |()| proto::AnnotateResponse {})
     }
 
     async fn delete(&self, request: Request<proto::DeleteRequest>) -> Result<Response<proto::Object>, Status> {

@@ -125,6 +125,31 @@ impl Apply {
     }
 }
 
+/// Writes or removes annotations of one object, beside its declaration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotate {
+    /// The kind.
+    pub kind: Kind,
+    /// The name.
+    pub name: String,
+    /// When given, only this very object.
+    pub uid: Option<Uid>,
+    /// What is written.
+    pub set: BTreeMap<String, String>,
+    /// What is removed; what is not there is no error.
+    pub remove: Vec<String>,
+}
+
+impl Annotate {
+    /// The annotations as they are afterwards; `None` when nothing changes.
+    pub fn of(&self, annotations: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+        let mut after = annotations.clone();
+        after.extend(self.set.clone());
+        self.remove.iter().for_each(|name| drop(after.remove(name)));
+        (after != *annotations).then_some(after)
+    }
+}
+
 /// Objects of one kind at one store revision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
@@ -145,23 +170,23 @@ pub struct WatchQuery {
 
 /// What a watch tells: the present state as `Sync`, then one `Bookmark`, then every change in order.
 #[derive(Debug, Clone, PartialEq)]
-pub enum WatchItem {
+pub enum WatchItem<O = AnyObject> {
     /// An object as it is now.
-    Sync(AnyObject),
+    Sync(O),
     /// The present state is complete as of this revision.
     Bookmark {
         /// The revision.
         revision: u64,
     },
     /// An object was created or changed.
-    Changed(AnyObject),
+    Changed(O),
     /// An object is gone; this is its last state.
-    Deleted(AnyObject),
+    Deleted(O),
 }
 
-impl WatchItem {
+impl<O> WatchItem<O> {
     /// The object, if the item has one.
-    pub fn object(&self) -> Option<&AnyObject> {
+    pub fn object(&self) -> Option<&O> {
         match self {
             WatchItem::Sync(object) | WatchItem::Changed(object) | WatchItem::Deleted(object) => Some(object),
             WatchItem::Bookmark { .. } => None,

@@ -9,10 +9,10 @@ use futures::stream::StreamExt as _;
 use tokio::net::TcpListener;
 use vmetal_api::types::Follow;
 use vmetal_api::{
-    ApiError, Apply, Client, ClientConfig, EventsQuery, JoinTokenRequest, Precondition, Secret, ServerConfig,
+    Annotate, ApiError, Apply, Client, ClientConfig, EventsQuery, JoinTokenRequest, Precondition, Secret, ServerConfig,
     TlsIdentity, TokenSource, TokenStore, WatchItem, WatchQuery, client, serve, token,
 };
-use vmetal_model::{FieldError, HostAction, Kind, NodeType, TenantNodeSpec, Uid};
+use vmetal_model::{FieldError, HostAction, Kind, NodeType, NodeTypeSpec, TenantNodeSpec, Uid};
 
 #[path = "support/memory.rs"]
 mod memory;
@@ -233,6 +233,41 @@ async fn a_watch_shows_the_present_then_every_change() {
     assert!(matches!(&error, ApiError::Unavailable { reason, .. } if reason.contains("stopping")), "{error:?}");
     assert!(watch.next().await.is_none());
     assert!(started.elapsed() < Duration::from_secs(5), "the stop waited for the watch");
+}
+
+#[tokio::test]
+async fn what_is_applied_is_followed_in_the_same_call() {
+    let server = Running::start(Memory::new(), "127.0.0.1:0").await;
+    let client = server.client();
+    // Read as its type, so it has to be a whole one.
+    let spec = NodeTypeSpec { resources: [("cpu".to_owned(), "4".parse().unwrap())].into(), ..NodeTypeSpec::default() };
+    let apply = Apply::new::<NodeType>("a", &spec).unwrap().precondition(Precondition::MustNotExist);
+    let (made, mut news) = client.apply_and_follow::<NodeType>(apply.clone()).await.unwrap();
+    assert_eq!((made.metadata.name.as_str(), made.metadata.revision), ("a", 1));
+    client.apply(node_type("b")).await.unwrap();
+    let note = Annotate {
+        kind: Kind::NodeType,
+        name: "a".into(),
+        uid: Some(made.metadata.uid.clone()),
+        set: [("note".to_owned(), "x".to_owned())].into(),
+        remove: vec!["not there".into()],
+    };
+    client.annotate(&note).await.unwrap();
+    let Some(Ok(WatchItem::Changed(changed))) = news.next().await else { panic!("expected a change") };
+    assert_eq!(
+        (changed.metadata.annotations, changed.metadata.revision),
+        (note.set.clone(), 3),
+        "and nothing of others"
+    );
+    client.annotate(&note).await.unwrap();
+    client.delete(Kind::NodeType, "a", None).await.unwrap();
+    assert!(matches!(news.next().await, Some(Ok(WatchItem::Deleted(last))) if last.metadata.revision == 3));
+    assert!(matches!(client.annotate(&note).await, Err(ApiError::NotFound { .. })));
+    // What is wrong is an error of the call and not of the stream.
+    client.apply(apply.clone()).await.unwrap();
+    let refused = client.apply_and_follow::<NodeType>(Apply { request_id: String::new(), ..apply }).await.map(|_| ());
+    assert!(matches!(refused, Err(ApiError::AlreadyExists { .. })), "{refused:?}");
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::net::TcpListener;
 use vmetal_api::types::Follow;
 use vmetal_api::{
-    AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
+    Annotate, AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
     JoinTokenRequest, Listing, ObjectRef, Secret, Secrets, ServerConfig, TokenStore, WatchItem, WatchQuery, serve,
     token,
 };
@@ -151,6 +151,14 @@ impl Backend for Engine {
         let gone = gone.ok_or_else(|| missing(kind, name))?;
         self.tell(&WatchItem::Deleted(gone.clone()));
         Ok(gone)
+    }
+
+    async fn annotate(&self, _: &Caller, annotate: Annotate) -> Result<(), BackendError> {
+        Err(missing(annotate.kind, &annotate.name))
+    }
+
+    fn follow(&self, _: AnyObject) -> BoxStream<'static, Result<WatchItem, BackendError>> {
+        stream::empty().boxed()
     }
 
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {

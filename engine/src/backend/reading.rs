@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
+use futures::future;
 use futures::stream::{self, BoxStream};
 use vmetal_api::types::Follow;
-use vmetal_api::{BackendError, EventEntry, EventsQuery, WatchItem, WatchQuery};
+use vmetal_api::{AnyObject, BackendError, EventEntry, EventsQuery, WatchItem, WatchQuery};
 use vmetal_model::Kind;
-use vmetal_store::{Change, Revision, Selector, Store};
+use vmetal_store::{Change, ObjectChange, Revision, Selector, Store, WatchError};
 
 use super::show;
 use crate::engine::Engine;
 use crate::fleet::{Entry, Fleet, Present, Update};
-use crate::ledger::{decode_change, key};
+use crate::ledger::{decode_change, decode_news, key};
 
 fn unavailable(error: impl std::fmt::Display) -> BackendError {
     BackendError::Unavailable { message: error.to_string() }
@@ -54,6 +55,66 @@ pub(super) fn watch(engine: Arc<Engine>, query: WatchQuery) -> BoxStream<'static
         stream::iter(items)
     });
     stream::iter(sync).chain(bookmark).chain(news).boxed()
+}
+
+/// One object from what is known of it on, whenever it changes, until it is gone. Who follows one object wants to know where it
+/// is, not each step on the way there: what memory has passed already is left out, and memory's own entry is not read again.
+pub(super) fn follow(engine: Arc<Engine>, known: AnyObject) -> BoxStream<'static, Result<WatchItem, BackendError>> {
+    let at = Selector::Key(key(known.kind, known.name()));
+    let changes = engine.ledger.store().watch(at, Revision(known.metadata.revision));
+    let following = Following { engine, revision: known.metadata.revision, last: Some(Last::Known(Box::new(known))) };
+    changes.scan(following, |following, change| future::ready(following.hear(change))).flat_map(stream::iter).boxed()
+}
+
+struct Following {
+    engine: Arc<Engine>,
+    /// The revision at which it was told last.
+    revision: u64,
+    /// As it was told last; `None` once it is gone.
+    last: Option<Last>,
+}
+
+enum Last {
+    /// What the watcher came with.
+    Known(Box<AnyObject>),
+    Entry(Entry),
+}
+
+impl Following {
+    fn hear(&mut self, change: Result<Change, WatchError>) -> Option<Vec<Result<WatchItem, BackendError>>> {
+        self.last.as_ref()?;
+        let committed = match change {
+            Ok(Change::Committed(committed)) => committed,
+            Ok(Change::Progress(_)) => return Some(Vec::new()),
+            Err(error) => return Some(vec![Err(unavailable(error))]),
+        };
+        Some(committed.objects.iter().filter_map(|change| self.tell(committed.revision.0, change)).collect())
+    }
+
+    fn tell(&mut self, revision: u64, change: &ObjectChange) -> Option<Result<WatchItem, BackendError>> {
+        if self.revision >= revision {
+            return None;
+        }
+        let fleet = &self.engine.fleet;
+        let update = match decode_news(change, fleet) {
+            Ok(update) => update?,
+            Err(error) => return Some(Err(unavailable(error))),
+        };
+        // Memory has it first: who hears of it and asks is not to be shown what was before.
+        fleet.catch_up(revision, || update.clone());
+        match update {
+            Update::Put(entry) => {
+                let shown = show(&entry);
+                self.revision = shown.metadata.revision;
+                self.last = Some(Last::Entry(entry));
+                Some(Ok(WatchItem::Changed(shown)))
+            }
+            Update::Gone(..) => self.last.take().map(|last| match last {
+                Last::Known(object) => Ok(WatchItem::Deleted(*object)),
+                Last::Entry(entry) => Ok(WatchItem::Deleted(show(&entry))),
+            }),
+        }
+    }
 }
 
 /// What a watcher was told of last: at which revision, and the object unless it is gone.

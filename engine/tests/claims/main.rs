@@ -11,8 +11,9 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use vmetal_api::Backend;
-use vmetal_model::{Cause, GroupSpec, Kind, Lack, TenantNode, TenantNodePhase, TenantNodeSpec};
+use futures::StreamExt as _;
+use vmetal_api::{Annotate, Backend, BackendError, EventsQuery, WatchItem};
+use vmetal_model::{Cause, GroupSpec, Kind, Lack, TenantNode, TenantNodePhase, TenantNodeSpec, Uid};
 use vmetal_store::{AnyStore, SqliteOptions, StoreClock};
 use world::World;
 
@@ -156,6 +157,46 @@ async fn a_preview_says_what_would_be_decided_and_takes_nothing() {
     assert_eq!(world.nodes()[0].status.host, promised, "and it comes true");
     let many = world.backend(0).preview_placement(&spec(), GroupSpec::LARGEST + 1).await.unwrap_err();
     assert!(many.to_string().contains("too many"), "{many}");
+}
+
+/// What a client that made an object has of it: notes are not declarations, and who follows hears of all that happens to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_note_declares_nothing_and_whoever_follows_hears_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, store) in stores(directory.path()) {
+        // An engine that does nothing by itself.
+        let world = World::prepare(store, 1).await;
+        let backend = world.backend(0);
+        let made = world::apply(&backend, "n", &spec()).await.unwrap();
+        let mut news = backend.follow(made.clone());
+        let note = |uid: &Uid, set: &[&str], remove: &[&str]| Annotate {
+            kind: Kind::TenantNode,
+            name: "n".into(),
+            uid: Some(uid.clone()),
+            set: set.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect(),
+            remove: remove.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let write = async |note| backend.annotate(&world::caller(), note).await;
+        let stranger = write(note(&Uid("u".into()), &["a"], &[])).await;
+        assert!(matches!(stranger, Err(BackendError::Conflict { .. })), "{name}: {stranger:?}");
+        let uid = &made.metadata.uid;
+        write(note(uid, &["a", "b"], &[])).await.unwrap();
+        write(note(uid, &[], &["a", "c"])).await.unwrap();
+        let noted = backend.get(Kind::TenantNode, "n").await.unwrap();
+        write(note(uid, &["b"], &["a"])).await.unwrap();
+        assert_eq!(backend.get(Kind::TenantNode, "n").await.unwrap(), noted, "{name}: nothing is written twice");
+        assert_eq!(noted.metadata.annotations.keys().collect::<Vec<_>>(), ["b"], "{name}");
+        assert_eq!(noted.metadata.generation, made.metadata.generation, "{name}");
+        // One who was slow hears of what is, and not of each step on the way.
+        let Some(Ok(WatchItem::Changed(seen))) = news.next().await else { panic!("{name}: no change was told") };
+        assert_eq!(seen, noted, "{name}");
+        backend.delete(&world::caller(), Kind::TenantNode, "n", None).await.unwrap();
+        let Some(Ok(WatchItem::Changed(seen))) = news.next().await else { panic!("{name}: no change was told") };
+        assert!(seen.metadata.deleted.is_some(), "{name}");
+        let query = EventsQuery { kind: Some(Kind::TenantNode), name: Some("n".into()), ..EventsQuery::default() };
+        let told = world::messages(&backend, query, "annotated").await;
+        assert_eq!(told, ["annotations written: a, b by test", "annotations removed: a, c by test"], "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::broadcast, sync::oneshot};
 use tokio_stream::wrappers::BroadcastStream;
 use vmetal_api::identity::{Issuers, Nobody};
 use vmetal_api::{
-    AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
+    Annotate, AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, EventEntry, EventsQuery, JoinToken,
     JoinTokenRequest, Listing, ObjectRef, Precondition, Resource, Secret, ServerConfig, TokenStore, WatchItem,
     WatchQuery, token,
 };
@@ -63,6 +63,7 @@ struct Inner {
     components: BTreeMap<String, Vec<u8>>,
     revision: u64,
     changes: broadcast::Sender<Change>,
+    calls: BTreeMap<&'static str, usize>,
 }
 
 /// What the engine knows; survives restarts of its server.
@@ -86,12 +87,25 @@ impl World {
             components: BTreeMap::new(),
             revision: 0,
             changes: broadcast::channel(4096).0,
+            calls: BTreeMap::new(),
         };
         Self(Arc::new(Mutex::new(inner)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap()
+    }
+
+    fn counted(&self, call: &'static str) -> MutexGuard<'_, Inner> {
+        let mut inner = self.lock();
+        *inner.calls.entry(call).or_default() += 1;
+        inner
+    }
+
+    /// How often the calls of the API were made since this was asked last, by name. What an apply asks for beside the object
+    /// itself (`follow`) comes in the same call.
+    pub(crate) fn calls(&self) -> BTreeMap<&'static str, usize> {
+        std::mem::take(&mut self.lock().calls)
     }
 
     /// Keeps an object as it is: a host from finishing its inspection, a tenant node from being released, anything else from
@@ -522,18 +536,35 @@ impl Backend for World {
 
     async fn get(&self, kind: Kind, name: &str) -> Result<AnyObject, BackendError> {
         let object = ObjectRef { kind, name: name.to_owned() };
+        drop(self.counted("get"));
         World::get(self, kind, name).ok_or(BackendError::NotFound { object })
     }
 
     async fn list(&self, kind: Kind, labels: &BTreeMap<String, String>) -> Result<Listing, BackendError> {
-        let inner = self.lock();
+        let inner = self.counted("list");
         let has = |o: &&AnyObject| o.kind == kind && labels.iter().all(|(k, v)| o.metadata.labels.get(k) == Some(v));
         let objects = inner.objects.values().filter(has).cloned().collect();
         Ok(Listing { objects, revision: inner.revision })
     }
 
     async fn apply(&self, _: &Caller, apply: Apply) -> Result<AnyObject, BackendError> {
-        self.lock().apply(apply)
+        self.counted("apply").apply(apply)
+    }
+
+    async fn annotate(&self, _: &Caller, annotate: Annotate) -> Result<(), BackendError> {
+        let object = ObjectRef { kind: annotate.kind, name: annotate.name.clone() };
+        let mut inner = self.counted("annotate");
+        let found = inner.objects.get(&(annotate.kind, annotate.name.clone())).cloned();
+        let mut found = found.ok_or(BackendError::NotFound { object: object.clone() })?;
+        if let Some(uid) = annotate.uid.as_ref().filter(|uid| **uid != found.metadata.uid) {
+            let (expected, found) = (uid.to_string(), found.metadata.uid.to_string());
+            return Err(BackendError::Conflict { object, expected, found });
+        }
+        if let Some(annotations) = annotate.of(&found.metadata.annotations) {
+            found.metadata.annotations = annotations;
+            inner.store(found);
+        }
+        Ok(())
     }
 
     async fn put_component(&self, _: &Caller, sha256: &str, bytes: Vec<u8>) -> Result<(), BackendError> {
@@ -660,8 +691,24 @@ impl Backend for World {
         Ok(inner.store(found))
     }
 
+    fn follow(&self, known: AnyObject) -> BoxStream<'static, Result<WatchItem, BackendError>> {
+        let inner = self.counted("follow");
+        let of = (known.kind, known.metadata.name.clone());
+        let first = match inner.objects.get(&of) {
+            Some(now) if now.metadata.revision > known.metadata.revision => Some(WatchItem::Changed(now.clone())),
+            Some(_) => None,
+            None => Some(WatchItem::Deleted(known)),
+        };
+        let mine = move |object: &AnyObject| (object.kind, &object.metadata.name) == (of.0, &of.1);
+        let changes = BroadcastStream::new(inner.changes.subscribe()).filter_map(move |change| {
+            let item = change.ok().map(|(_, item)| item).filter(|item| item.object().is_some_and(&mine));
+            std::future::ready(item.map(Ok))
+        });
+        futures::stream::iter(first.map(Ok)).chain(changes).boxed()
+    }
+
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {
-        let inner = self.lock();
+        let inner = self.counted("watch");
         let wanted = move |object: &AnyObject| {
             query.kind.is_none_or(|kind| kind == object.kind)
                 && query.name.as_ref().is_none_or(|name| *name == object.metadata.name)

@@ -84,6 +84,13 @@ pub trait Provider: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Called before the process ends, when Terraform has said goodbye: a moment for what nobody waited for. Terraform kills a
+    /// provider that is still there two seconds after it was asked to end.
+    fn finish<'a>(&'a self, client: &'a Self::Client) -> Pending<'a, ()> {
+        let _ = client;
+        Box::pin(async {})
+    }
+
     /// The functions by name, without the provider's.
     fn functions(&self) -> Vec<Named<dyn Function>> {
         Vec::new()

@@ -21,7 +21,6 @@ pub use provider::ProviderService;
 use std::{
     env,
     fs::Permissions,
-    future::Future,
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
@@ -109,8 +108,7 @@ async fn serve_terraform<P: Provider>(provider: P) -> Result<(), ServeError> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).map_err(ServeError::Stdout)?;
     drop(stdout);
-    let server = transport::serve(ProviderService::new(provider), listener, tls, stop.clone());
-    run_until_stopped(server, stop).await
+    serve_until_stopped(ProviderService::new(provider), listener, tls, stop).await
 }
 
 async fn serve_debug<P: Provider>(provider: P, address: &str) -> Result<(), ServeError> {
@@ -120,22 +118,24 @@ async fn serve_debug<P: Provider>(provider: P, address: &str) -> Result<(), Serv
     stop_on(SignalKind::interrupt(), stop.clone())?;
     let line = handshake::reattach_line(address, socket.path(), process::id());
     writeln!(io::stdout(), "TF_REATTACH_PROVIDERS='{line}'").map_err(ServeError::Stdout)?;
-    let server = transport::serve(ProviderService::new(provider), listener, None, stop.clone());
-    run_until_stopped(server, stop).await
+    serve_until_stopped(ProviderService::new(provider), listener, None, stop).await
 }
 
 /// Streams of go-plugin stay open for the life of a connection, so waiting for them to drain would wait for ever: once
 /// stopped, the reply gets a moment to leave and the server is dropped. `socket` guards end with their scope.
-async fn run_until_stopped(
-    server: impl Future<Output = Result<(), ServeError>>,
+async fn serve_until_stopped<P: Provider>(
+    service: ProviderService<P>,
+    listener: UnixListener,
+    tls: Option<tls::Server>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
+    let last = service.finish();
     let stopped = async {
         stop.cancelled().await;
-        tokio::time::sleep(SHUTDOWN_GRACE).await;
+        tokio::join!(last, tokio::time::sleep(SHUTDOWN_GRACE));
     };
     tokio::select! {
-        result = server => result,
+        result = transport::serve(service, listener, tls, stop.clone()) => result,
         () = stopped => Ok(()),
     }
 }

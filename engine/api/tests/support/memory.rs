@@ -11,9 +11,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
 use vmetal_api::types::Follow;
 use vmetal_api::{
-    AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, Client, ClientConfig, EventEntry, EventsQuery,
-    JoinToken, JoinTokenRequest, Listing, ObjectRef, Precondition, Secret, Secrets, ServerConfig, TokenSource,
-    TokenStore, WatchItem, WatchQuery, serve, token,
+    Annotate, AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, Client, ClientConfig, EventEntry,
+    EventsQuery, JoinToken, JoinTokenRequest, Listing, ObjectRef, Precondition, Secret, Secrets, ServerConfig,
+    TokenSource, TokenStore, WatchItem, WatchQuery, serve, token,
 };
 use vmetal_model::{
     Decision, Event, FieldError, HostAction, Kind, Metadata, NodeType, Severity, TenantNodeSpec, Timestamp, Uid,
@@ -195,6 +195,34 @@ impl Backend for Memory {
         let gone = gone.ok_or(BackendError::NotFound { object: reference(kind, name) })?;
         let _ = self.changes.send(WatchItem::Deleted(gone.clone()));
         Ok(gone)
+    }
+
+    async fn annotate(&self, _: &Caller, annotate: Annotate) -> Result<(), BackendError> {
+        let object = reference(annotate.kind, &annotate.name);
+        let mut state = self.state.lock().unwrap();
+        let State { revision, objects, .. } = &mut *state;
+        let Some(found) = objects.get_mut(&(annotate.kind, annotate.name.clone())) else {
+            return Err(BackendError::NotFound { object });
+        };
+        if let Some(annotations) = annotate.of(&found.metadata.annotations) {
+            *revision += 1;
+            found.metadata.annotations = annotations;
+            found.metadata.revision = *revision;
+            let _ = self.changes.send(WatchItem::Changed(found.clone()));
+        }
+        Ok(())
+    }
+
+    fn follow(&self, known: AnyObject) -> BoxStream<'static, Result<WatchItem, BackendError>> {
+        let query = WatchQuery { kind: Some(known.kind), name: Some(known.name().to_owned()) };
+        let newer = move |item: Result<WatchItem, BackendError>| match item {
+            Ok(WatchItem::Sync(object) | WatchItem::Changed(object)) => {
+                (object.metadata.revision > known.metadata.revision).then_some(Ok(WatchItem::Changed(object)))
+            }
+            Ok(WatchItem::Bookmark { .. }) => None,
+            gone_or_broken => Some(gone_or_broken),
+        };
+        self.watch(query).filter_map(move |item| std::future::ready(newer(item))).boxed()
     }
 
     fn watch(&self, query: WatchQuery) -> BoxStream<'static, Result<WatchItem, BackendError>> {

@@ -117,6 +117,17 @@ impl<P: Provider> ProviderService<P> {
         }
     }
 
+    /// Gives the provider its last moment.
+    pub(super) fn finish(&self) -> impl Future<Output = ()> + Send + 'static {
+        let inner = Arc::clone(&self.inner);
+        async move {
+            let client = inner.client.read().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(client) = client {
+                inner.provider.finish(&client).await;
+            }
+        }
+    }
+
     /// Everything that the provider offers.
     pub(crate) fn description(&self) -> (wire::GetProviderSchemaResponse, wire::GetResourceIdentitySchemasResponse) {
         (self.schemas(), self.identity_schemas())
