@@ -188,6 +188,16 @@ pub enum LogError {
     Journal(#[from] JournalError),
 }
 
+impl LogError {
+    /// What to do.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self {
+            LogError::Read(_) => "try again once the store answers",
+            LogError::Journal(error) => error.advice(),
+        }
+    }
+}
+
 /// All of the log, for tests and tools: every round in order.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tfplugin::{Attribute, Diagnostic, Diagnostics, Type, Value, schema::Validator};
 use vmetal_api::ApiError;
-use vmetal_model::{Decision, Lack, TenantNodeSpec};
+use vmetal_model::{Decision, GroupSpec, Lack, TenantNodeSpec};
 
 use crate::{
     convert::sentence,
@@ -30,7 +30,7 @@ pub(crate) fn attribute() -> Attribute {
     )
 }
 
-/// What a plan should say about `count` nodes of this declaration.
+/// What a plan should say about `count` nodes of this declaration; those of a group are judged together, as the engine does.
 pub(crate) async fn foresee(
     engine: &Engine,
     planned: &Value,
@@ -49,10 +49,17 @@ pub(crate) async fn foresee(
     }
     // The cluster may be made by the same apply; placement does not depend on it.
     let cluster = if spec.cluster.is_empty() { "planned".to_owned() } else { spec.cluster.clone() };
-    let spec = TenantNodeSpec { cluster, group: None, ..spec };
+    // So may what the group is called after.
+    let named = |group: GroupSpec| GroupSpec {
+        name: Some(group.name).filter(|name| !name.is_empty()).unwrap_or("planned".to_owned()),
+        ..group
+    };
+    let group = spec.group.map(named);
+    let together = if group.is_some() { Together::Yes } else { Together::No };
+    let spec = TenantNodeSpec { cluster, group, ..spec };
     let client = client.with_patience(Duration::ZERO);
     match tokio::time::timeout(PATIENCE, client.preview_placement(&spec, count)).await {
-        Ok(Ok(decisions)) => tell(&decisions, check, title),
+        Ok(Ok(decisions)) => tell(&decisions, together, check, title),
         // What is wrong with the declaration is told by its validation.
         Ok(Err(ApiError::Invalid(_))) => Diagnostics::new(),
         Ok(Err(error)) => {
@@ -65,10 +72,20 @@ pub(crate) async fn foresee(
 
 /// Whether everything that placement depends on is known.
 fn asked(planned: &Value) -> bool {
-    ["node_type", "requirements", "resources"].iter().all(|name| planned.attr(name).is_wholly_known())
+    let known = |name: &&str| planned.attr(name).is_wholly_known();
+    let group = planned.attr("group");
+    let group = !group.is_unknown() && ["size", "same"].iter().all(|name| !group.attr(name).is_unknown());
+    ["node_type", "requirements", "resources", "together"].iter().all(known) && group
 }
 
-fn tell(decisions: &[Decision], check: &str, title: &str) -> Diagnostics {
+/// Whether nodes are placed all or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Together {
+    Yes,
+    No,
+}
+
+fn tell(decisions: &[Decision], together: Together, check: &str, title: &str) -> Diagnostics {
     let Some(first) = decisions.first() else { return Diagnostics::new() };
     if let Some(listed) = unsatisfiable(first) {
         let summary = format!("No node type fits {title}");
@@ -79,6 +96,17 @@ fn tell(decisions: &[Decision], check: &str, title: &str) -> Diagnostics {
         let told =
             if check == "warn" { Diagnostic::warning(summary, detail) } else { Diagnostic::error(summary, detail) };
         return told.into();
+    }
+    if together == Together::Yes && first.host.is_none() {
+        let all = decisions.len();
+        return Diagnostic::warning(
+            format!("Placement of {title}: none of the {all} gets a host yet"),
+            format!(
+                "{} All of them wait until they can have their hosts together. The apply decides anew.",
+                sentence(&first.reason)
+            ),
+        )
+        .into();
     }
     let mut by_type: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
     for decision in decisions.iter().filter(|decision| decision.host.is_some()) {

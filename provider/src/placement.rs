@@ -6,9 +6,9 @@ use tfplugin::{
     Attribute, Ctx, DataSource, Diagnostics, Found, Named, Pending, Schema, Type, Value,
     schema::{Nesting, Usage, Validator},
 };
-use vmetal_model::{Candidate, Decision, GroupSpec};
+use vmetal_model::{Candidate, Decision, GroupSpec, TenantNodeSpec};
 
-use crate::{explain::refused, foresee, provider::Engine, tenant_node::TenantNodes, wish};
+use crate::{convert::text, explain::refused, foresee, provider::Engine, tenant_node::TenantNodes, wish};
 
 /// What of a tenant node's declaration decides where it goes.
 const ASKED: [&str; 3] = ["node_type", "requirements", "resources"];
@@ -24,7 +24,13 @@ impl Placement {
     async fn ask(ctx: &Ctx<Engine>, config: &Value) -> Result<Value, Diagnostics> {
         let client = ctx.client()?.client()?;
         let count = config.attr("size").as_i64().and_then(|size| u32::try_from(size).ok()).unwrap_or(1);
-        let spec = foresee::question(config)?;
+        let together = config.attr("together");
+        let group = (!together.is_null()).then(|| GroupSpec {
+            name: "preview".to_owned(),
+            size: count,
+            same: text(together.attr("same")),
+        });
+        let spec = TenantNodeSpec { group, ..foresee::question(config)? };
         let decisions = client.preview_placement(&spec, count).await;
         let decisions = decisions.map_err(|error| refused::<TenantNodes>("looking at a placement", error))?;
         let mut state = config.clone();
@@ -65,12 +71,21 @@ impl DataSource<Engine> for Placement {
             ]
         };
         let candidates = |what: &str| Attribute::nested(Nesting::List, Usage::Computed, candidate()).describe(what);
+        let same = Attribute::optional(Type::String)
+            .describe("A label whose value must be the same on all of their hosts, such as `rack`.");
         let own = [
             (
                 "size",
                 Attribute::optional(Type::Number)
                     .validate(Validator::integer(1, i64::from(GroupSpec::LARGEST)))
                     .describe("For how many such nodes; 1 when not set."),
+            ),
+            (
+                "together",
+                Attribute::nested(Nesting::Single, Usage::Optional, [("same", same)]).describe(
+                    "As members of one group, such as a `vmetal_node_pool` with `together`: all of them get their hosts, or none \
+                     does.",
+                ),
             ),
             ("satisfiable", Attribute::computed(Type::Bool).describe("Whether all of them would get a host now.")),
             ("chosen_node_type", Attribute::computed(Type::String).describe("The node type of the first.")),

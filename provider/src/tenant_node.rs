@@ -207,10 +207,16 @@ impl Kind for TenantNodes {
     fn foresee<'a>(engine: &'a Engine, plan: &'a Plan) -> Pending<'a, Diagnostics> {
         Box::pin(async move {
             let title = format!("tenant node {:?}", plan.planned.attr("name").as_str().unwrap_or_default());
-            match wish::spec(&plan.planned) {
-                Ok(spec) => foresee::foresee(engine, &plan.planned, spec, 1, &title).await,
+            match (wish::spec(&plan.planned), group(plan.planned.attr("group"))) {
+                (Ok(spec), None) => foresee::foresee(engine, &plan.planned, spec, 1, &title).await,
+                // Its members are declared one by one: as if all of them asked for the same.
+                (Ok(spec), Some(group)) => {
+                    let (size, title) = (group.size, format!("the group of {title}"));
+                    let spec = TenantNodeSpec { group: Some(group), ..spec };
+                    foresee::foresee(engine, &plan.planned, spec, size, &title).await
+                }
                 // Told by its own attribute.
-                Err(_) => Diagnostics::new(),
+                (Err(_), _) => Diagnostics::new(),
             }
         })
     }

@@ -209,12 +209,70 @@ fn a_plan_says_what_will_be_chosen_and_fails_where_nothing_can_be() {
     let crowd = plan(&pool(3, ""));
     assert!(crowd.ok() && crowd.flat().contains("1 x small, cost 4242; 2 without a free host"), "{}", crowd.text);
 
+    // Together, one host is none.
+    let gang = plan(&pool(3, "together = {}"));
+    assert!(gang.ok() && gang.flat().contains("node pool \"workers\": none of the 3 gets a host yet"), "{}", gang.text);
+    assert!(
+        gang.flat().contains("1 of the 3 hosts that group workers waits for can be had. All of them wait"),
+        "{}",
+        gang.text
+    );
+    let member = plan(&NODE.replace("resources =", "group     = { name = \"g\", size = 2 }\n  resources ="));
+    assert!(member.ok() && member.flat().contains("the group of tenant node \"n\": none of the 2"), "{}", member.text);
+
     // A plan that makes a node type itself cannot know, and says nothing.
     let own = "resource \"vmetal_node_type\" \"large\" {\n  name = \"large\"\n  selector = { class = \"large\" }\n  resources = { cpu = \"64\", memory = \"8Gi\" }\n}\n";
     let depends = huge.replace("name      =", "node_type = vmetal_node_type.large.name\n  name      =");
     let open = plan(&format!("{own}{depends}"));
     assert!(open.ok() && !open.flat().contains("No node type fits"), "{}", open.text);
     assert!(bench.engine.world.get(Kind::TenantNode, "n").is_none(), "planning declares nothing");
+}
+
+/// A cluster that may hold one host has one: what comes second says why it waits, at plan and in the apply, and comes as soon as
+/// the first goes or more is allowed.
+#[test]
+fn a_node_beyond_the_quota_says_why_and_comes_when_there_is_room() {
+    let bench = Bench::new();
+    let within = |hosts: u32| {
+        ground(3).replace("kubeconfig_wo =", &format!("quota         = {{ hosts = {hosts} }}\n  kubeconfig_wo ="))
+    };
+    let node = |name: &str, extra: &str| {
+        NODE.replace("\"n\"", &format!("{name:?}")).replace("resources =", &format!("{extra}\n  resources ="))
+    };
+    let held = |name: &str| {
+        let node: TenantNode = bench.engine.world.get(Kind::TenantNode, name).unwrap().typed().unwrap();
+        node.status.host
+    };
+    bench.config(&within(1));
+    bench.tf.apply().unwrap();
+    bench.config(&format!("{}{}", within(1), node("first", "")));
+    bench.tf.apply().unwrap();
+    let short = node("second", "timeouts  = { create = \"3s\" }");
+    bench.config(&format!("{}{}{short}", within(1), node("first", "")));
+    let planned = bench.tf.expect(&["plan", "-no-color"]).unwrap();
+    for part in ["1 over the quota of their tenant cluster", "tenant cluster acme holds 1 of its 1 host"] {
+        assert!(planned.flat().contains(part), "missing {part:?} in:\n{}", planned.text);
+    }
+    let waited = bench.tf.try_apply().unwrap();
+    let told = ["The tenant node \"second\" is not finished yet", "tenant cluster acme holds 1 of its 1 host"];
+    assert!(waited.ok() && told.iter().all(|part| waited.flat().contains(part)), "{}", waited.text);
+    assert_eq!(held("second"), None);
+
+    // In one apply the first goes and the second gets its place.
+    let second = node("second", "");
+    bench.config(&format!("{}{second}", within(1)));
+    bench.tf.apply().unwrap();
+    assert!(held("second").is_some() && bench.engine.world.get(Kind::TenantNode, "first").is_none());
+    // In one apply more is allowed, and a third comes.
+    bench.config(&format!("{}{second}{}", within(2), node("third", "")));
+    bench.tf.apply().unwrap();
+    assert!(held("third").is_some());
+    // A quota below what is held takes nothing away.
+    bench.config(&format!("{}{second}{}", within(1), node("third", "")));
+    bench.tf.apply().unwrap();
+    assert!(held("second").is_some() && held("third").is_some());
+    assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing);
+    bench.tf.destroy().unwrap();
 }
 
 #[test]
@@ -229,6 +287,10 @@ data "vmetal_placement" "two" {
 }
 data "vmetal_placement" "three" {
   size = 3
+}
+data "vmetal_placement" "gang" {
+  size     = 3
+  together = { same = "rack" }
 }
 data "vmetal_placement" "huge" {
   resources = { cpu = "64" }
@@ -251,6 +313,9 @@ data "vmetal_events" "h1" {
     let three = bench.state("data.vmetal_placement.three");
     assert_eq!((&three["satisfiable"], &three["hosts"][1]), (&false.into(), &"h2".into()));
     assert_eq!(three["node_type_candidates"][0]["reason"], "0 hosts free");
+    let gang = bench.state("data.vmetal_placement.gang");
+    assert_eq!((&gang["satisfiable"], &gang["hosts"]), (&false.into(), &serde_json::json!([])));
+    assert_eq!(gang["reason"], "2 of the 3 hosts that group preview waits for can be had");
     let huge = bench.state("data.vmetal_placement.huge");
     assert_eq!((&huge["satisfiable"], &huge["reason"]), (&false.into(), &"no node type fits".into()));
     let events = bench.state("data.vmetal_events.h1")["events"].as_array().unwrap().clone();

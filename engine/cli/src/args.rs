@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use vmetal_model::Kind;
 
 pub(crate) use policy::compiled;
-pub use policy::{DistributionCommand, FleetArgs, LogCommand, PolicyCommand, PolicyKind, RegistryArgs};
+pub use policy::{DistributionCommand, FleetArgs, InstallArgs, LogCommand, PolicyCommand, PolicyKind, RegistryArgs};
 
 /// Bare metal as declared objects: look at them, follow them, change them.
 #[derive(Debug, Parser)]
@@ -118,7 +118,7 @@ pub enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
-    /// Write, build, try and compare policies; needs no engine
+    /// Write, build, try, compare and install policies
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Show the versions of this program and of the engine

@@ -15,7 +15,7 @@ use vmetal_api::{
     AnyObject, ApiError, Client, ClientConfig, EventEntry, EventsQuery, ObjectRef, Secret, TokenSource, WatchItem,
     WatchQuery,
 };
-use vmetal_model::Kind;
+use vmetal_model::{Kind, NodeType, TenantCluster, TenantNode};
 
 use crate::args::{Cli, Command, Connection, Output, PolicyCommand};
 use crate::error::CliError;
@@ -43,6 +43,7 @@ pub async fn run(cli: Cli, now: impl Fn() -> Timestamp, out: &mut impl Write) ->
                 crate::policy::log::run(command, &connect(&cli.connection)?, now(), out).await
             }
             PolicyCommand::Distribution(command) => crate::policy::distribution::run(command, out).await,
+            PolicyCommand::Install(args) => crate::policy::install::run(args, &connect(&cli.connection)?, out).await,
             command => crate::policy::run(command, now, out),
         };
     }
@@ -279,12 +280,25 @@ async fn show(
     }
     // A host of the same name that was deleted before has its own events.
     entries.retain(|entry| entry.event.uid == object.metadata.uid);
-    let text = describe::describe(&object, now).map_err(ApiError::from)?;
+    let mut text = describe::describe(&object, now).map_err(ApiError::from)?;
+    if kind == Kind::TenantCluster {
+        text += &quota(client, &object.typed().map_err(ApiError::from)?).await?;
+    }
     match what {
         Events::Recent => write!(out, "{text}\nLast events\n{}", events::recent(&entries, now))?,
         Events::Boot => write!(out, "{text}\nBoot timeline (UTC)\n{}", events::timeline(&entries))?,
     }
     Ok(out.flush()?)
+}
+
+/// What a cluster holds of its quota; who holds and who waits are objects of their own.
+async fn quota(client: &Client, cluster: &TenantCluster) -> Result<String, CliError> {
+    if cluster.spec.quota.is_unlimited() {
+        return Ok(String::new());
+    }
+    let node_types = client.list_as::<NodeType>(&BTreeMap::new()).await?;
+    let nodes = client.list_as::<TenantNode>(&BTreeMap::new()).await?;
+    Ok(describe::quota(cluster, &node_types, &nodes))
 }
 
 async fn tell_events(client: &Client, mut query: EventsQuery, out: &mut impl Write) -> Result<(), CliError> {

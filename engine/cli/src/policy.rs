@@ -1,6 +1,7 @@
-//! `vmetal policy`: what a policy's author does, without an engine.
+//! `vmetal policy`: what a policy's author does, mostly without an engine.
 
 pub(crate) mod distribution;
+pub(crate) mod install;
 pub(crate) mod log;
 mod show;
 
@@ -59,7 +60,7 @@ pub(crate) fn run(command: PolicyCommand, now: impl Fn() -> Timestamp, out: &mut
             run_fuzz(&policy, seed, cases, out)?;
         }
         // Ask the engine or a registry; see the commands.
-        PolicyCommand::Logged(_) | PolicyCommand::Distribution(_) => {}
+        PolicyCommand::Logged(_) | PolicyCommand::Distribution(_) | PolicyCommand::Install(_) => {}
         PolicyCommand::Bench { policy, hosts, seconds, json } => {
             let clock = || Duration::from_nanos(u64::try_from(now().as_nanosecond()).unwrap_or(0));
             let timing = bench::bench(&policy, &hosts, Duration::from_secs(seconds), &clock)?;

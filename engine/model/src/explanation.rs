@@ -72,7 +72,7 @@ pub struct Remedy {
 pub struct Replay {
     /// Its name in the log.
     pub decision: String,
-    /// The tenant node that it was for.
+    /// The tenant node that it was for; of several that were decided on together, the first.
     pub node: String,
     /// When it was taken.
     pub at: Timestamp,
@@ -80,7 +80,7 @@ pub struct Replay {
     pub policies: Vec<String>,
     /// SHA-256 over each policy's input as logged.
     pub inputs: Vec<String>,
-    /// The host that was chosen.
+    /// The host that was chosen; of several that were decided on together, all, with commas between them.
     pub host: Option<String>,
     /// One sentence: why this one, or why none.
     pub reason: String,

@@ -68,6 +68,20 @@ pub(crate) fn signer(
     trust.signer(&what, &place.display().to_string(), made.as_deref(), bytes)
 }
 
+/// The signature of a file in base64, as the API wants it; none when there is none at the usual place. Whether it holds is not
+/// looked at.
+///
+/// # Errors
+/// When one that is named is not there, or it cannot be read.
+pub fn signature_beside(path: &Path, signature: Option<&Path>) -> Result<Option<String>, SourceError> {
+    let place = signature.map_or_else(|| beside(path), Path::to_owned);
+    match read(&place, keys::MOST_BYTES) {
+        Ok(made) => Ok(Some(keys::in_base64(&made))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && signature.is_none() => Ok(None),
+        Err(source) => Err(SourceError::UnreadableSignature { path: place, source }),
+    }
+}
+
 /// Keys as a message has them.
 pub(crate) fn names(keys: &[PublicKey]) -> String {
     keys.iter().map(PublicKey::to_string).collect::<Vec<_>>().join(", ")

@@ -206,6 +206,15 @@ pub(crate) fn verify<'a>(keys: &'a [PublicKey], signature: &[u8], bytes: &[u8]) 
     by.map_or(Verdict::Other, Verdict::By)
 }
 
+/// A signature in base64, whichever way it is written. What is none comes out as it is, and is refused where it is looked at.
+pub(crate) fn in_base64(signature: &[u8]) -> String {
+    let text: Vec<u8> = signature.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    match (STANDARD.decode(&text), String::from_utf8(text)) {
+        (Ok(_), Ok(text)) => text,
+        _ => STANDARD.encode(signature),
+    }
+}
+
 /// A private key to sign with.
 pub struct SigningKey {
     place: String,

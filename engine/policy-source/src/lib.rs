@@ -33,7 +33,7 @@ mod sources;
 pub use credentials::Credentials;
 pub use digest::Digest;
 pub use error::SourceError;
-pub use file::{SIGNATURE_SUFFIX, beside, read_component};
+pub use file::{SIGNATURE_SUFFIX, beside, read_component, signature_beside};
 pub use keys::{PublicKey, SigningKey, Trust};
 pub use reference::{Reference, Version};
 pub use registry::{Registries, RegistryError};

@@ -1,7 +1,7 @@
 //! What another policy would have decided: the logged decisions of an engine, taken again.
 
 use serde::Serialize;
-use vmetal_policy::journal::{Journal, Replica};
+use vmetal_policy::journal::{Decided, Journal, Replica};
 
 use crate::error::ToolError;
 use crate::spec::Spec;
@@ -26,9 +26,9 @@ pub struct Diff {
 pub struct Difference {
     /// Its name in the log.
     pub decision: String,
-    /// The tenant node.
+    /// The tenant node; of several that were decided on together, the first and how many more.
     pub node: String,
-    /// Who was chosen.
+    /// Who was chosen; hosts that were chosen together with commas between them.
     pub before: Option<String>,
     /// Who would be.
     pub after: Option<String>,
@@ -62,16 +62,30 @@ pub fn diff(policy: &Spec, rounds: &[Vec<u8>], last: usize) -> Result<Diff, Tool
             let tried = bench.engine().try_on(bench.kind(), journal, fleet.clone(), decided.number);
             let Some(tried) = tried else { continue };
             found.decisions += 1;
-            let (after, reason) = tried.after.unwrap_or_else(|error| (None, error.to_string()));
+            let (after, reason) = tried.after.unwrap_or_else(|error| (Vec::new(), error.to_string()));
             if after == tried.before {
                 found.same += 1;
                 continue;
             }
-            let (decision, node) = (journal.id(decided.number), decided.wanted.name.clone());
-            found.differences.push(Difference { decision, node, before: tried.before, after, reason });
+            let (decision, node) = (journal.id(decided.number), subject(decided));
+            let (before, after) = (together(&tried.before), together(&after));
+            found.differences.push(Difference { decision, node, before, after, reason });
         }
     }
     Ok(found)
+}
+
+/// Whom a decision was about: the tenant node, or the first of several and how many more there are.
+fn subject(decided: &Decided) -> String {
+    match decided.wanted.count.saturating_sub(1) {
+        0 => decided.wanted.name.clone(),
+        more => format!("{} and {more} more", decided.wanted.name),
+    }
+}
+
+/// Those who were chosen together, as one text.
+fn together(chosen: &[String]) -> Option<String> {
+    (!chosen.is_empty()).then(|| chosen.join(", "))
 }
 
 /// One decision of a log.
@@ -81,11 +95,11 @@ pub struct Entry {
     pub decision: String,
     /// When, RFC 3339.
     pub at: String,
-    /// The tenant node.
+    /// The tenant node; of several that were decided on together, the first and how many more.
     pub node: String,
     /// The node type that was chosen.
     pub node_type: Option<String>,
-    /// The host that was chosen.
+    /// The host that was chosen, or the hosts with commas between them.
     pub host: Option<String>,
     /// One sentence: why this one, or why none.
     pub reason: String,
@@ -102,9 +116,9 @@ pub fn entries(rounds: &[Vec<u8>], last: usize) -> Result<Vec<Entry>, ToolError>
         all.extend(journal.decisions().map(|decided| Entry {
             decision: journal.id(decided.number),
             at: journal.at.to_string(),
-            node: decided.wanted.name.clone(),
+            node: subject(decided),
             node_type: decided.node_type.clone(),
-            host: decided.host.clone(),
+            host: together(&decided.hosts()),
             reason: decided.reason.clone(),
         }));
     }

@@ -7,6 +7,8 @@
 //! Functions take what they need as arguments (files, seeds, a clock) and give data; how it is shown is the command line's
 //! affair. The same seed gives the same fleet, trace, report and picture on every machine.
 
+pub use vmetal_policy::Quotas;
+
 pub mod bench;
 mod chance;
 pub mod comparison;

@@ -101,12 +101,22 @@ pub struct Decided {
     pub parts: Vec<Part>,
     /// The chosen node type.
     pub node_type: Option<String>,
-    /// The chosen host.
+    /// The chosen host; of several that were decided on together, the best.
     pub host: Option<String>,
+    /// The other hosts of those that were decided on together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     /// One sentence: why this one, or why none; or how a policy failed.
     pub reason: String,
     /// SHA-256 over the full records of the decision, hexadecimal; empty when a policy failed and there is none.
     pub answer: String,
+}
+
+impl Decided {
+    /// The chosen hosts, best first.
+    pub fn hosts(&self) -> Vec<String> {
+        self.host.iter().chain(&self.others).cloned().collect()
+    }
 }
 
 /// What one policy was asked.
@@ -165,6 +175,14 @@ pub enum JournalError {
         /// Those that are here for the same kind of decision.
         present: String,
     },
+    /// A shipped policy of another version than this engine's decided, without a component.
+    #[error("{policy} decided, and this engine has {shipped}, which may decide otherwise")]
+    OtherVersion {
+        /// The policy.
+        policy: String,
+        /// What is shipped under the same name.
+        shipped: String,
+    },
     /// The policy refuses the settings of the time.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -177,6 +195,26 @@ pub enum JournalError {
     /// It fails now.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+}
+
+impl JournalError {
+    /// What to do.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            JournalError::PolicyGone { .. } => {
+                "install the very component that decided (`vmetal policy install`), or take another decision"
+            }
+            JournalError::OtherVersion { .. } => {
+                "an engine of that version gives the same bytes; `vmetal policy diff` shows what the present one would decide"
+            }
+            JournalError::Load(_)
+            | JournalError::Policy(_)
+            | JournalError::Failed { .. }
+            | JournalError::Damaged { .. }
+            | JournalError::NoGround { .. }
+            | JournalError::OtherFleet { .. } => "take another decision; `vmetal policy log` lists them",
+        }
+    }
 }
 
 /// The most that a packed round may unpack to, in bytes.
@@ -384,12 +422,13 @@ impl PolicyEngine {
         match kind {
             Kind::Cost => {
                 let after = round.choose_again(self, &decided.wanted, &decided.bars);
-                Some(Tried { before: decided.node_type.clone(), after })
+                let after = after.map(|(chosen, reason)| (chosen.into_iter().collect(), reason));
+                Some(Tried { before: decided.node_type.iter().cloned().collect(), after })
             }
             Kind::Placement => {
                 let node_type = decided.node_type.as_deref()?;
                 let after = round.place_again(self, &decided.wanted, &decided.bars, node_type);
-                Some(Tried { before: decided.host.clone(), after })
+                Some(Tried { before: decided.hosts(), after })
             }
         }
     }
@@ -398,10 +437,10 @@ impl PolicyEngine {
 /// What a policy decided, and what another would have.
 #[derive(Debug)]
 pub struct Tried {
-    /// Who was chosen.
-    pub before: Option<String>,
+    /// Who was chosen: a node type, or as many hosts as were wanted; nobody where nobody was.
+    pub before: Vec<String>,
     /// Who would have been, and the sentence about it.
-    pub after: Result<(Option<String>, String), PolicyError>,
+    pub after: Result<(Vec<String>, String), PolicyError>,
 }
 
 #[cfg(test)]

@@ -19,12 +19,22 @@ use crate::round::{Bars, Except, Round};
 pub struct Outcome {
     /// The index of the chosen node type.
     pub node_type: Option<usize>,
-    /// The name of the chosen host. There is none without a node type; there may be a node type without a host.
+    /// The name of the chosen host; of several that were asked for together, the best. There is none without a node type; there
+    /// may be a node type without a host.
     pub host: Option<String>,
+    /// The other hosts of those that were asked for together: all of them, or none.
+    pub others: Vec<String>,
     /// The same in the form that a tenant node's status keeps.
     pub decision: model::Decision,
     /// The full records: of the node type and, when one was chosen, of the host.
     pub records: Vec<Record>,
+}
+
+impl Outcome {
+    /// The chosen hosts, best first.
+    pub fn hosts(&self) -> Vec<String> {
+        self.host.iter().chain(&self.others).cloned().collect()
+    }
 }
 
 impl PolicyEngine {

@@ -177,6 +177,13 @@ impl Quotas {
         Some(over.say(cluster, Quantity::default()))
     }
 
+    /// What a cluster holds of what its quota limits, limit by limit: `3 of 8 hosts`, `16 of 64 nvidia.com/gpu`. Nothing for a
+    /// cluster without a quota.
+    pub fn held(&self, cluster: &str) -> Vec<String> {
+        let say = |limit: &Limit| format!("{} of {}", limit.limited.number(limit.held), limit.limited.say(limit.most));
+        self.clusters.get(cluster).map(|limits| limits.iter().map(say).collect()).unwrap_or_default()
+    }
+
     fn changed(&mut self, cluster: &str, node_type: &str, by: fn(Quantity, Quantity) -> Quantity) {
         if let Some(limits) = self.clusters.get_mut(cluster) {
             change(limits, &self.amounts, node_type, by);

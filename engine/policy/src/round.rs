@@ -271,7 +271,22 @@ impl Round {
         node: &model::TenantNode,
         bars: &Bars,
     ) -> Result<Outcome, PolicyError> {
-        let wanted = self.wanted(node);
+        self.decide_together(policies, node, 1, bars)
+    }
+
+    /// Chooses a node type, and of it hosts for so many tenant nodes that ask for the same: all of them, or none. The policies
+    /// are asked once, and see how many are wanted. Nothing is taken by it.
+    ///
+    /// # Errors
+    /// As [`Round::decide`].
+    pub fn decide_together(
+        &mut self,
+        policies: &PolicyEngine,
+        node: &model::TenantNode,
+        count: u32,
+        bars: &Bars,
+    ) -> Result<Outcome, PolicyError> {
+        let wanted = Wanted { count, ..self.wanted(node) };
         let mut outcome = self.decide_on(policies, &wanted, bars);
         if let Some(recorder) = &mut self.recorder {
             let id = recorder.decided(wanted, bars, &outcome, policies);
@@ -312,13 +327,20 @@ impl Round {
                 Some(_) => all(),
                 None => self.unplaced.entry(wanted.node_type.clone()).or_insert_with(all).clone(),
             };
-            return Ok(Outcome { node_type: None, host: None, decision, records: vec![chosen.record] });
+            return Ok(Outcome {
+                node_type: None,
+                host: None,
+                others: Vec::new(),
+                decision,
+                records: vec![chosen.record],
+            });
         };
         let except = Except { taken: &self.taken, bars };
         let placed = policies.place_gated(wanted, &offers[index], &self.fleet, &gates[index], except, seconds)?;
-        let host = placed.chosen.first().cloned();
         decision.node_type = Some(offers[index].name.clone());
         decision.cost = chosen.costs.get(index).copied().map(Cost::units);
+        let mut hosts = placed.chosen.into_iter();
+        let (host, others) = (hosts.next(), hosts.collect());
         decision.host.clone_from(&host);
         decision.reason = format!("{}; {}", chosen.record.summary, placed.record.summary);
         decision.hosts = placed.record.candidates.iter().map(shown).collect();
@@ -327,7 +349,7 @@ impl Round {
         decision.input_digest = crate::component::sha256(
             format!("{}{}", chosen.record.input_digest, placed.record.input_digest).as_bytes(),
         );
-        Ok(Outcome { node_type: Some(index), host, decision, records: vec![chosen.record, placed.record] })
+        Ok(Outcome { node_type: Some(index), host, others, decision, records: vec![chosen.record, placed.record] })
     }
 
     /// The node type that a policy chooses, and its sentence.
@@ -342,22 +364,22 @@ impl Round {
         Ok((chosen.chosen.map(|index| offers[index].name.clone()), chosen.record.summary))
     }
 
-    /// The host of a node type that a policy chooses, and its sentence.
+    /// The hosts of a node type that a policy chooses, and its sentence.
     pub(crate) fn place_again(
         &self,
         policies: &PolicyEngine,
         wanted: &Wanted,
         bars: &Bars,
         node_type: &str,
-    ) -> Result<(Option<String>, String), PolicyError> {
+    ) -> Result<(Vec<String>, String), PolicyError> {
         let (offers, gates) = self.narrowed(bars);
         let Some(index) = offers.iter().position(|offer| offer.name == node_type) else {
-            return Ok((None, format!("there is no node type {node_type}")));
+            return Ok((Vec::new(), format!("there is no node type {node_type}")));
         };
         let except = Except { taken: &self.taken, bars };
         let placed =
             policies.place_gated(wanted, &offers[index], &self.fleet, &gates[index], except, self.seconds())?;
-        Ok((placed.chosen.first().cloned(), placed.record.summary))
+        Ok((placed.chosen, placed.record.summary))
     }
 
     /// The time of the round, as policies are told.
@@ -397,21 +419,22 @@ impl Recorder {
         self.decisions += 1;
         let records = outcome.as_ref().map(|outcome| outcome.records.as_slice()).unwrap_or_default();
         let mut parts: Vec<Part> = records.iter().map(|record| self.part(record)).collect();
-        let (node_type, host, reason, answer) = match outcome {
+        let (node_type, host, others, reason, answer) = match outcome {
             Ok(outcome) => {
                 let decision = &outcome.decision;
                 let answer = journal::answer_digest(records);
-                (decision.node_type.clone(), decision.host.clone(), decision.reason.clone(), answer)
+                let (host, others) = (outcome.host.clone(), outcome.others.clone());
+                (decision.node_type.clone(), host, others, decision.reason.clone(), answer)
             }
             Err(error) => {
                 // Who failed is known, over which input is not: there is no record of it.
                 let seated = policies.deciders().map(|decider| self.decider(decider));
                 parts.extend(seated.map(|decider| Part { decider, input_digest: String::new(), stood_in_for: None }));
-                (None, None, error.to_string(), String::new())
+                (None, None, Vec::new(), error.to_string(), String::new())
             }
         };
         let bars = bars.clone();
-        let decided = Decided { number, wanted, bars, parts, node_type, host, reason, answer };
+        let decided = Decided { number, wanted, bars, parts, node_type, host, others, reason, answer };
         self.steps.push(Step::Decided(Box::new(decided)));
         journal::id(&self.round, number)
     }

@@ -4,6 +4,7 @@
 //! seat, in one atomic step. A decision holds on to the policy that it began with, so an exchange neither delays nor
 //! fails a decision, and every decision is made by exactly one policy.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -465,9 +466,16 @@ impl<S: Seat> Slot<S> {
             return Ok(found);
         }
         let shipped = S::shipped(&identity.name).map(|native| Holder::native(native, "", limits, 1)).transpose()?;
-        shipped.filter(|holder| holder.is(identity)).map(Arc::new).ok_or_else(|| JournalError::PolicyGone {
-            policy: identity.to_string(),
-            present: seated.iter().map(|holder| holder.identity.to_string()).collect::<Vec<_>>().join(", "),
-        })
+        match shipped {
+            Some(holder) if holder.is(identity) => Ok(Arc::new(holder)),
+            Some(holder) if identity.sha256.is_none() => {
+                Err(JournalError::OtherVersion { policy: identity.to_string(), shipped: holder.identity.to_string() })
+            }
+            _ => {
+                let present: BTreeSet<String> = seated.iter().map(|holder| holder.identity.to_string()).collect();
+                let present = present.into_iter().collect::<Vec<_>>().join(", ");
+                Err(JournalError::PolicyGone { policy: identity.to_string(), present })
+            }
+        }
     }
 }

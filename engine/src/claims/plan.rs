@@ -8,6 +8,8 @@ use vmetal_lifecycle::node::{self, Effect, Effected, View};
 use vmetal_model::{Cause, Decision as Choice, Failure, GroupSpec, Host, HostPhase, TenantNode, Timestamp};
 use vmetal_policy::{Bars, Outcome, PolicyError, Quotas, Recorded, Round};
 
+mod group;
+
 use super::{Place, Verdict};
 use crate::engine::Engine;
 
@@ -28,27 +30,16 @@ struct Sight<'a> {
 /// Decisions that came to nothing and are logged, of one round: the oldest claims'. More would only drive others from the log.
 const TOLD: usize = 32;
 
-/// The members of a group that found hosts, and the first that did not.
-struct Attempt {
-    places: Vec<Place>,
-    failed: Option<(Claim, Result<Choice, Failure>)>,
-}
-
 impl Engine {
     /// Decides on all claims that have no answer yet: were it only on those that happened to ask first, these would come
     /// before older ones. Computes only.
     pub(super) fn plan(&self) -> (Vec<Verdict>, Option<Recorded>) {
         let nodes = self.fleet.nodes();
-        let (hosts, view) = self.fleet.look();
-        let now = self.now();
-        let node_types = self.fleet.node_types();
-        let quotas = Quotas::of(&self.clusters(), &node_types, &nodes);
-        let mut round = Round::new(&node_types, view, now).within(quotas);
+        let mut sight = self.sight(&nodes);
+        let now = sight.now;
         if let Some(name) = self.decisions.next_round() {
-            round = round.recorded_as(name);
+            sight.round = sight.round.recorded_as(name);
         }
-        let standing_by = hosts.values().filter(|host| host.status.phase == HostPhase::Standby).cloned().collect();
-        let mut sight = Sight { engine: self, hosts, standing_by, round, now, told: BTreeSet::new() };
         let units = units(&nodes, |node| self.is_open(node, now));
         let verdicts: Vec<Verdict> = units.into_iter().flat_map(|unit| sight.unit(unit)).collect();
         let Sight { round, mut told, .. } = sight;
@@ -59,6 +50,30 @@ impl Engine {
 }
 
 impl Engine {
+    /// A look at the fleet.
+    fn sight(&self, nodes: &[Claim]) -> Sight<'_> {
+        let (hosts, view) = self.fleet.look();
+        let now = self.now();
+        let node_types = self.fleet.node_types();
+        let quotas = Quotas::of(&self.clusters(), &node_types, nodes);
+        let round = Round::new(&node_types, view, now).within(quotas);
+        let standing_by = hosts.values().filter(|host| host.status.phase == HostPhase::Standby).cloned().collect();
+        Sight { engine: self, hosts, standing_by, round, now, told: BTreeSet::new() }
+    }
+
+    /// What would be decided for claims that nobody has declared: one after the other, each as if those before it had their
+    /// hosts; or, where they are a group, all together. Computes only, and nothing is logged.
+    ///
+    /// # Errors
+    /// How a policy fails.
+    pub(crate) fn foresee(&self, claims: &[Claim], group: Option<&GroupSpec>) -> Result<Vec<Choice>, Failure> {
+        let mut sight = self.sight(&self.fleet.nodes());
+        match group {
+            None => claims.iter().map(|node| sight.promise(node)).collect(),
+            Some(group) => sight.foresee_group(group, &claims.iter().collect::<Vec<_>>()),
+        }
+    }
+
     /// Whether a claim is this engine's to decide on, and wants a decision now.
     fn is_open(&self, node: &TenantNode, now: Timestamp) -> bool {
         if self.hold_of(node).is_none() {
@@ -126,6 +141,15 @@ impl Sight<'_> {
         told(node, Ok(Effected::Decided(choice, None)))
     }
 
+    /// What would be decided for a claim; the host is taken by it.
+    fn promise(&mut self, node: &Claim) -> Result<Choice, Failure> {
+        let (host, choice) = self.choose(node, &Bars::none())?;
+        if let Some(host) = host {
+            self.round.take(host.name(), node, choice.node_type.as_deref());
+        }
+        Ok(choice)
+    }
+
     fn place(&mut self, node: &Claim, host: Arc<Host>, choice: Choice) -> Place {
         self.round.take(host.name(), node, choice.node_type.as_deref());
         Place { node: Arc::clone(node), host, choice }
@@ -133,31 +157,45 @@ impl Sight<'_> {
 
     /// A host for a claim, as the round sees it, and how it was chosen.
     fn choose(&mut self, node: &TenantNode, bars: &Bars) -> Result<(Option<Arc<Host>>, Choice), Failure> {
-        let decided = self.decide(node, bars);
-        let Outcome { host, mut decision, .. } = decided.map_err(|error| self.failed(node, &error))?;
-        let host = host.and_then(|name| self.hosts.get(&name).cloned());
+        let (hosts, choice) = self.choose_together(node, 1, bars)?;
+        Ok((hosts.into_iter().next(), choice))
+    }
+
+    /// Hosts for so many claims that ask for the same, all of them or none, as the round sees it; and how they were chosen.
+    fn choose_together(
+        &mut self,
+        node: &TenantNode,
+        count: u32,
+        bars: &Bars,
+    ) -> Result<(Vec<Arc<Host>>, Choice), Failure> {
+        let decided = self.decide(node, count, bars);
+        let outcome = decided.map_err(|error| self.failed(node, &error))?;
+        let hosts = outcome.hosts();
+        let mut decision = outcome.decision;
+        let hosts: Vec<_> = hosts.iter().filter_map(|name| self.hosts.get(name).cloned()).collect();
         let leaving = self.engine.leaving(node, decision.node_type.as_deref());
-        match leaving.filter(|_| host.is_some()) {
+        match leaving.filter(|_| !hosts.is_empty()) {
             Some(why) => {
                 decision.host = None;
                 decision.reason = why;
-                Ok((None, decision))
+                Ok((Vec::new(), decision))
             }
-            None => Ok((host, decision)),
+            None => Ok((hosts, decision)),
         }
     }
 
     /// What the policies say. A host that is on standby with another image than the claim's would lose what it waits with: it
     /// is left to others as long as there is another host.
-    fn decide(&mut self, node: &TenantNode, bars: &Bars) -> Result<Outcome, PolicyError> {
+    fn decide(&mut self, node: &TenantNode, count: u32, bars: &Bars) -> Result<Outcome, PolicyError> {
+        let policies = &self.engine.policies;
         let spare = self.engine.kept_for_others(node, &self.standing_by);
         if !spare.is_empty() {
-            let outcome = self.round.decide(&self.engine.policies, node, &Bars { spare, ..bars.clone() })?;
+            let outcome = self.round.decide_together(policies, node, count, &Bars { spare, ..bars.clone() })?;
             if outcome.host.is_some() {
                 return Ok(outcome);
             }
         }
-        self.round.decide(&self.engine.policies, node, bars)
+        self.round.decide_together(policies, node, count, bars)
     }
 
     /// How a policy failed. A claim that fails as before is not logged again.
@@ -189,77 +227,6 @@ impl Sight<'_> {
             }
         }
         bars
-    }
-
-    /// Hosts for all waiting members, or for none.
-    fn group(&mut self, spec: &GroupSpec, waiting: &[&Claim], seated: &[&Claim]) -> Vec<Verdict> {
-        let mut best: Option<Attempt> = None;
-        for domain in self.domains(spec, waiting.len(), seated) {
-            let attempt = self.attempt(spec, waiting, domain.as_deref());
-            if attempt.failed.is_none() {
-                return vec![Verdict::Reserve(attempt.places)];
-            }
-            for place in &attempt.places {
-                self.round.give_back(place.host.name());
-            }
-            if best.as_ref().is_none_or(|best| best.places.len() < attempt.places.len()) {
-                best = Some(attempt);
-            }
-        }
-        let Some(Attempt { places, failed: Some((last, failed)) }) = best else {
-            let why = format!("no host has the label {}", spec.same.as_deref().unwrap_or_default());
-            return waiting.iter().map(|node| told(node, Ok(Effected::Gathering(why.clone())))).collect();
-        };
-        let choice = match failed {
-            Ok(choice) => choice,
-            Err(failure) => return waiting.iter().map(|node| told(node, Err(failure.clone()))).collect(),
-        };
-        let reason = format!(
-            "{} of the {} hosts that group {} waits for can be had{}; tenant node {}: {}",
-            places.len(),
-            waiting.len(),
-            spec.name,
-            spec.same.as_ref().map_or_else(String::new, |label| format!(" in one {label}")),
-            last.name(),
-            choice.reason
-        );
-        let placed: BTreeMap<&str, &Choice> = places.iter().map(|place| (place.node.name(), &place.choice)).collect();
-        let each = |node: &&Claim| {
-            let own = placed.get(node.name()).copied().unwrap_or(&choice);
-            self.told(node, Choice { host: None, reason: reason.clone(), ..own.clone() })
-        };
-        waiting.iter().map(each).collect()
-    }
-
-    fn attempt(&mut self, spec: &GroupSpec, waiting: &[&Claim], domain: Option<&str>) -> Attempt {
-        let mut places = Vec::with_capacity(waiting.len());
-        for node in waiting {
-            let bars = self.bars(node, spec.same.as_deref().zip(domain));
-            match self.choose(node, &bars) {
-                Ok((Some(host), choice)) => places.push(self.place(node, host, choice)),
-                Ok((None, choice)) => return Attempt { places, failed: Some(((*node).clone(), Ok(choice))) },
-                Err(failure) => return Attempt { places, failed: Some(((*node).clone(), Err(failure))) },
-            }
-        }
-        Attempt { places, failed: None }
-    }
-
-    /// Where the waiting members may go: where the others are, else the domains in the order in which they are tried. The
-    /// one that just suffices comes first, so that large ones stay whole for large groups; of those that do not suffice,
-    /// only the one that comes closest, for the reason that it gives.
-    fn domains(&self, spec: &GroupSpec, waiting: usize, seated: &[&Claim]) -> Vec<Option<String>> {
-        let Some(label) = &spec.same else { return vec![None] };
-        let of_host = |node: &&Claim| {
-            let host = self.engine.fleet.host_of(node)?;
-            host.metadata.labels.get(label).cloned()
-        };
-        if let Some(theirs) = seated.iter().find_map(of_host) {
-            return vec![Some(theirs)];
-        }
-        let mut order: Vec<(String, usize)> = self.round.free_by_label(label).into_iter().collect();
-        order.sort_by_key(|(_, free)| if *free >= waiting { (0, *free) } else { (1, usize::MAX - *free) });
-        let enough = order.iter().filter(|(_, free)| *free >= waiting).count();
-        order.into_iter().take(enough.max(1)).map(|(value, _)| Some(value)).collect()
     }
 }
 

@@ -67,6 +67,11 @@ impl Found {
     }
 }
 
+/// Hosts that were chosen in one decision, as one text.
+fn together(hosts: &[String]) -> Option<String> {
+    (!hosts.is_empty()).then(|| hosts.join(", "))
+}
+
 impl Engine {
     /// A logged decision by its name.
     async fn logged(&self, id: &str) -> Result<Option<Found>, LogError> {
@@ -96,13 +101,13 @@ impl Engine {
             advice: "`vmetal describe tenant-node` names a claim's decision; `decisions.keep` says how many are kept"
                 .to_owned(),
         };
-        let unusable = |error: &dyn std::fmt::Display| BackendError::Precondition {
+        let unusable = |error: &dyn std::fmt::Display, advice: &str| BackendError::Precondition {
             message: format!("decision {id} cannot be taken again: {error}"),
-            advice: "seat the policy that decided, or take another decision".to_owned(),
+            advice: advice.to_owned(),
         };
-        let found = self.logged(id).await.map_err(|error| unusable(&error))?.ok_or_else(missing)?;
+        let found = self.logged(id).await.map_err(|error| unusable(&error, error.advice()))?.ok_or_else(missing)?;
         let replayed = self.policies.replay(&found.journal, found.fleet.clone(), found.number);
-        let replayed = replayed.map_err(|error| unusable(&error))?.ok_or_else(missing)?;
+        let replayed = replayed.map_err(|error| unusable(&error, error.advice()))?.ok_or_else(missing)?;
         let (_, decided) = found.round().ok_or_else(missing)?;
         let policy = |at: usize| found.journal.deciders.get(at).map(|decider| decider.policy.to_string());
         Ok(Replay {
@@ -111,11 +116,11 @@ impl Engine {
             at: found.journal.at,
             policies: decided.parts.iter().filter_map(|part| policy(part.decider)).collect(),
             inputs: decided.parts.iter().map(|part| part.input_digest.clone()).collect(),
-            host: decided.host.clone(),
+            host: together(&decided.hosts()),
             reason: decided.reason.clone(),
             logged: decided.answer.clone(),
             replayed: replayed.answer,
-            replayed_host: replayed.outcome.host,
+            replayed_host: together(&replayed.outcome.hosts()),
         })
     }
 
@@ -133,7 +138,14 @@ impl Engine {
         };
         if let Some(Found { journal, number, fleet }) = found {
             match self.policies.explain_logged(&journal, fleet, number) {
-                Ok(Some(explanation)) => return Ok(explanation),
+                Ok(Some(mut explanation)) => {
+                    // Of a decision on several, each has its own host.
+                    explanation.node = name.to_owned();
+                    if explanation.decision.host.is_some() {
+                        explanation.decision.host = node.status.decision.as_ref().and_then(|own| own.host.clone());
+                    }
+                    return Ok(explanation);
+                }
                 Ok(None) => {}
                 // Another policy has the seat: what it would say of the fleet as it is now is better than nothing.
                 Err(error) => {

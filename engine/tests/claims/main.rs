@@ -4,6 +4,12 @@
 //! decisions to the store, in memory and in SQLite.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod faults;
+// Components that misbehave in one way each.
+#[allow(dead_code, reason = "the policies' own tests use all of it")]
+#[path = "../../policy/tests/policy/fixtures.rs"]
+mod fixtures;
+mod groups;
 mod policies;
 mod quota;
 mod world;
@@ -16,6 +22,13 @@ use vmetal_api::{Annotate, Backend, BackendError, EventsQuery, WatchItem};
 use vmetal_model::{Cause, GroupSpec, Kind, Lack, TenantNode, TenantNodePhase, TenantNodeSpec, Uid};
 use vmetal_store::{AnyStore, SqliteOptions, StoreClock};
 use world::World;
+
+/// What the fixtures need.
+mod support {
+    pub(crate) fn workspace() -> std::path::PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    }
+}
 
 /// Every store that a single machine has, each with a name for messages.
 fn stores(directory: &std::path::Path) -> Vec<(&'static str, AnyStore)> {

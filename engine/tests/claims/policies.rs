@@ -24,7 +24,7 @@ fn component(mark: u8) -> (String, Arc<[u8]>) {
 }
 
 /// A client on a socket of its own, in front of an engine of the world.
-async fn client(world: &World, engine: usize, tasks: &mut JoinSet<()>) -> Client {
+pub(crate) async fn client(world: &World, engine: usize, tasks: &mut JoinSet<()>) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let tokens = TokenStore::new([("test", token::hash("t"))]);
@@ -39,12 +39,12 @@ fn placement(sha256: &str) -> PolicySpec {
         .unwrap()
 }
 
-async fn declare(client: &Client, name: &str, spec: &PolicySpec) -> Result<Policy, ApiError> {
+pub(crate) async fn declare(client: &Client, name: &str, spec: &PolicySpec) -> Result<Policy, ApiError> {
     client.apply_as(Apply::new::<Policy>(name, spec).unwrap()).await
 }
 
 /// The policy when its status speaks of what is declared now.
-async fn settled(client: &Client, name: &str) -> Policy {
+pub(crate) async fn settled(client: &Client, name: &str) -> Policy {
     let done = |object: Option<&vmetal_api::AnyObject>| {
         let policy: Policy = object?.typed().unwrap();
         (policy.status.observed_generation == policy.metadata.generation).then_some(policy)

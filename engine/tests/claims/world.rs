@@ -49,6 +49,17 @@ pub(crate) async fn messages(backend: &ApiBackend, query: EventsQuery, reason: &
     events.into_iter().filter(|event| event.reason == reason).map(|event| event.message).collect()
 }
 
+/// Until a decision is in the log: it is written beside what it leads to.
+#[allow(dead_code, reason = "for the engine's own tests")]
+pub(crate) async fn until_logged(backend: &ApiBackend, id: &str) {
+    let missing = |error: &BackendError| error.to_string().contains("the log has no decision");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while backend.replay_decision(id).await.is_err_and(|error| missing(&error)) {
+        assert!(tokio::time::Instant::now() < deadline, "decision {id} is not in the log");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// The numbers below `n` in an order that depends on nothing but the seed.
 pub(crate) fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
@@ -67,7 +78,7 @@ fn policies() -> vmetal_policy::Config {
     vmetal_policy::Config { cache, ..vmetal_policy::Config::native() }
 }
 
-async fn engine(store: AnyStore, id: usize, engines: usize) -> Arc<Engine> {
+async fn engine(store: AnyStore, id: usize, engines: usize, settings: &str) -> Arc<Engine> {
     let fleet = Arc::new(Fleet::default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let terms = match engines {
@@ -83,7 +94,7 @@ async fn engine(store: AnyStore, id: usize, engines: usize) -> Arc<Engine> {
     let ledger = Ledger::open(store, Arc::clone(&fleet)).await.unwrap();
     let guard = AddressGuard::parse(["10.0.0.0/8"]).unwrap();
     Engine::new(Parts {
-        config: toml::from_str(CONFIG).unwrap(),
+        config: toml::from_str(&format!("{CONFIG}{settings}")).unwrap(),
         gateways: Gateways::new(vmetal_bmc::Config::new(guard)),
         tenants: Tenants::new(Arc::new(OverNetwork)),
         policies: PolicyEngine::new(policies()).unwrap(),
@@ -99,9 +110,14 @@ async fn engine(store: AnyStore, id: usize, engines: usize) -> Arc<Engine> {
 impl World {
     /// An engine that does nothing yet, with a cluster and a node type.
     pub(crate) async fn prepare(store: AnyStore, count: usize) -> Self {
+        World::prepare_with(store, count, "").await
+    }
+
+    /// The same with settings besides those that every engine here has.
+    async fn prepare_with(store: AnyStore, count: usize, settings: &str) -> Self {
         let mut engines = Vec::new();
         for id in 0..count {
-            engines.push(engine(store.clone(), id, count).await);
+            engines.push(engine(store.clone(), id, count, settings).await);
         }
         let world = World { engines, store, tasks: JoinSet::new() };
         let now = Timestamp::UNIX_EPOCH;
@@ -122,6 +138,14 @@ impl World {
     /// Running engines over one store.
     pub(crate) async fn start(store: AnyStore, engines: usize) -> Self {
         let mut world = World::prepare(store, engines).await;
+        world.run();
+        world
+    }
+
+    /// One running engine with more settings.
+    #[allow(dead_code, reason = "for the command's tests, which share this file")]
+    pub(crate) async fn configured(store: AnyStore, settings: &str) -> Self {
+        let mut world = World::prepare_with(store, 1, settings).await;
         world.run();
         world
     }
@@ -192,9 +216,28 @@ impl World {
     /// An engine that starts on the same store, as after a restart, up to its first decision.
     pub(crate) async fn again(&self) -> Arc<Engine> {
         // One of several: it takes nothing away from the one that runs.
-        let engine = engine(self.store.clone(), 9, 2).await;
+        let engine = engine(self.store.clone(), 9, 2, "").await;
         engine.keep_seats().await;
         engine
+    }
+
+    /// Exchanges a policy of every engine, as its configuration would.
+    #[allow(dead_code, reason = "for the engine's own tests")]
+    pub(crate) fn seat(&self, kind: vmetal_model::PolicyKind, binding: &vmetal_policy::Binding) {
+        for engine in &self.engines {
+            engine.policies.install(kind, binding).unwrap();
+        }
+    }
+
+    /// What the log of decisions says of a claim, oldest first.
+    #[allow(dead_code, reason = "for the engine's own tests")]
+    pub(crate) async fn logged(&self, node: &str) -> Vec<String> {
+        let journals = vmetald::decisions::journals(&self.store).await.unwrap();
+        let of_node = |one: &&vmetal_policy::journal::Decided| one.wanted.name == node;
+        let reasons = |journal: &vmetal_policy::journal::Journal| {
+            journal.decisions().filter(of_node).map(|one| one.reason.clone()).collect::<Vec<_>>()
+        };
+        journals.iter().flat_map(reasons).collect()
     }
 
     /// Who chooses hosts, engine by engine.

@@ -446,6 +446,16 @@ impl Inner {
         self.put(&node, &format!("now {}", phase.as_str()));
     }
 
+    /// Why a claim's cluster may hold no more hosts, if so many more are promised to it already.
+    fn over_quota(&self, spec: &TenantNodeSpec, promised: usize) -> Option<String> {
+        let cluster = self.all::<TenantCluster>().into_iter().find(|one| one.metadata.name == spec.cluster)?;
+        let most = cluster.spec.quota.hosts?;
+        let holds = |node: &TenantNode| node.spec.cluster == spec.cluster && node.status.host.is_some();
+        let held = self.all::<TenantNode>().into_iter().filter(holds).count() + promised;
+        let hosts = if most == 1 { "host" } else { "hosts" };
+        (held >= most as usize).then(|| format!("tenant cluster {} holds {held} of its {most} {hosts}", spec.cluster))
+    }
+
     /// What is decided for a claim, as if these hosts were taken.
     fn choice(&self, spec: &TenantNodeSpec, taken: &BTreeSet<String>) -> (Decision, Option<Host>) {
         let free = |t: &NodeType| {
@@ -462,22 +472,29 @@ impl Inner {
             enough && spec.node_type.as_ref().is_none_or(|name| *name == t.metadata.name)
         };
         let types = self.all::<NodeType>();
+        let full = self.over_quota(spec, taken.len());
         let candidate = |t: &NodeType| {
-            let (lacks, reason) = match (fits(t), free(t)) {
-                (true, Some(_)) => (None, "fits"),
-                (true, None) => (Some(Lack::FreeHost), "0 hosts free"),
-                (false, _) => (Some(Lack::Fit), "offers less cpu than asked for"),
+            let (lacks, reason) = match (fits(t), free(t), &full) {
+                (true, _, Some(why)) => (Some(Lack::Quota), why.as_str()),
+                (true, Some(_), None) => (None, "fits"),
+                (true, None, None) => (Some(Lack::FreeHost), "0 hosts free"),
+                (false, ..) => (Some(Lack::Fit), "offers less cpu than asked for"),
             };
             let value = i64::try_from(t.status.cost).ok();
             Candidate { name: t.metadata.name.clone(), value, feasible: lacks.is_none(), reason: reason.into(), lacks }
         };
-        let chosen = types.iter().filter(|t| fits(t) && free(t).is_some()).min_by_key(|t| t.status.cost);
+        let open = |t: &&NodeType| full.is_none() && fits(t) && free(t).is_some();
+        let chosen = types.iter().filter(open).min_by_key(|t| t.status.cost);
         let host = chosen.and_then(free);
         let decision = Decision {
             node_type: chosen.map(|t| t.metadata.name.clone()),
             host: host.as_ref().map(|host| host.metadata.name.clone()),
             cost: chosen.map(|t| t.status.cost),
-            reason: if chosen.is_some() { "the cheapest type that fits".into() } else { "no node type fits".into() },
+            reason: match (chosen, &full) {
+                (Some(_), _) => "the cheapest type that fits".into(),
+                (None, Some(why)) => format!("no node type fits; {why}"),
+                (None, None) => "no node type fits".into(),
+            },
             node_types: types.iter().map(candidate).collect(),
             hosts: Vec::new(),
             policies: Vec::new(),
@@ -665,7 +682,13 @@ impl Backend for World {
             taken.extend(host.map(|host| host.metadata.name));
             decision
         };
-        Ok((0..count).map(|_| next()).collect())
+        let mut decisions: Vec<Decision> = (0..count).map(|_| next()).collect();
+        let placed = decisions.iter().filter(|decision| decision.host.is_some()).count();
+        if let Some(group) = spec.group.as_ref().filter(|_| placed < decisions.len()) {
+            let why = format!("{placed} of the {count} hosts that group {} waits for can be had", group.name);
+            decisions.iter_mut().for_each(|one| (one.host, one.reason) = (None, why.clone()));
+        }
+        Ok(decisions)
     }
 
     async fn delete(&self, _: &Caller, kind: Kind, name: &str, uid: Option<&Uid>) -> Result<AnyObject, BackendError> {

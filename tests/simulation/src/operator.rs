@@ -22,8 +22,9 @@ use vmetald::backend::ApiBackend;
 use vmetald::ledger::{self, new_metadata, new_object};
 
 use crate::machine::Content;
+use crate::scenario::quotas::CPUS;
 use crate::scenario::wishes::member;
-use crate::scenario::{First, PASSWORD, QUIET, USER, Wish};
+use crate::scenario::{First, PASSWORD, QUIET, QuotaPlan, USER, Wish};
 use crate::world::World;
 
 pub use orders::order;
@@ -122,16 +123,25 @@ fn declaration<R: vmetal_api::Resource>(world: &World, name: &str, spec: &R::Spe
 
 /// Declares the cluster and the class.
 pub async fn declare(world: &Arc<World>) {
-    let cluster = TenantClusterSpec::default();
+    let quota = world.scenario.quotas.first().map(|(_, plan)| *plan);
+    let cluster =
+        TenantClusterSpec { quota: quota.map(|plan| plan.quota(CLASS)).unwrap_or_default(), ..Default::default() };
     let cluster = declaration::<TenantCluster>(world, CLUSTER, &cluster)
         .secret("kubeconfig", Secret::new("the simulated cluster"));
     apply(world, cluster).await;
     declare_class(world, world.scenario.standby.first().map_or(0, |(_, standby)| *standby)).await;
 }
 
+/// Declares what the cluster may hold.
+async fn declare_quota(world: &Arc<World>, plan: QuotaPlan) {
+    world.say("operator", format!("allows {CLUSTER} {plan:?}"));
+    let cluster = TenantClusterSpec { quota: plan.quota(CLASS), ..Default::default() };
+    apply(world, declaration::<TenantCluster>(world, CLUSTER, &cluster)).await;
+}
+
 /// Declares the class, with so many hosts on standby.
 pub async fn declare_class(world: &Arc<World>, standby: u32) {
-    let resources = [("cpu", "8"), ("memory", "32Gi")];
+    let resources = [("cpu", CPUS.to_string()), ("memory", "32Gi".to_owned())];
     let resources: Resources =
         resources.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text.parse().ok()?))).collect();
     let class = NodeTypeSpec {
@@ -260,6 +270,13 @@ pub async fn follow(world: Arc<World>, touched: Arc<AtomicU32>) {
         }
     });
     let standby = futures::future::join_all(standby);
+    let quotas = async {
+        // In order: what is declared later holds.
+        for (at, plan) in world.scenario.quotas.iter().skip(1) {
+            tokio::time::sleep_until(world.start + *at).await;
+            declare_quota(&world, *plan).await;
+        }
+    };
     let hosts = (0..world.scenario.hosts.len()).map(|index| {
         let (world, touched) = (Arc::clone(&world), Arc::clone(&touched));
         async move {
@@ -274,7 +291,7 @@ pub async fn follow(world: Arc<World>, touched: Arc<AtomicU32>) {
             declare_again(&world, index, &touched).await;
         }
     });
-    futures::future::join3(futures::future::join_all(wishes), futures::future::join_all(hosts), standby).await;
+    futures::future::join4(futures::future::join_all(wishes), futures::future::join_all(hosts), standby, quotas).await;
 }
 
 async fn fulfil(world: &Arc<World>, touched: &AtomicU32, wish: Wish) {

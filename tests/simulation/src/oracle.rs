@@ -2,6 +2,7 @@
 
 mod groups;
 mod orders;
+mod quotas;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ struct Seen {
     lost: BTreeSet<(String, Uid)>,
     /// Values of the log of decisions.
     logged: BTreeSet<String>,
+    quotas: quotas::Quotas,
 }
 
 /// The most values that one engine's log of decisions may have with the simulation's configuration: 8 decisions, the segment
@@ -95,6 +97,7 @@ impl Seen {
                     }
                     world.inner().intents.remove(&name);
                 }
+                Ok(Some(Update::Put(Entry::TenantCluster(cluster)))) => self.quotas.declared(cluster),
                 Ok(Some(Update::Gone(Kind::TenantNode, name))) => {
                     self.nodes.remove(&name);
                     claims = true;
@@ -105,6 +108,7 @@ impl Seen {
         }
         groups::seated(world, &self.nodes, &seated);
         if claims {
+            self.quotas.judge(world, &self.nodes);
             self.claims(world);
         }
     }

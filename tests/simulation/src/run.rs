@@ -146,6 +146,9 @@ fn story(world: &World, violations: &[String]) -> String {
     for (at, standby) in &scenario.standby {
         text.push_str(&format!("  {:>5} s {standby} hosts on standby\n", at.as_secs()));
     }
+    for (at, quota) in &scenario.quotas {
+        text.push_str(&format!("  {:>5} s {quota:?}\n", at.as_secs()));
+    }
     for (at, wish) in &scenario.wishes {
         text.push_str(&format!("  {:>5} s {wish:?}\n", at.as_secs()));
     }
@@ -213,7 +216,8 @@ async fn judge(world: &Arc<World>) {
     tokio::join!(operator::follow(Arc::clone(world), Arc::clone(&touched)), striking, sleep_until(world.start + QUIET));
     world.heal();
     let standby = world.scenario.standby.last().map_or(0, |(_, standby)| *standby);
-    if !settle(world, &touched, "all is quiet", |hosts, nodes| settled(standby, hosts, nodes)).await {
+    let quota = world.scenario.quotas.last().and_then(|(_, plan)| plan.hosts);
+    if !settle(world, &touched, "all is quiet", |hosts, nodes| settled(standby, quota, hosts, nodes)).await {
         return;
     }
     for node in world.nodes() {
@@ -305,7 +309,7 @@ async fn settle(
     }
 }
 
-fn settled(standby: u32, hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unsettled {
+fn settled(standby: u32, quota: Option<u32>, hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unsettled {
     let (mut free, mut waiting) = (0, 0);
     for host in hosts {
         let status = &host.status;
@@ -342,7 +346,7 @@ fn settled(standby: u32, hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unse
         let status = &node.status;
         let fine = match status.phase {
             TenantNodePhase::Ready => true,
-            TenantNodePhase::Pending => !node.is_deleted() && !could_be_placed(node, nodes, free),
+            TenantNodePhase::Pending => !node.is_deleted() && !could_be_placed(node, nodes, free, quota),
             _ => false,
         };
         if !fine {
@@ -354,18 +358,21 @@ fn settled(standby: u32, hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unse
     None
 }
 
-/// Whether there is a host for a claim that waits for one: for all of its group that waits, if it is in one that is whole.
-fn could_be_placed(node: &TenantNode, nodes: &[Arc<TenantNode>], free: usize) -> bool {
+/// Whether there is a host for a claim that waits for one, and room in the quota: for all of its group that waits, if it is in
+/// one that is whole.
+fn could_be_placed(node: &TenantNode, nodes: &[Arc<TenantNode>], free: usize, quota: Option<u32>) -> bool {
     let group = |node: &TenantNode| node.spec.group.as_ref().map(|group| group.name.clone());
     let with_it = |other: &&Arc<TenantNode>| {
         node.name() == other.name() || group(node).is_some() && group(node) == group(other) && !other.is_deleted()
     };
     let members: Vec<_> = nodes.iter().filter(with_it).collect();
-    let waiting = members.iter().filter(|member| member.status.phase == TenantNodePhase::Pending);
+    let waiting: Vec<_> = members.iter().filter(|member| member.status.phase == TenantNodePhase::Pending).collect();
+    let held = nodes.iter().filter(|other| other.status.host.is_some()).count();
+    let allowed = quota.is_none_or(|most| held + waiting.len() <= most as usize);
     // A host that a claim was given up on is none for it, however free.
-    let wanted: usize = waiting.map(|member| 1 + member.status.tried.len()).sum();
+    let wanted: usize = waiting.iter().map(|member| 1 + member.status.tried.len()).sum();
     let whole = node.spec.group.as_ref().is_none_or(|group| members.len() >= group.size as usize);
-    whole && free >= wanted
+    whole && allowed && free >= wanted
 }
 
 fn returned(hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unsettled {
@@ -375,7 +382,7 @@ fn returned(hosts: &[Arc<Host>], nodes: &[Arc<TenantNode>]) -> Unsettled {
     if let Some(host) = hosts.iter().find(|host| host.status.claim.is_some()) {
         return Some((host.name().to_owned(), format!("still held: {:?}", host.status.claim)));
     }
-    settled(0, hosts, &[])
+    settled(0, None, hosts, &[])
 }
 
 /// What only a person does: ends what he has ordered and forgotten, touches hosts whose failure waits for one, and gives up

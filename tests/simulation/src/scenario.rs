@@ -1,6 +1,7 @@
 //! What a seed means: the fleet, what is asked for, and what goes wrong.
 
 mod faults;
+pub(crate) mod quotas;
 pub(crate) mod wishes;
 
 use std::time::Duration;
@@ -11,6 +12,8 @@ use crate::chance::Chance;
 use crate::fault::Fault;
 use crate::link::Link;
 use crate::machine::{Content, Disk, Machine, Running};
+
+pub use quotas::{Form, QuotaPlan};
 
 /// The account of every BMC.
 pub const USER: &str = "admin";
@@ -198,6 +201,8 @@ pub enum Order {
 pub enum Defect {
     /// The store ignores what a commit depends on.
     GuardsDropped,
+    /// The store ignores that a reservation depends on its cluster's quota, and on what that cluster was given before.
+    QuotasUnguarded,
     /// The store says yes to commits that it forgets.
     CommitsForgotten,
     /// Something between engine and BMC repeats requests.
@@ -217,6 +222,8 @@ pub struct Scenario {
     pub hosts: Vec<HostPlan>,
     /// How many hosts are wanted on standby, and from when on; empty where there is no standby.
     pub standby: Vec<(Duration, u32)>,
+    /// What the tenant's cluster may hold, and from when on; empty where there is no quota.
+    pub quotas: Vec<(Duration, QuotaPlan)>,
     /// What is asked for, and when.
     pub wishes: Vec<(Duration, Wish)>,
     /// What goes wrong.
@@ -249,7 +256,8 @@ impl Scenario {
         let faults = if chance.one_in(8) { 0 } else { 1 + chance.below(9) };
         let mut faults: Vec<Fault> = (0..faults).map(|_| faults::draw(&chance, count, engines)).collect();
         faults.sort_by_key(|fault| fault.at);
-        Scenario { seed, engines, hosts, standby: standby(seed), wishes, faults, defect }
+        let quotas = quotas::draw(seed, count, &wishes);
+        Scenario { seed, engines, hosts, standby: standby(seed), quotas, wishes, faults, defect }
     }
 
     /// So many hosts with firmware that takes so long, one engine, nothing that is asked for but the hosts.
@@ -266,7 +274,16 @@ impl Scenario {
             number,
         };
         let hosts = (1..=hosts).map(plan).collect();
-        Scenario { seed, engines: 1, hosts, standby: Vec::new(), wishes: Vec::new(), faults: Vec::new(), defect: None }
+        Scenario {
+            seed,
+            engines: 1,
+            hosts,
+            standby: Vec::new(),
+            quotas: Vec::new(),
+            wishes: Vec::new(),
+            faults: Vec::new(),
+            defect: None,
+        }
     }
 }
 

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
-use vmetal_store::{CommitError, Delivery, Intercept, Revision, Txn, Verdict};
+use vmetal_model::Kind;
+use vmetal_store::{CommitError, Delivery, Guard, Intercept, Revision, Txn, Verdict};
 
 use crate::fault::Step;
 use crate::incarnation::Incarnation;
 use crate::scenario::Defect;
 use crate::world::World;
+
+/// The kind of the values that every reservation for a cluster with a quota writes.
+const QUOTA: &str = "quota";
 
 /// The way of one process.
 pub struct Way {
@@ -42,6 +46,16 @@ impl Way {
     }
 }
 
+/// Whether a guard is about what a tenant cluster may hold, or about who was given something of it last.
+fn guards_a_quota(guard: &Guard) -> bool {
+    match guard {
+        Guard::Revision(key, _) | Guard::Absent(key) => {
+            key.kind.as_str() == Kind::TenantCluster.as_str() || key.kind.as_str() == QUOTA
+        }
+        Guard::Epoch(..) => false,
+    }
+}
+
 impl Intercept for Way {
     fn commit<'a>(&'a self, txn: &'a mut Txn) -> BoxFuture<'a, Delivery> {
         Box::pin(async move {
@@ -59,6 +73,9 @@ impl Intercept for Way {
             }
             if world.scenario.defect == Some(Defect::GuardsDropped) {
                 txn.guards.clear();
+            }
+            if world.scenario.defect == Some(Defect::QuotasUnguarded) {
+                txn.guards.retain(|guard| !guards_a_quota(guard));
             }
             if self.away() {
                 sleep(world.chance.between(Duration::from_millis(50), Duration::from_secs(3))).await;

@@ -44,6 +44,11 @@ fn a_store_that_ignores_guards_is_found() {
 }
 
 #[test]
+fn a_store_that_lets_quotas_be_overtaken_is_found() {
+    is_found(Defect::QuotasUnguarded, &["and its quota allows"]);
+}
+
+#[test]
 fn a_store_that_forgets_commits_is_found() {
     is_found(
         Defect::CommitsForgotten,

@@ -115,6 +115,12 @@ pub enum PolicyCommand {
         #[arg(long, default_value_t = 200, value_name = "COUNT")]
         cases: u32,
     },
+    /// Hand a component to the engine and have it decide from now on, on all engines of the store, without a restart
+    ///
+    /// It is tried first, here and by the engine, with its own cases; what is refused changes nothing. The policy is an object:
+    /// `vmetal get policies` and `vmetal describe policy NAME` show it, and `vmetal delete policy NAME` gives the decision back to
+    /// the engine's configuration. `vmetal_policy` is the same in Terraform.
+    Install(InstallArgs),
     /// The engine's log of decisions
     #[command(flatten)]
     Logged(LogCommand),
@@ -136,6 +142,47 @@ pub enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A component that is installed, and how.
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// The component's file
+    pub component: PathBuf,
+    /// The object's name; `cost` or `placement`, whichever it decides on, when not given
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Its settings, a JSON object
+    #[arg(long, value_name = "JSON")]
+    pub settings: Option<String>,
+    /// When it fails: the native twin (of a policy of your own, the default one) decides, or there is no decision
+    #[arg(long, value_enum, default_value_t = Failing::NativeTwin)]
+    pub on_failure: Failing,
+    /// Where its signature is [default: FILE.sig, if there is one]; needed where the engine is configured with keys
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    /// Have the engine keep and try it, but let it decide nothing
+    #[arg(long, requires = "name")]
+    pub rest: bool,
+}
+
+/// What happens when a policy fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Failing {
+    /// There is no decision; claims wait
+    Closed,
+    /// Its stand-in decides
+    #[value(name = "native_twin")]
+    NativeTwin,
+}
+
+impl From<Failing> for vmetal_model::OnFailure {
+    fn from(failing: Failing) -> Self {
+        match failing {
+            Failing::Closed => vmetal_model::OnFailure::Closed,
+            Failing::NativeTwin => vmetal_model::OnFailure::NativeTwin,
+        }
+    }
 }
 
 /// What is asked of the engine's log of decisions.

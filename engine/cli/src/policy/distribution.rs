@@ -159,7 +159,7 @@ impl Verified {
     }
 }
 
-fn judge(seen: &Examination, then: &str) -> Result<(), CliError> {
+pub(super) fn judge(seen: &Examination, then: &str) -> Result<(), CliError> {
     match seen.trial.failed() {
         0 => Ok(()),
         failed => Err(CliError::PolicyFails {

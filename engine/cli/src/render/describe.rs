@@ -5,12 +5,17 @@ use vmetal_api::{AnyObject, DecodeError};
 use vmetal_model::agent::{BootPurpose, EraseLevel};
 use vmetal_model::inventory::Firmware;
 use vmetal_model::{
-    BmcFacts, BootMode, Candidate, ClaimState, Decision, Failure, Host, HostPhase, Image, Inventory, Kind, Metadata,
-    NodeType, Operation, OperationState, Policy, Stage, TenantCluster, TenantNode, TlsTrust, Wait,
+    BmcFacts, BootMode, Candidate, ClaimState, Decision, Failure, Host, HostPhase, Image, Inventory, Kind, Lack,
+    Metadata, NodeType, Operation, OperationState, Policy, Stage, TenantCluster, TenantNode, TlsTrust, Wait,
 };
+
+use vmetal_policy_tool::Quotas;
 
 use super::rows::{image_phase, labels, phase, policy_name, power, resources};
 use crate::text::{Fields, NONE, Table, age, bytes, clean, until};
+
+/// Waiting claims that are named.
+const WAITING: usize = 10;
 
 /// The whole text but the events.
 ///
@@ -366,6 +371,26 @@ fn tenant_cluster(cluster: &TenantCluster, now: Timestamp) -> String {
     fields.render()
 }
 
+/// What a tenant cluster holds of its quota, and whose claims wait for more of it; nothing for a cluster without one.
+pub(crate) fn quota(cluster: &TenantCluster, node_types: &[NodeType], nodes: &[TenantNode]) -> String {
+    let held = Quotas::of(&[cluster], node_types, nodes).held(cluster.name());
+    let waits = |node: &&TenantNode| {
+        let lacks = |decision: &Decision| decision.node_types.iter().any(|one| one.lacks == Some(Lack::Quota));
+        node.spec.cluster == cluster.name()
+            && node.status.host.is_none()
+            && node.status.decision.as_ref().is_some_and(lacks)
+    };
+    let waiting: Vec<&str> = nodes.iter().filter(waits).map(TenantNode::name).collect();
+    let mut fields = Fields::default();
+    fields.add("held", held.join("\n"));
+    if !held.is_empty() && !waiting.is_empty() {
+        let more = waiting.len().saturating_sub(WAITING);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        fields.add("waiting", waiting[..waiting.len().min(WAITING)].join(", ") + &more);
+    }
+    section("Quota", &fields.render())
+}
+
 fn image(image: &Image, now: Timestamp) -> String {
     let (spec, status) = (&image.spec, &image.status);
     let mut fields = metadata(&image.metadata, now);
@@ -527,6 +552,26 @@ Hosts considered
   *  rack1-02  10     yes   first that fits
      rack1-01  -      no    claimed by web-0
 "
+        );
+    }
+
+    #[test]
+    fn a_quota_shows_what_is_held_of_it_and_who_waits() {
+        let (mut cluster, class): (TenantCluster, NodeType) =
+            (samples::tenant_cluster().typed().unwrap(), samples::node_type().typed().unwrap());
+        let placed: TenantNode = samples::tenant_node().typed().unwrap();
+        let mut waiting = placed.clone();
+        waiting.metadata.name = "web-2".into();
+        waiting.status.host = None;
+        let decision = waiting.status.decision.as_mut().unwrap();
+        decision.node_types[0].lacks = Some(Lack::Quota);
+        let nodes = [placed, waiting];
+        assert_eq!(quota(&cluster, std::slice::from_ref(&class), &nodes), "", "no quota, no words");
+        cluster.spec.quota.hosts = Some(1);
+        cluster.spec.quota.resources = [("cpu".to_owned(), "64".parse().unwrap())].into();
+        assert_eq!(
+            quota(&cluster, std::slice::from_ref(&class), &nodes),
+            "\nQuota\n  held     1 of 1 host\n           8 of 64 cpu\n  waiting  web-2\n"
         );
     }
 

@@ -87,7 +87,7 @@ fn every_logged_decision_comes_out_the_same_again_after_packing_and_over_fleets_
         let fleet = replica.follow(&read).unwrap();
         for decided in read.decisions() {
             let again = policies.replay(&read, fleet.clone(), decided.number).unwrap().unwrap();
-            assert_eq!((&again.answer, &again.outcome.host), (&decided.answer, &decided.host), "{decided:?}");
+            assert_eq!((&again.answer, again.outcome.hosts()), (&decided.answer, decided.hosts()), "{decided:?}");
             let digests: Vec<_> = again.outcome.records.iter().map(|record| record.input_digest.clone()).collect();
             assert_eq!(digests, decided.parts.iter().map(|part| part.input_digest.clone()).collect::<Vec<_>>());
         }
@@ -127,8 +127,21 @@ fn a_policy_that_is_gone_is_named_and_one_that_was_exchanged_is_found() {
     assert!(policies.replay(&journal, fleet.clone(), number).unwrap().is_some(), "shipped policies are always there");
     let placement = journal.deciders.iter_mut().find(|decider| decider.kind == "placement").unwrap();
     placement.policy.sha256 = Some("ab".to_owned());
-    let error = policies.replay(&journal, fleet, number).unwrap_err().to_string();
-    assert!(error.contains("place-balanced@0.2.0 sha256:ab decided") && error.contains("place-first-fit"), "{error}");
+    let error = policies.replay(&journal, fleet.clone(), number).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("place-balanced@0.2.0 sha256:ab decided") && text.contains("place-first-fit"), "{text}");
+    assert!(error.advice().contains("vmetal policy install"));
+
+    // The native one of an older engine: both versions are named.
+    let placement = journal.deciders.iter_mut().find(|decider| decider.kind == "placement").unwrap();
+    placement.policy = Identity { sha256: None, version: "0.1.0".to_owned(), ..placement.policy.clone() };
+    let error = policies.replay(&journal, fleet.clone(), number).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "place-balanced@0.1.0 native decided, and this engine has place-balanced@0.2.0 native, which may decide otherwise"
+    );
+    // What another policy would have decided can be told all the same.
+    assert!(policies.try_on(Kind::Placement, &journal, fleet, number).unwrap().after.is_ok());
 }
 
 #[test]
@@ -144,15 +157,15 @@ fn another_policy_is_tried_on_the_very_rounds_of_the_time() {
         ..Config::native()
     })
     .unwrap();
-    let tried = |engine: &PolicyEngine, kind| -> Vec<(Option<String>, Option<String>)> {
+    let tried = |engine: &PolicyEngine, kind| -> Vec<(Vec<String>, Vec<String>)> {
         let one = |decided: &Decided| {
             let tried = engine.try_on(kind, &journal, fleet.clone(), decided.number).unwrap();
             (tried.before, tried.after.unwrap().0)
         };
         journal.decisions().map(one).collect()
     };
-    let names = |pairs: &[(&str, &str)]| -> Vec<(Option<String>, Option<String>)> {
-        pairs.iter().map(|(a, b)| (Some((*a).to_owned()), Some((*b).to_owned()))).collect()
+    let names = |pairs: &[(&str, &str)]| -> Vec<(Vec<String>, Vec<String>)> {
+        pairs.iter().map(|(a, b)| (vec![(*a).to_owned()], vec![(*b).to_owned()])).collect()
     };
     // The least worn first; the second claim's host was given back. First fit has what was promised before it as well.
     assert_eq!(tried(&other, Kind::Placement), names(&[("h1", "h0"), ("h2", "h0"), ("h2", "h0")]));

@@ -34,7 +34,7 @@ const MODULE: &str = r#"
   (func (export "vmetal:policy/meta@0.1.0#validate-settings") (param i32 i32) (result i32) (i32.const 256))
   (func (export "vmetal:policy/meta@0.1.0#settings-schema") (result i32) SCHEMA)
   (func (export "vmetal:policy/explain@0.1.0#explain") (param i32) (result i32) (i32.const 256))
-  (func (export "vmetal:policy/cost@0.1.0#choose") (param i32) (result i32)
+  (func (export "vmetal:policy/EXPORT") (param i32) (result i32)
     (local $i i32)
     BODY
     (i32.const 128))
@@ -76,16 +76,54 @@ impl Fixture {
             .replace("PRICES", self.prices)
             .replace("BODY", self.body);
         // `PRICES` is one byte of a count of four; `PAGES` had to go before it.
-        let mut module = wat::parse_str(&text).unwrap();
-        let mut resolve = wit_parser::Resolve::default();
-        let (package, _) = resolve.push_path(crate::support::workspace().join("policies/wit")).unwrap();
-        let world = resolve.select_world(&[package], Some("cost-policy")).unwrap();
-        wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-        componentize::encode(&module).unwrap()
+        encode(&text.replace("EXPORT", "cost@0.1.0#choose"), "cost-policy")
     }
 
     pub(crate) fn binding(&self, on_failure: OnFailure) -> Binding {
         bind(self.bytes(), on_failure)
+    }
+}
+
+fn encode(text: &str, world: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(text).unwrap();
+    let mut resolve = wit_parser::Resolve::default();
+    let (package, _) = resolve.push_path(crate::support::workspace().join("policies/wit")).unwrap();
+    let world = resolve.select_world(&[package], Some(world)).unwrap();
+    wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    componentize::encode(&module).unwrap()
+}
+
+/// One way to be a placement policy: always these picks, and these codes for the candidates, whatever they are.
+#[allow(dead_code, reason = "for the engine's own tests, which share this file")]
+pub(crate) struct Placing {
+    pub(crate) picks: &'static [u32],
+    pub(crate) codes: &'static [u32],
+}
+
+#[allow(dead_code, reason = "for the engine's own tests, which share this file")]
+impl Placing {
+    /// The component. `decision` at 128 (picks at 192, verdicts at 512).
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let word = |number: u32| number.to_le_bytes().map(|byte| format!("\\{byte:02x}")).concat();
+        let words = |numbers: &[u32]| numbers.iter().copied().map(word).collect::<String>();
+        let verdicts: String = self.codes.iter().map(|code| words(&[*code, 0, 0, 0])).collect();
+        let count = |length: usize| u32::try_from(length).unwrap();
+        let decision = words(&[192, count(self.picks.len()), 512, count(self.codes.len())]);
+        let data = MODULE.lines().filter(|line| !line.contains("ANSWER") && !line.contains("(i32.const 192) \""));
+        let text = data.collect::<Vec<_>>().join("\n");
+        let answer = format!(
+            "(memory (export \"memory\") 1)\n  (data (i32.const 128) \"{decision}\")\n  \
+             (data (i32.const 192) \"{}\")\n  (data (i32.const 512) \"{verdicts}\")",
+            words(self.picks)
+        );
+        let text = text
+            .replace("(memory (export \"memory\") PAGES)", &answer)
+            .replace("IMPORTS", "")
+            .replace("KIND", r"\01")
+            .replace("SCHEMA", "(i32.const 264)")
+            .replace("BODY", "")
+            .replace("EXPORT", "placement@0.1.0#place");
+        encode(&text, "placement-policy")
     }
 }
 

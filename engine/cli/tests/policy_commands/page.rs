@@ -1,9 +1,14 @@
 //! The ten-minute path of docs/policies.md, walked: every command on it is run, in order, by a shell with nothing but the
-//! programs that the page asks for; and what authors get for files that are no policies.
-#![allow(clippy::unwrap_used, reason = "tests")]
+//! programs that the page asks for, and a running engine behind it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use vmetal_store::{AnyStore, StoreClock};
+
+use super::no_policies::vmetal;
+use super::world::World;
+use super::{TOKEN, start};
 
 const NETWORK: &str =
     "[network]\nrange_start = \"10.0.0.10\"\nrange_end = \"10.0.0.20\"\nurl = \"http://10.0.0.1:8080\"\n";
@@ -24,7 +29,7 @@ fn commands(page: &str, heading: &str) -> String {
     blocks.collect()
 }
 
-fn shell(directory: &Path, script: &str) -> Output {
+fn shell(directory: &Path, engine: &str, script: &str) -> Output {
     let programs = Path::new(env!("CARGO_BIN_EXE_vmetal")).parent().unwrap();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     Command::new("bash")
@@ -34,7 +39,8 @@ fn shell(directory: &Path, script: &str) -> Output {
         .env("CARGO_TARGET_DIR", target())
         // What the workspace was built with is enough; nothing is fetched.
         .env("CARGO_NET_OFFLINE", "true")
-        .env("VMETAL_TOKEN", "none")
+        .env("VMETAL_ENDPOINT", engine)
+        .env("VMETAL_TOKEN", TOKEN)
         .output()
         .unwrap()
 }
@@ -50,19 +56,31 @@ fn every_command_of_the_ten_minute_path_does_what_the_page_says() {
     std::os::unix::fs::symlink(workspace(), directory.join("vmetal")).unwrap();
     let page = std::fs::read_to_string(workspace().join("docs/policies.md")).unwrap();
     let script = commands(&page, "Your own in ten minutes");
-    for command in ["new", "test", "inspect", "fuzz", "explain", "simulate", "bench"] {
+    for command in ["new", "test", "inspect", "fuzz", "explain", "simulate", "bench", "install"] {
         assert!(
             script.contains(&format!("vmetal policy {command}")),
             "the page does not show `vmetal policy {command}`"
         );
     }
-    let done = shell(&directory, &script);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (world, engine) = runtime.block_on(async {
+        let world = World::start(AnyStore::memory(StoreClock::system()), 1).await;
+        let engine = start(&world).await;
+        (world, engine)
+    });
+    let done = shell(&directory, &engine, &script);
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success(), "{out}\n{err}");
     let made = directory.join("place-mine");
-    for expected in
-        ["0 failed", "all hold", "place-mine@0.1.0 sha256:", "DECISIONS/S", "most_failures", "claims unplaced"]
-    {
+    for expected in [
+        "0 failed",
+        "all hold",
+        "place-mine@0.1.0 sha256:",
+        "DECISIONS/S",
+        "most_failures",
+        "claims unplaced",
+        "decides on placement",
+    ] {
         assert!(out.contains(expected), "{expected} is missing in:\n{out}");
     }
     assert!(std::fs::read_to_string(made.join("place-mine.svg")).unwrap().starts_with("<svg"));
@@ -70,8 +88,9 @@ fn every_command_of_the_ten_minute_path_does_what_the_page_says() {
     let digest = out.lines().rev().find(|line| line.ends_with("place-mine.wasm")).unwrap();
     let digest = digest.split_whitespace().next().unwrap();
     let component = std::fs::read(made.join("place-mine.wasm")).unwrap();
+    assert!(world.deciders()[0].ends_with(digest), "the running engine has it: {:?}", world.deciders());
     installs(&page, &made.join("place-mine.wasm"), digest);
-    published(&page, &made);
+    published(&page, &made, &engine);
     // No path of this machine is in it.
     let text = String::from_utf8_lossy(&component);
     for secret in [workspace(), directory.clone()] {
@@ -104,12 +123,12 @@ fn installs(page: &str, component: &Path, digest: &str) {
 }
 
 /// The page's section on publishing, walked with a real registry; then the engine takes what was published, and nothing else.
-fn published(page: &str, made: &Path) {
+fn published(page: &str, made: &Path, engine: &str) {
     const HEADING: &str = "Publishing, signing, verifying";
     let registry = vmetal_test_registry::Registry::start(vmetal_test_registry::Guests::Everybody);
     let script = commands(page, HEADING).replace("registry.example", registry.host());
     assert!(script.contains("vmetal policy push") && script.matches("vmetal policy verify").count() == 2, "{script}");
-    let done = shell(made, &script);
+    let done = shell(made, engine, &script);
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success(), "{out}\n{err}");
     for expected in [
@@ -156,83 +175,4 @@ fn published(page: &str, made: &Path) {
         let (code, text) = vmetal(made, arguments);
         assert!(text.contains(named) && matches!(code, Some(1 | 2)), "{arguments:?} {code:?}: {text}");
     }
-}
-
-fn vmetal(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vmetal"));
-    let done = command.current_dir(directory).arg("policy").args(arguments).output().unwrap();
-    let text = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    (done.status.code(), text)
-}
-
-#[test]
-fn what_is_no_policy_is_refused_by_name() {
-    let directory = tempfile::tempdir().unwrap();
-    let write = |name: &str, bytes: &[u8]| std::fs::write(directory.path().join(name), bytes).unwrap();
-    let component = |text: &str| wat::parse_str(text).unwrap();
-    write("text.wasm", b"#!/bin/sh\n");
-    write("empty.wasm", b"");
-    write("module.wasm", &component("(module)"));
-    write("other.wasm", &component("(component)"));
-    write(
-        "wasi.wasm",
-        &component(r#"(component (import "wasi:cli/environment@0.2.6" (instance (export "get" (func)))))"#),
-    );
-    write(
-        "version.wasm",
-        &component(
-            r#"(component (component $c) (instance $i (instantiate $c))
-                (export "vmetal:policy/placement@9.0.0" (instance $i)))"#,
-        ),
-    );
-    // Holes: it takes no room on disk, and must not take any in memory.
-    std::fs::File::create(directory.path().join("huge.wasm")).unwrap().set_len(100 << 20).unwrap();
-    std::fs::create_dir(directory.path().join("empty")).unwrap();
-    for (file, named) in [
-        ("text.wasm", "is not a whole WebAssembly file"),
-        ("empty.wasm", "is not a whole WebAssembly file"),
-        ("module.wasm", "is a core WebAssembly module, a component is wanted; `vmetal policy build` makes one"),
-        ("other.wasm", "does not export \"vmetal:policy/placement@0.1.0\""),
-        ("wasi.wasm", "imports \"wasi:cli/environment@0.2.6\""),
-        ("version.wasm", "exports \"vmetal:policy/placement@9.0.0\"; this engine knows version 0.1.0"),
-        ("huge.wasm", "is 104857600 bytes large, at most 33554432 are allowed"),
-        ("nowhere.wasm", "there is no file \"nowhere.wasm\""),
-        ("empty", "is a directory, a component's file is wanted"),
-    ] {
-        for command in ["inspect", "fuzz", "bench", "simulate", "explain"] {
-            let (code, text) = vmetal(directory.path(), &[command, file]);
-            assert!(text.starts_with("error: ") && text.contains(named), "{command} {file}: {text}");
-            assert!(matches!(code, Some(1 | 2)), "{command} {file}: {code:?}");
-        }
-    }
-    let (_, text) = vmetal(directory.path(), &["test", "empty"]);
-    assert!(text.contains("holds neither a crate (Cargo.toml) nor a component"), "{text}");
-    let (code, text) = vmetal(directory.path(), &["build", "empty"]);
-    assert!(code == Some(1) && text.contains("there is no Cargo.toml in"), "{text}");
-}
-
-#[test]
-fn a_failing_case_is_told_and_fails_the_command() {
-    let directory = tempfile::tempdir().unwrap();
-    let cases = directory.path().join("mine.yaml");
-    let file = cases.to_str().unwrap();
-    std::fs::write(&cases, "- { case: two, candidates: [{ name: b }, { name: a }], expect: { chosen: [a] } }\n")
-        .unwrap();
-    let (code, text) = vmetal(directory.path(), &["test", "place-first-fit", "--cases", file]);
-    assert_eq!((code, text.contains("1 runs, 0 failed")), (Some(0), true), "{text}");
-    std::fs::write(&cases, "- { case: two, candidates: [{ name: b }, { name: a }], expect: { chosen: [b] } }\n")
-        .unwrap();
-    let (code, text) = vmetal(directory.path(), &["test", "place-first-fit", "--cases", file]);
-    assert!(
-        code == Some(1) && text.contains("FAILED  two") && text.contains("expected [\"b\"], got [\"a\"]"),
-        "{text}"
-    );
-    std::fs::write(&cases, "- { case: two, candidate: [] }\n").unwrap();
-    let (code, text) = vmetal(directory.path(), &["test", "place-first-fit", "--cases", file]);
-    assert!(
-        code == Some(1) && text.contains("mine.yaml is no list of cases: ") && text.contains("candidate"),
-        "{text}"
-    );
-    let (_, text) = vmetal(directory.path(), &["test", "place-first-fit"]);
-    assert!(text.contains("brings no cases"), "{text}");
 }

@@ -1,44 +1,16 @@
 //! The log of decisions through the command: claims are decided by a running engine, listed, taken again, and tried with
 //! other policies.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-// An engine over a store in memory, with hosts that are available for good; no BMC is called.
-#[allow(dead_code, reason = "the engine's own tests use all of it")]
-#[path = "../../tests/claims/world.rs"]
-mod world;
 
 use std::time::Duration;
 
-use clap::Parser as _;
 use serde_json::Value;
-use tokio::net::TcpListener;
-use vmetal_api::{ServerConfig, TokenStore, serve, token};
-use vmetal_cli::CliError;
-use vmetal_cli::args::Cli;
-use vmetal_model::Timestamp;
 use vmetal_store::{AnyStore, StoreClock};
-use world::World;
 
-const TOKEN: &str = "vmt_test";
+use super::world::World;
+use super::{start, vmetal};
 
 /// How long the log may take to be written: it is, beside the reservations.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn start(world: &World) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let tokens = TokenStore::new([("admin", token::hash(TOKEN))]);
-    tokio::spawn(serve(listener, world.backend(0), tokens, ServerConfig::default(), std::future::pending()));
-    endpoint
-}
-
-async fn vmetal(endpoint: &str, args: &[&str]) -> Result<String, CliError> {
-    let fixed = ["vmetal", "--endpoint", endpoint, "--token", TOKEN];
-    let cli = Cli::try_parse_from(fixed.iter().chain(args)).unwrap();
-    let mut out = Vec::new();
-    vmetal_cli::run(cli, || Timestamp::UNIX_EPOCH, &mut out).await?;
-    Ok(String::from_utf8(out).unwrap())
-}
 
 async fn json(endpoint: &str, args: &[&str]) -> Value {
     serde_json::from_str(&vmetal(endpoint, &[args, &["--json"]].concat()).await.unwrap()).unwrap()
