@@ -4,6 +4,7 @@
 //! decisions to the store, in memory and in SQLite.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod again;
 mod faults;
 // Components that misbehave in one way each.
 #[allow(dead_code, reason = "the policies' own tests use all of it")]
