@@ -21,6 +21,8 @@ pub struct Journal {
     pub resets: Vec<String>,
     /// Whether the machine is on after all of it.
     pub on: bool,
+    /// How often it was asked whether a password holds that did not.
+    pub wrong_passwords: usize,
 }
 
 impl Journal {
@@ -30,6 +32,21 @@ impl Journal {
     /// # Errors
     /// The first line that shows otherwise.
     pub fn replay(text: &str) -> Result<Self> {
+        let journal = Journal::of_rotation(text)?;
+        ensure!(
+            journal.wrong_passwords == 0,
+            "the BMC refused {} requests for their password",
+            journal.wrong_passwords
+        );
+        Ok(journal)
+    }
+
+    /// The same for an engine that may have died while it gave the BMC another password: it has to ask whether the new one holds,
+    /// by reading, and is refused where it does not. How often is for the caller to judge.
+    ///
+    /// # Errors
+    /// The first line that shows otherwise.
+    pub fn of_rotation(text: &str) -> Result<Self> {
         let mut journal = Journal::default();
         for (expected, line) in (1..).zip(text.lines()) {
             let entry: Value = serde_json::from_str(line).context("the journal has a line that is not JSON")?;
@@ -56,6 +73,10 @@ impl Journal {
             }
             Some("request") => {
                 let status = entry["status"].as_u64().context("a request without an answer")?;
+                if status == 401 && text("method") == "GET" {
+                    self.wrong_passwords += 1;
+                    return Ok(());
+                }
                 ensure!((200..300).contains(&status), "the BMC refused a request");
                 if text("path").ends_with("/ComputerSystem.Reset") {
                     let asked = entry["body"]["ResetType"].as_str().context("a reset without a type")?;
@@ -99,6 +120,17 @@ mod tests {
         let journal = Journal::replay(&lines(&[BOOT, &on, OFF, &off, BOOT, &on])).unwrap();
         assert_eq!((journal.power_ons(), journal.boots.len(), journal.on), (2, 2, true));
         assert_eq!(journal.boots[0].first, "pxe");
+    }
+
+    #[test]
+    fn a_wrong_password_is_counted_where_one_may_be_asked_for_and_only_when_reading() {
+        let asked = |method: &str| {
+            format!(r#""kind":"request","method":"{method}","path":"/redfish/v1/Systems/1","status":401"#)
+        };
+        let read = lines(&[&asked("GET")]);
+        assert_eq!(Journal::of_rotation(&read).unwrap().wrong_passwords, 1);
+        assert!(Journal::replay(&read).unwrap_err().to_string().contains("refused 1 requests"));
+        assert!(Journal::of_rotation(&lines(&[&asked("POST")])).is_err());
     }
 
     #[test]
