@@ -20,10 +20,11 @@ use vmetal_api::{
 use vmetal_lifecycle::Note;
 use vmetal_model::tenant_cluster::TenantClusterStatus;
 use vmetal_model::{
-    Decision, Explanation, Host, HostAction, HostStatus, Image, ImageStatus, Kind, NodeType, NodeTypeStatus, Policy,
-    PolicyCheck, PolicySpec, PolicyStatus, Replay, TenantCluster, TenantNode, TenantNodeSpec, TenantNodeStatus, Uid,
+    Decision, Explanation, Host, HostAction, HostStatus, Image, ImageStatus, Kind, Network, NetworkStatus, NodeType,
+    NodeTypeStatus, Policy, PolicyCheck, PolicySpec, PolicyStatus, Replay, TenantCluster, TenantNode, TenantNodeSpec,
+    TenantNodeStatus, Uid,
 };
-use vmetal_store::CommitError;
+use vmetal_store::{CommitError, Key, ReadError, Revision, Store as _};
 
 use self::admission::{Find, Rules};
 use crate::engine::{Engine, ObjectKey};
@@ -35,6 +36,9 @@ use crate::ownership::{Author, Hold};
 const USED_AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 /// How soon a deleted object is looked at again when the news up to its deletion is not complete yet.
 const NEWS_AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_millis(50);
+
+/// The longest that a declaration waits for news of those before it.
+const NEWS: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The API's view of the engine.
 pub struct ApiBackend(pub Arc<Engine>);
@@ -61,6 +65,7 @@ pub(crate) fn show(entry: &Entry) -> AnyObject {
         Entry::TenantNode(o) => any(Kind::TenantNode, o),
         Entry::TenantCluster(o) => any(Kind::TenantCluster, o),
         Entry::Image(o) => any(Kind::Image, o),
+        Entry::Network(o) => any(Kind::Network, o),
         Entry::Policy(o) => any(Kind::Policy, o),
     }
 }
@@ -104,6 +109,7 @@ impl Backend for ApiBackend {
             Kind::TenantNode => engine.apply_as(caller, apply, TenantNodeStatus::new).await,
             Kind::TenantCluster => engine.apply_as(caller, apply, |_| TenantClusterStatus::default()).await,
             Kind::Image => engine.apply_as(caller, apply, |_| ImageStatus::default()).await,
+            Kind::Network => engine.apply_as(caller, apply, |_| NetworkStatus::default()).await,
             Kind::Policy => engine.apply_as(caller, apply, |_| PolicyStatus::default()).await,
         }
     }
@@ -116,6 +122,7 @@ impl Backend for ApiBackend {
             Kind::TenantNode => engine.annotate_as::<TenantNode>(caller, &annotate).await,
             Kind::TenantCluster => engine.annotate_as::<TenantCluster>(caller, &annotate).await,
             Kind::Image => engine.annotate_as::<Image>(caller, &annotate).await,
+            Kind::Network => engine.annotate_as::<Network>(caller, &annotate).await,
             Kind::Policy => engine.annotate_as::<Policy>(caller, &annotate).await,
         }
     }
@@ -133,6 +140,7 @@ impl Backend for ApiBackend {
             Kind::TenantNode => self.0.delete_as(caller, self.0.fleet.node(name), name, uid).await,
             Kind::TenantCluster => self.0.delete_as(caller, self.0.fleet.cluster(name), name, uid).await,
             Kind::Image => self.0.delete_as(caller, self.0.fleet.image(name), name, uid).await,
+            Kind::Network => self.0.delete_as(caller, self.0.fleet.network(name), name, uid).await,
             Kind::Policy => self.0.delete_as(caller, self.0.fleet.policy(name), name, uid).await,
         }
     }
@@ -223,6 +231,11 @@ impl Engine {
         let object = reference(kind, &apply.name);
         let spec: S = admission::check(&apply)?;
         loop {
+            // Before anything is looked at: what passed before is known from here on, and who passes after it is found out.
+            let passed = match <Of<S, T> as Rules>::turnstile() {
+                Some(at) => Some(self.pass_turnstile(at).await?),
+                None => None,
+            };
             let current = <Of<S, T> as Find>::find(&self.fleet, &apply.name);
             admission::precondition(&apply, current.as_deref())?;
             let given = match &current {
@@ -282,6 +295,9 @@ impl Engine {
             if let Some(sha256) = wanted.component() {
                 batch.beside(policies::held(self, sha256).await?);
             }
+            if let Some((at, read)) = passed {
+                batch.replace_value(at, read, apply.name.as_bytes());
+            }
             let uniques = wanted.unique();
             match current {
                 Some(_) => batch.replace(wanted),
@@ -314,6 +330,19 @@ impl Engine {
             }
         }
         Ok(unlike)
+    }
+
+    /// What a declaration that is judged against others of its kind has to write, at the revision at which it was read, once
+    /// everything up to that revision is known.
+    async fn pass_turnstile(&self, at: Key) -> Result<(Key, Option<Revision>), BackendError> {
+        let unread = |error: ReadError| BackendError::Unavailable { message: error.to_string() };
+        let read = self.ledger.store().get(&at).await.map_err(unread)?.map(|stored| stored.revision);
+        let known = read.map_or(0, |revision| revision.0);
+        if tokio::time::timeout(NEWS, self.settled(known)).await.is_err() {
+            let message = format!("the store did not tell of the changes up to revision {known} in time");
+            return Err(BackendError::Unavailable { message });
+        }
+        Ok((at, read))
     }
 
     /// Removes a deleted object once nothing refers to it any more.

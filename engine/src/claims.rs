@@ -13,13 +13,16 @@ use futures::StreamExt as _;
 use tokio::sync::oneshot;
 use vmetal_lifecycle::claim::{self, Reserved, Seat};
 use vmetal_lifecycle::node::{self, Effect, Effected, View};
+use vmetal_model::network::chosen;
 use vmetal_model::{Decision as Choice, Failure, Host, Kind, TenantNode};
 use vmetal_store::CommitError;
 
 use crate::engine::{Engine, ObjectKey};
+use crate::fleet::AddressPromise;
 use crate::ledger::{Batch, Record};
 use crate::ownership::{Author, Hold};
 
+mod network;
 mod plan;
 mod quota;
 
@@ -112,7 +115,16 @@ impl Engine {
     /// Reserves all hosts for all claims, or none.
     async fn reserve(&self, places: Vec<Place>) {
         let now = self.now();
-        let seats = places.iter().map(|Place { node, host, choice }| Seat { node, host, choice: choice.clone() });
+        let promises = match self.leases(&places) {
+            Ok(promises) => promises,
+            Err(blocked) => return self.blocked(&places, blocked).await,
+        };
+        let seats = places.iter().zip(&promises).map(|(Place { node, host, choice }, promise)| Seat {
+            node,
+            host,
+            choice: choice.clone(),
+            lease: promise.as_ref().and_then(AddressPromise::lease),
+        });
         let reserved = match claim::reserve(seats.collect(), &self.limits, now) {
             Ok(reserved) => reserved,
             Err(error) => {
@@ -176,7 +188,8 @@ impl Engine {
         let news = self.fleet.changed();
         match self.ledger.commit(batch).await {
             Ok(_) => {}
-            Err(CommitError::Conflict { .. }) => {
+            // Of an address, too: another engine has given it to a host, and that is on its way here.
+            Err(CommitError::Conflict { .. } | CommitError::Unique { .. }) => {
                 self.questions.forget(&node.metadata.uid);
                 // Until the news is here, deciding again would come to the same.
                 let _ = tokio::time::timeout(CATCH_UP, news).await;
@@ -205,7 +218,11 @@ impl Engine {
         let node_type = node_type.and_then(|name| self.fleet.node_type(name));
         let image = node.spec.image.clone().or_else(|| node_type.as_ref().and_then(|t| t.spec.image.clone()));
         let image = image.and_then(|name| seen(self.fleet.image(&name)));
-        [seen(self.fleet.cluster(&node.spec.cluster)), seen(node_type), image].into_iter().flatten().collect()
+        let cluster = self.fleet.cluster(&node.spec.cluster);
+        let of_type = node_type.as_ref().map(|one| &one.spec);
+        let network = chosen(&node.spec, cluster.as_ref().map(|one| &one.spec), of_type);
+        let network = network.and_then(|name| seen(self.fleet.network(name)));
+        [seen(cluster), seen(node_type), image, network].into_iter().flatten().collect()
     }
 
     /// Whether the cluster or the class that a claim was decided by is gone.

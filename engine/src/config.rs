@@ -151,6 +151,15 @@ pub struct Network {
     pub socket: Option<PathBuf>,
 }
 
+impl Network {
+    /// The address at which hosts reach `vmetal-netboot`, where the configuration names no name.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        let authority = self.url.strip_prefix("http://")?;
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        host.parse().ok()
+    }
+}
+
 /// What the engine may talk to on the management side.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,7 +4,7 @@
 //! it made itself, and by the loop that follows the store, in order of revision, with everybody's. Older news about an
 //! object than what is known is ignored, so the two may overtake each other.
 
-mod addresses;
+mod held;
 mod named;
 mod waiting;
 
@@ -16,13 +16,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use vmetal_model::{
-    Duty, Host, HostSpec, HostStatus, Image, Kind, NodeType, Policy, PolicyKind, TenantCluster, TenantNode, Uid,
+    Duty, Host, HostSpec, HostStatus, Image, Kind, Network, NodeType, Policy, PolicyKind, TenantCluster, TenantNode,
+    Uid,
 };
+use vmetal_network::Pool;
 use vmetal_policy::{Columns, View};
 
 pub use waiting::Bell;
 
-use addresses::Addresses;
+use held::Held;
 use named::Named;
 use waiting::Waiting;
 
@@ -39,6 +41,8 @@ pub enum Entry {
     TenantCluster(Arc<TenantCluster>),
     /// An image.
     Image(Arc<Image>),
+    /// A network.
+    Network(Arc<Network>),
     /// A policy.
     Policy(Arc<Policy>),
 }
@@ -52,6 +56,7 @@ impl Entry {
             Entry::TenantNode(_) => Kind::TenantNode,
             Entry::TenantCluster(_) => Kind::TenantCluster,
             Entry::Image(_) => Kind::Image,
+            Entry::Network(_) => Kind::Network,
             Entry::Policy(_) => Kind::Policy,
         }
     }
@@ -64,6 +69,7 @@ impl Entry {
             Entry::TenantNode(o) => &o.metadata,
             Entry::TenantCluster(o) => &o.metadata,
             Entry::Image(o) => &o.metadata,
+            Entry::Network(o) => &o.metadata,
             Entry::Policy(o) => &o.metadata,
         }
     }
@@ -87,6 +93,7 @@ struct Tables {
     nodes: BTreeMap<String, Arc<TenantNode>>,
     clusters: BTreeMap<String, Arc<TenantCluster>>,
     images: BTreeMap<String, Arc<Image>>,
+    networks: BTreeMap<String, Arc<Network>>,
     policies: BTreeMap<String, Arc<Policy>>,
     /// What was removed ahead of the one that follows the store, and at which revision: its older news about those must not
     /// bring them back.
@@ -96,7 +103,7 @@ struct Tables {
     /// Names of hosts by the digest of their boot token: installers are known by nothing else.
     callers: HashMap<String, String>,
     /// Who has which address.
-    addresses: Addresses,
+    addresses: Held,
 }
 
 /// The objects at one moment.
@@ -167,6 +174,7 @@ impl Fleet {
                     Update::Put(Entry::TenantNode(o)) => put(&mut tables.nodes, o, |o| &o.metadata),
                     Update::Put(Entry::TenantCluster(o)) => put(&mut tables.clusters, o, |o| &o.metadata),
                     Update::Put(Entry::Image(o)) => put(&mut tables.images, o, |o| &o.metadata),
+                    Update::Put(Entry::Network(o)) => tables.put_network(o),
                     Update::Put(Entry::Policy(o)) => put(&mut tables.policies, o, |o| &o.metadata),
                     Update::Gone(kind, name) => tables.remove(kind, &name, revision),
                 }
@@ -232,6 +240,16 @@ impl Fleet {
         self.read(|t| t.images.get(name).cloned())
     }
 
+    /// One network.
+    pub fn network(&self, name: &str) -> Option<Arc<Network>> {
+        self.read(|t| t.networks.get(name).cloned())
+    }
+
+    /// All networks, by name.
+    pub fn networks(&self) -> Vec<Arc<Network>> {
+        self.read(|t| t.networks.values().cloned().collect())
+    }
+
     /// One policy.
     pub fn policy(&self, name: &str) -> Option<Arc<Policy>> {
         self.read(|t| t.policies.get(name).cloned())
@@ -275,16 +293,23 @@ impl Fleet {
         self.read(|t| t.hosts.len())
     }
 
-    /// Promises the lowest address from `first` to `last` that no host holds or declares, no other promise is about, and
-    /// that is not among `taken`. The promise ends when it is dropped: after the commit that keeps it.
-    pub fn promise_address(
-        self: &Arc<Self>,
-        first: Ipv4Addr,
-        last: Ipv4Addr,
-        taken: &[Ipv4Addr],
-    ) -> Option<AddressPromise> {
-        let address = self.write(|t| t.addresses.promise(first, last, taken))?;
-        Some(AddressPromise { fleet: Arc::clone(self), address })
+    /// Promises the lowest address of the provisioning network's pool that no host holds or declares, no other promise is
+    /// about, and that is not among `taken`. The promise ends when it is dropped: after the commit that keeps it.
+    pub fn promise_address(self: &Arc<Self>, pool: &Pool, taken: &[Ipv4Addr]) -> Option<AddressPromise> {
+        let address = self.write(|t| t.addresses.provisioning.promise(pool, taken))?;
+        Some(AddressPromise { fleet: Arc::clone(self), network: None, address })
+    }
+
+    /// Promises the lowest address of a network that no host has and no other promise is about. As above.
+    pub fn promise_lease(self: &Arc<Self>, network: &Network) -> Option<AddressPromise> {
+        let pool = Pool::of(&network.spec);
+        let address = self.write(|t| t.addresses.of(network.name()).promise(&pool, &[]))?;
+        Some(AddressPromise { fleet: Arc::clone(self), network: Some(network.name().to_owned()), address })
+    }
+
+    /// The addresses of a network that hosts have, in order.
+    pub fn leased(&self, network: &str) -> Vec<Ipv4Addr> {
+        self.read(|t| t.addresses.networks.get(network).map(|held| held.held().collect()).unwrap_or_default())
     }
 
     /// All claims, by name.
@@ -305,6 +330,7 @@ impl Fleet {
             Kind::TenantNode => self.node(name).map(Entry::TenantNode),
             Kind::TenantCluster => self.cluster(name).map(Entry::TenantCluster),
             Kind::Image => self.image(name).map(Entry::Image),
+            Kind::Network => self.network(name).map(Entry::Network),
             Kind::Policy => self.policy(name).map(Entry::Policy),
         }
     }
@@ -374,13 +400,22 @@ fn put<T>(table: &mut BTreeMap<String, Arc<T>>, object: Arc<T>, metadata: impl F
 /// An address that is chosen for a host and not committed yet.
 pub struct AddressPromise {
     fleet: Arc<Fleet>,
+    /// None: the provisioning network.
+    network: Option<String>,
     /// The address.
     pub address: Ipv4Addr,
 }
 
+impl AddressPromise {
+    /// The network that it is an address of; none is the provisioning network.
+    pub fn network(&self) -> Option<&str> {
+        self.network.as_deref()
+    }
+}
+
 impl Drop for AddressPromise {
     fn drop(&mut self) {
-        self.fleet.write(|t| t.addresses.release(self.address));
+        self.fleet.write(|t| t.addresses.release(self.network.as_deref(), self.address));
     }
 }
 
@@ -392,6 +427,7 @@ impl Tables {
             Kind::TenantNode => self.nodes.values().cloned().map(Entry::TenantNode).collect(),
             Kind::TenantCluster => self.clusters.values().cloned().map(Entry::TenantCluster).collect(),
             Kind::Image => self.images.values().cloned().map(Entry::Image).collect(),
+            Kind::Network => self.networks.values().cloned().map(Entry::Network).collect(),
             Kind::Policy => self.policies.values().cloned().map(Entry::Policy).collect(),
         }
     }
@@ -412,6 +448,11 @@ impl Tables {
         self.hosts.put(host);
     }
 
+    fn put_network(&mut self, network: Arc<Network>) {
+        self.addresses.declared(network.name());
+        put(&mut self.networks, network, |o| &o.metadata);
+    }
+
     fn remove(&mut self, kind: Kind, name: &str, revision: u64) {
         fn gone<T>(table: &mut BTreeMap<String, Arc<T>>, name: &str, older: impl Fn(&T) -> bool) {
             if table.get(name).is_some_and(|known| older(known)) {
@@ -425,6 +466,7 @@ impl Tables {
             Kind::TenantNode => gone(&mut self.nodes, name, |o| o.metadata.revision < revision),
             Kind::TenantCluster => gone(&mut self.clusters, name, |o| o.metadata.revision < revision),
             Kind::Image => gone(&mut self.images, name, |o| o.metadata.revision < revision),
+            Kind::Network => gone(&mut self.networks, name, |o| o.metadata.revision < revision),
             Kind::Policy => gone(&mut self.policies, name, |o| o.metadata.revision < revision),
         }
     }

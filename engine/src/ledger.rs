@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vmetal_lifecycle::Note;
 use vmetal_model::{
-    Duty, Event, Host, Image, Kind, NodeType, Object, Policy, TenantCluster, TenantNode, Timestamp, Uid,
+    Duty, Event, Host, Image, Kind, Network, NodeType, Object, Policy, TenantCluster, TenantNode, Timestamp, Uid,
 };
 use vmetal_store::{
     AnyStore, CommitError, Guard, Key, ObjectChange, ReadError, Revision, Selector, Store, Stored, Txn, UniqueKey,
@@ -28,6 +28,8 @@ pub const INDEX_BMC: &str = "bmc address";
 pub const INDEX_MAC: &str = "boot MAC";
 /// Unique index over addresses on the provisioning network.
 pub const INDEX_ADDRESS: &str = "provisioning address";
+/// Unique index over the addresses of networks that hosts have.
+pub const INDEX_LEASE: &str = "network address";
 /// Unique index over what a policy decides on.
 pub const INDEX_DUTY: &str = "policy duty";
 
@@ -86,6 +88,9 @@ record!(
     Host,
     fn unique(&self) -> Vec<UniqueKey> {
         let address = self.status.address.or(self.spec.address);
+        // Networks share no address, so the address alone names the entry. It stays the host's until what its claim left there
+        // is erased.
+        let leases = self.status.leases().map(|lease| UniqueKey::new(INDEX_LEASE, lease.address.to_string()));
         [
             Some(UniqueKey::new(INDEX_BMC, self.spec.bmc.address.identity())),
             Some(UniqueKey::new(INDEX_MAC, self.spec.boot_mac.to_string())),
@@ -93,6 +98,7 @@ record!(
         ]
         .into_iter()
         .flatten()
+        .chain(leases)
         .collect()
     }
 );
@@ -100,6 +106,7 @@ record!(NodeType, NodeType);
 record!(TenantNode, TenantNode);
 record!(TenantCluster, TenantCluster);
 record!(Image, Image);
+record!(Network, Network);
 record!(
     Policy,
     Policy,
@@ -374,6 +381,7 @@ pub fn decode_entry(kind: Kind, stored: &Stored) -> Result<Entry, ReadError> {
         Kind::TenantNode => Entry::TenantNode(Arc::new(decode(stored)?)),
         Kind::TenantCluster => Entry::TenantCluster(Arc::new(decode(stored)?)),
         Kind::Image => Entry::Image(Arc::new(decode(stored)?)),
+        Kind::Network => Entry::Network(Arc::new(decode(stored)?)),
         Kind::Policy => Entry::Policy(Arc::new(decode(stored)?)),
     })
 }

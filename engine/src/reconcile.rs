@@ -3,12 +3,14 @@
 mod hardware;
 mod hosts;
 mod images;
+mod networks;
 mod nodes;
 mod policies;
 mod standby;
 mod types;
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +98,7 @@ impl Engine {
             Kind::TenantNode => self.reconcile_node(&key.name).await,
             Kind::NodeType => self.reconcile_node_type(&key.name).await,
             Kind::Image => self.reconcile_image(&key.name).await,
+            Kind::Network => self.reconcile_network(&key.name).await,
             Kind::Policy => self.reconcile_policy(&key.name).await,
             Kind::TenantCluster => self.reconcile_cluster(&key.name).await,
         };
@@ -201,6 +204,9 @@ impl Engine {
                 if pool.changed {
                     self.classes_changed();
                 }
+                if pool.leases {
+                    self.networks_changed();
+                }
                 if pool.free {
                     self.wake_nodes(&[TenantNodePhase::Pending, TenantNodePhase::Failed, TenantNodePhase::Released]);
                 }
@@ -209,6 +215,7 @@ impl Engine {
                 self.boots.remove(name, revision);
                 seen.hosts.remove(name);
                 self.classes_changed();
+                self.networks_changed();
                 self.wake_nodes(&[TenantNodePhase::Released]);
             }
             Update::Put(Entry::TenantNode(node)) => {
@@ -223,6 +230,12 @@ impl Engine {
                 // Its status is written by the engine itself: only a new declaration is news to claims.
                 let generation = node_type.metadata.generation;
                 if seen.node_types.insert(name.to_owned(), generation) != Some(generation) {
+                    self.wake_pending();
+                }
+            }
+            Update::Put(Entry::Network(network)) => {
+                let generation = network.metadata.generation;
+                if seen.networks.insert(name.to_owned(), generation) != Some(generation) {
                     self.wake_pending();
                 }
             }
@@ -248,6 +261,13 @@ impl Engine {
         let pause = COUNT_PAUSE.saturating_mul(slower.saturating_add(1));
         for node_type in self.fleet.node_types() {
             self.scheduler.wake_after(ObjectKey::new(Kind::NodeType, node_type.name()), pause);
+        }
+    }
+
+    /// Has the addresses of networks counted again, soon.
+    fn networks_changed(&self) {
+        for network in self.fleet.networks() {
+            self.scheduler.wake_after(ObjectKey::new(Kind::Network, network.name()), COUNT_PAUSE);
         }
     }
 
@@ -282,14 +302,15 @@ impl Engine {
     }
 }
 
-/// A host's phase, the claim on it, and the generation of its declaration.
-type Standing = (HostPhase, Option<(String, Uid)>, u64);
+/// A host's phase, the claim on it, the generation of its declaration, and its address of a network.
+type Standing = (HostPhase, Option<(String, Uid)>, u64, Option<Ipv4Addr>);
 
 /// What was last seen, to tell news from repetition.
 #[derive(Default)]
 struct Seen {
     hosts: HashMap<String, Standing>,
     node_types: HashMap<String, u64>,
+    networks: HashMap<String, u64>,
     /// Members of groups, with the generation of their declarations.
     members: HashMap<String, (Uid, u64)>,
 }
@@ -299,6 +320,8 @@ struct PoolNews {
     claimant: Option<String>,
     /// Whether the classes that the host may belong to count differently.
     changed: bool,
+    /// Whether it has got or given back an address of a network.
+    leases: bool,
     /// Whether it is news to claims that look for a host or give one back: it was declared, is free, or is out of reach.
     free: bool,
 }
@@ -315,16 +338,20 @@ impl Seen {
 
     fn host(&mut self, host: &Host) -> PoolNews {
         let claim = host.status.claim.as_ref().map(|claim| (claim.node.clone(), claim.uid.clone()));
-        let now = (host.status.phase, claim.clone(), host.metadata.generation);
+        let leased = host.status.leases().next().map(|lease| lease.address);
+        let now = (host.status.phase, claim.clone(), host.metadata.generation, leased);
         let before = self.hosts.insert(host.name().to_owned(), now.clone());
-        let declared = before.as_ref().map(|(.., generation)| *generation) != Some(host.metadata.generation);
+        let declared = before.as_ref().map(|(_, _, generation, _)| *generation) != Some(host.metadata.generation);
         let free = claim.is_none() && (host.status.phase.is_claimable() || host.status.phase == HostPhase::Error);
         let claimant = claim
-            .or_else(|| before.as_ref().and_then(|(_, claim, _)| claim.clone()))
+            .or_else(|| before.as_ref().and_then(|(_, claim, ..)| claim.clone()))
             .map(|(node, _)| node)
             // What an engine hears of a host first may be that it ended its tenancy.
             .or_else(|| host.status.unerased.as_ref().map(|ended| ended.node.clone()));
+        let had = before.as_ref().and_then(|(.., leased)| *leased);
+        // What was given back may be what others wait for.
+        let given_back = had.is_some() && had != leased;
         let changed = before != Some(now);
-        PoolNews { claimant, changed, free: declared || changed && free }
+        PoolNews { claimant, changed, leases: had != leased, free: declared || changed && free || given_back }
     }
 }

@@ -1,6 +1,7 @@
 //! The tenants' clusters: connections, and what is done for a claim there.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
@@ -9,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use vmetal_bmc::Fence as _;
 use vmetal_lifecycle::node::{DrainPass, Effect, Effected, Sight};
 use vmetal_model::agent::Seed;
-use vmetal_model::{Cause, Failure, Host, Image, ImagePhase, Standby, TenantCluster, TenantNode, Timestamp, Uid};
+use vmetal_model::{
+    Cause, Failure, Host, Image, ImagePhase, Lease, Network, Standby, TenantCluster, TenantNode, Timestamp, Uid,
+};
 use vmetal_tenant::{
-    Callback, DeleteOutcome, DrainMode, DrainOptions, JoinGrant, JoinRequest, NodeExpectation, NodeRegistration,
-    NodeState, StandbyInput, TenantClient, TenantError, TokenSecret, UserDataInput, render_meta_data,
+    Attachment, Callback, DeleteOutcome, DrainMode, DrainOptions, JoinGrant, JoinRequest, NodeExpectation,
+    NodeRegistration, NodeState, StandbyInput, TenantClient, TenantError, TokenSecret, UserDataInput, render_meta_data,
     render_network_config, render_standby, render_user_data,
 };
 
@@ -341,6 +344,7 @@ impl Engine {
         let user_data = user_data.and_then(|bytes| String::from_utf8(bytes).ok());
         let callback = self.callbacks(host)?;
         let expectation = self.expectation(node, &cluster);
+        let attached = self.attached(host)?;
         let input = UserDataInput {
             layers: user_data.into_iter().map(|text| ("the tenant node".to_owned(), text)).collect(),
             ssh_authorized_keys: cluster.spec.ssh_authorized_keys.clone(),
@@ -350,14 +354,23 @@ impl Engine {
                 grant,
                 name: expectation.name.clone(),
                 provider_id: provider_id(&host.metadata.uid),
-                address: host.status.address,
+                address: attached.as_ref().map(|(_, address)| *address).or(host.status.address),
                 labels: expectation.labels,
                 taints: expectation.taints,
                 cri_socket: None,
             }),
         };
         let user_data = render_user_data(&input).map_err(|error| self.bad_user_data(&error))?;
-        self.seed_of(host, user_data, &node.metadata.uid, &expectation.name)
+        self.seed_of(host, user_data, &node.metadata.uid, &expectation.name, attached)
+    }
+
+    /// The network that the host's claim is for, and its address there.
+    fn attached(&self, host: &Host) -> Result<Option<(Arc<Network>, Ipv4Addr)>, Failure> {
+        let lease = host.status.claim.as_ref().and_then(|claim| claim.lease.as_ref());
+        let Some(Lease { network, address }) = lease else { return Ok(None) };
+        let found = self.fleet.network(network);
+        let found = found.ok_or_else(|| self.missing(format!("network {network} does not exist")))?;
+        Ok(Some((found, *address)))
     }
 
     /// The first-boot data of an installation ahead of any claim: it waits for one. Holds the boot token and nothing else
@@ -369,7 +382,7 @@ impl Engine {
             claim: callback("/agent/v1/claim?wait=25"),
         });
         let user_data = user_data.map_err(|error| self.bad_user_data(&error))?;
-        self.seed_of(host, user_data, &standby.uid, host.name())
+        self.seed_of(host, user_data, &standby.uid, host.name(), None)
     }
 
     /// How the installed system reaches the engine: with the boot attempt's token.
@@ -380,12 +393,21 @@ impl Engine {
         Ok(move |path: &str| Callback { url: format!("{url}{path}"), token: token.clone() })
     }
 
-    fn seed_of(&self, host: &Host, user_data: String, instance: &Uid, name: &str) -> Result<Seed, Failure> {
+    fn seed_of(
+        &self,
+        host: &Host,
+        user_data: String,
+        instance: &Uid,
+        name: &str,
+        attached: Option<(Arc<Network>, Ipv4Addr)>,
+    ) -> Result<Seed, Failure> {
         let bad = |error: vmetal_tenant::UserDataError| self.bad_user_data(&error);
+        let attachment =
+            attached.as_ref().map(|(network, address)| Attachment { network: &network.spec, address: *address });
         Ok(Seed {
             user_data,
             meta_data: render_meta_data(&instance.0, name).map_err(bad)?,
-            network_config: render_network_config(&host.spec.boot_mac.to_string()).map_err(bad)?,
+            network_config: render_network_config(&host.spec.boot_mac.to_string(), attachment).map_err(bad)?,
         })
     }
 

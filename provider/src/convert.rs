@@ -95,7 +95,8 @@ pub(crate) fn equal(a: &Value, b: &Value) -> bool {
     a == b
 }
 
-fn same_parsed<T: FromStr + PartialEq>(a: &Value, b: &Value) -> bool {
+/// Text that parses to the same, for [`refresh`].
+pub(crate) fn same_parsed<T: FromStr + PartialEq>(a: &Value, b: &Value) -> bool {
     match (a.as_str().map(T::from_str), b.as_str().map(T::from_str)) {
         (Some(Ok(a)), Some(Ok(b))) => a == b,
         _ => a == b,

@@ -125,8 +125,9 @@ fn chosen<'a>(decision: &'a Decision, price: &impl Fn(&str) -> Option<u64>) -> O
     if decision.host.is_some() {
         return decision.node_type.as_deref();
     }
-    let waits =
-        |candidate: &&Candidate| candidate.feasible || matches!(candidate.lacks, Some(Lack::FreeHost | Lack::Quota));
+    let waits = |candidate: &&Candidate| {
+        candidate.feasible || matches!(candidate.lacks, Some(Lack::FreeHost | Lack::Quota | Lack::Address))
+    };
     let names = decision.node_types.iter().filter(waits).map(|candidate| candidate.name.as_str());
     names.min_by_key(|name| price(name).unwrap_or(u64::MAX))
 }

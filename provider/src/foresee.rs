@@ -75,7 +75,7 @@ fn asked(planned: &Value) -> bool {
     let known = |name: &&str| planned.attr(name).is_wholly_known();
     let group = planned.attr("group");
     let group = !group.is_unknown() && ["size", "same"].iter().all(|name| !group.attr(name).is_unknown());
-    ["node_type", "requirements", "resources", "together"].iter().all(known) && group
+    ["node_type", "requirements", "resources", "together", "network"].iter().all(known) && group
 }
 
 /// Whether nodes are placed all or none.
@@ -116,19 +116,25 @@ fn tell(decisions: &[Decision], together: Together, check: &str, title: &str) ->
     let placed: usize = by_type.values().map(|(count, _)| count).sum();
     let mut parts: Vec<String> =
         by_type.iter().map(|(name, (count, cost))| format!("{count} x {name}, cost {cost}")).collect();
-    let limited = |decision: &&Decision| {
-        decision.host.is_none() && decision.node_types.iter().any(|candidate| candidate.lacks == Some(Lack::Quota))
+    // Of several things that a node lacks, what comes first has to be there before the others help.
+    let lacks = |decision: &Decision, what: Lack| {
+        decision.host.is_none() && decision.node_types.iter().any(|candidate| candidate.lacks == Some(what))
     };
-    let over = decisions.iter().filter(limited).count();
-    let without = decisions.len() - placed - over;
+    let over = decisions.iter().filter(|one| lacks(one, Lack::Quota)).count();
+    let no_address = decisions.iter().filter(|one| !lacks(one, Lack::Quota) && lacks(one, Lack::Address)).count();
+    let without = decisions.len() - placed - over - no_address;
     parts.extend((without > 0).then(|| format!("{without} without a free host")));
+    parts.extend((no_address > 0).then(|| format!("{no_address} without an address left in their network")));
     parts.extend((over > 0).then(|| format!("{over} over the quota of their tenant cluster")));
     let last = decisions.iter().rev().find(|decision| decision.host.is_none()).unwrap_or(first);
     let hosts: Vec<_> = decisions.iter().filter_map(|decision| decision.host.as_deref()).take(8).collect();
     let at = if hosts.is_empty() { String::new() } else { format!(" Now that would be: {}.", hosts.join(", ")) };
-    let wait = match (without, over) {
-        (0, 0) => "",
-        (_, 0) => " What finds no free host waits for one.",
+    let wait = match (without, over, no_address) {
+        (0, 0, 0) => "",
+        (_, 0, 0) => " What finds no free host waits for one.",
+        (_, 0, _) => {
+            " What finds none waits: for a free host, and for an address to be given back or the network to get more."
+        }
         _ => " What finds none waits: for a free host, and for the cluster to give one back or its quota to be raised.",
     };
     Diagnostic::warning(

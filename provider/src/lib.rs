@@ -34,6 +34,7 @@ mod inventory;
 mod kind;
 mod look;
 mod managed;
+mod network;
 mod node_pool;
 mod node_type;
 mod placement;

@@ -81,6 +81,13 @@ impl Kind for NodeTypes {
                     ),
                 ),
                 (
+                    "network",
+                    Attribute::optional(Type::String).describe(
+                        "Name of the network (`vmetal_network`) that tenant nodes of the class get an address of, unless they \
+                         or their tenant clusters name another. It counts for nodes that are placed from then on.",
+                    ),
+                ),
+                (
                     "properties",
                     labels_attribute("Labels that requirements are matched against, besides the selector's."),
                 ),
@@ -103,6 +110,7 @@ impl Kind for NodeTypes {
             resources: resources(planned.attr("resources"), &Path::attr("resources"))?,
             cost: planned.attr("cost").as_i64().and_then(|cost| u64::try_from(cost).ok()),
             image: text(planned.attr("image")),
+            network: text(planned.attr("network")),
             standby: planned.attr("standby").as_i64().and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
             properties: string_map(planned.attr("properties")),
         };
@@ -128,6 +136,7 @@ impl Kind for NodeTypes {
         refresh(state, "resources", resources_value(&spec.resources), same_resources);
         refresh(state, "cost", spec.cost, equal);
         refresh(state, "image", spec.image.clone(), equal);
+        refresh(state, "network", spec.network.clone(), equal);
         // None is 0: what the user did not write stays unwritten.
         let said = spec.standby > 0 || *state.attr("standby") != Value::Null;
         refresh(state, "standby", said.then_some(u64::from(spec.standby)), equal);

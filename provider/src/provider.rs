@@ -21,6 +21,7 @@ use crate::{
     image::Images,
     look::{All, One},
     managed::Managed,
+    network::Networks,
     node_pool::NodePools,
     node_type::NodeTypes,
     placement::Placement,
@@ -184,6 +185,7 @@ impl Provider for Vmetal {
             NodePools::register(),
             Managed::<TenantClusters>::register(),
             Managed::<Images>::register(),
+            Managed::<Networks>::register(),
             Managed::<Policies>::register(),
         ]
     }
@@ -195,12 +197,14 @@ impl Provider for Vmetal {
             One::<TenantNodes>::register(),
             One::<TenantClusters>::register(),
             One::<Images>::register(),
+            One::<Networks>::register(),
             One::<Policies>::register(),
             All::<Hosts>::register("vmetal_hosts"),
             All::<NodeTypes>::register("vmetal_node_types"),
             All::<TenantNodes>::register("vmetal_tenant_nodes"),
             All::<TenantClusters>::register("vmetal_tenant_clusters"),
             All::<Images>::register("vmetal_images"),
+            All::<Networks>::register("vmetal_networks"),
             All::<Policies>::register("vmetal_policies"),
             Placement::register(),
             Cost::register(),
@@ -216,6 +220,7 @@ impl Provider for Vmetal {
             All::<TenantNodes>::register_list(),
             All::<TenantClusters>::register_list(),
             All::<Images>::register_list(),
+            All::<Networks>::register_list(),
             All::<Policies>::register_list(),
         ]
     }

@@ -117,6 +117,10 @@ impl Kind for TenantClusters {
                     Attribute::optional(Type::list(Type::String))
                         .describe("SSH public keys for the image's default user on every node."),
                 ),
+                (
+                    "network",
+                    Attribute::optional(Type::String).describe("Name of the network (`vmetal_network`) that the cluster's nodes get an address of; the node type's when not set. It counts for nodes that are placed from then on."),
+                ),
                 ("quota", quota_attribute()),
                 (
                     "wait_for",
@@ -141,6 +145,7 @@ impl Kind for TenantClusters {
             labels: string_map(planned.attr("labels")),
             taints: taints(planned.attr("taints"), &Path::attr("taints"))?,
             ssh_authorized_keys: string_list(planned.attr("ssh_authorized_keys")),
+            network: text(planned.attr("network")),
             quota: quota(planned.attr("quota"))?,
         };
         Ok(Declaration { spec, labels: Default::default() })
@@ -164,7 +169,8 @@ impl Kind for TenantClusters {
     }
 
     fn recall(state: &mut Value, object: &TenantCluster) {
-        let TenantClusterSpec { driver, kubeconfig_version, labels, taints, ssh_authorized_keys, quota } = &object.spec;
+        let TenantClusterSpec { driver, kubeconfig_version, labels, taints, ssh_authorized_keys, network, quota } =
+            &object.spec;
         let driver = match driver {
             JoinDriver::Kubeadm => "kubeadm",
         };
@@ -173,6 +179,7 @@ impl Kind for TenantClusters {
         refresh(state, "labels", labels.clone(), equal);
         refresh(state, "taints", taints_value(taints), same_taints);
         refresh(state, "ssh_authorized_keys", ssh_authorized_keys.clone(), equal);
+        refresh(state, "network", network.clone(), equal);
         refresh(state, "quota", quota_value(quota), same_quota);
     }
 

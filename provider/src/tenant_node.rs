@@ -118,6 +118,11 @@ impl Kind for TenantNodes {
             ("timeouts", Self::TIMEOUTS.attribute()),
             ("phase", Attribute::computed(Type::String).describe("How far the node is.")),
             ("host", Attribute::computed(Type::String).describe("The chosen host.")),
+            (
+                "address",
+                Attribute::computed(Type::String)
+                    .describe("The host's address of the node's network, once one is reserved; null without a network."),
+            ),
             ("node_name", Attribute::computed(Type::String).describe("Name of the Node in the tenant's cluster.")),
             ("provider_id", Attribute::computed(Type::String).describe("The Node's provider id.")),
             ("chosen_node_type", Attribute::computed(Type::String).describe("The chosen node type.")),
@@ -149,6 +154,7 @@ impl Kind for TenantNodes {
         let decision = status.decision.as_ref();
         state.set("phase", status.phase.as_str());
         state.set("host", status.host.clone());
+        state.set("address", status.lease.as_ref().map(|lease| lease.address.to_string()));
         state.set("node_name", status.node_name.clone());
         state.set("provider_id", status.provider_id.clone());
         state.set("chosen_node_type", decision.and_then(|d| d.node_type.clone()));
@@ -264,10 +270,11 @@ fn doubt(node: &TenantNode) -> Option<Verdict> {
 }
 
 /// The candidates of a decision that no node type fits, and that waiting alone will not change; `None` where a type fits, or
-/// lacks nothing but a free host or room in its cluster's quota.
+/// lacks nothing but a free host, room in its cluster's quota or an address.
 pub(crate) fn unsatisfiable(decision: &Decision) -> Option<String> {
-    let hopeful =
-        |candidate: &Candidate| candidate.feasible || matches!(candidate.lacks, Some(Lack::FreeHost | Lack::Quota));
+    let hopeful = |candidate: &Candidate| {
+        candidate.feasible || matches!(candidate.lacks, Some(Lack::FreeHost | Lack::Quota | Lack::Address))
+    };
     if decision.node_types.iter().any(hopeful) {
         return None;
     }
@@ -277,7 +284,7 @@ pub(crate) fn unsatisfiable(decision: &Decision) -> Option<String> {
 }
 
 /// The engine's decision that no node type fits, with every candidate and what it lacks. `None` while a type fits and only
-/// a free host or room in the quota is missing: that is worth waiting for.
+/// a free host, room in the quota or an address is missing: that is worth waiting for.
 fn no_type(node: &TenantNode) -> Option<Failure> {
     let failure = node.status.failure.as_ref().filter(|failure| failure.cause == Cause::NoCandidate)?;
     let decision = node.status.decision.as_ref()?;

@@ -129,6 +129,13 @@ pub(crate) fn attributes() -> Vec<(&'static str, Attribute)> {
                 .requires_replace()
                 .describe("Name of the image to install; the node type's when not set."),
         ),
+        (
+            "network",
+            Attribute::optional(Type::String).requires_replace().describe(
+                "Name of the network (`vmetal_network`) to get an address of; the cluster's when not set, or else the node \
+                 type's.",
+            ),
+        ),
         ("labels", labels_attribute("Labels for the Node.").requires_replace()),
         ("taints", taints_attribute("Taints for the Node.").requires_replace()),
         (
@@ -159,6 +166,7 @@ pub(crate) fn spec(planned: &Value) -> Result<TenantNodeSpec, Diagnostic> {
         requirements: requirements(planned.attr("requirements")),
         resources: resources(planned.attr("resources"), &Path::attr("resources"))?,
         image: text(planned.attr("image")),
+        network: text(planned.attr("network")),
         labels: string_map(planned.attr("labels")),
         taints: taints(planned.attr("taints"), &Path::attr("taints"))?,
         user_data_version: text(planned.attr("user_data_wo_version")).unwrap_or_default(),
@@ -187,6 +195,7 @@ pub(crate) fn recall(state: &mut Value, spec: &TenantNodeSpec) {
     refresh(state, "requirements", requirements_value(&spec.requirements), same_requirements);
     refresh(state, "resources", resources_value(&spec.resources), same_resources);
     refresh(state, "image", spec.image.clone(), equal);
+    refresh(state, "network", spec.network.clone(), equal);
     refresh(state, "labels", spec.labels.clone(), equal);
     refresh(state, "taints", taints_value(&spec.taints), same_taints);
     refresh(state, "user_data_wo_version", spec.user_data_version.clone(), equal);

@@ -77,6 +77,79 @@ fn one_apply_one_ready_node_and_back() {
     assert_eq!(bench.engine.world.count(), 0);
 }
 
+/// With a node that has an address of it, but for what `more` says of the network itself.
+fn networked(more: &str) -> String {
+    let network = format!(
+        "resource \"vmetal_network\" \"tenants\" {{\n  name = \"tenants\"\n  cidr = \"10.40.0.0/24\"\n  {more}\n}}\n"
+    );
+    let node = r#"
+resource "vmetal_node_type" "small" {
+  name      = "small"
+  selector  = { class = "small" }
+  resources = { cpu = "4", memory = "8Gi" }
+  network   = vmetal_network.tenants.name
+}
+resource "vmetal_tenant_cluster" "acme" {
+  name                  = "acme"
+  kubeconfig_wo         = "a secret kubeconfig"
+  kubeconfig_wo_version = 1
+}
+resource "vmetal_tenant_node" "one" {
+  name       = "one"
+  cluster    = vmetal_tenant_cluster.acme.name
+  depends_on = [vmetal_node_type.small]
+}
+"#;
+    format!("{}{network}{node}", host("h1", ""))
+}
+
+#[test]
+fn a_network_from_create_to_destroy() {
+    let bench = Bench::new();
+    let network = || bench.state("vmetal_network.tenants");
+    let wide = r#"ranges = ["10.40.0.20 - 10.40.0.29"]
+  gateway = "10.40.0.1"
+  nameservers = ["10.40.0.2", "fd00:0::53"]
+  vlan = 120"#;
+    bench.config(&networked(wide));
+    bench.tf.apply().unwrap();
+    assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing, "a second plan is empty");
+    assert_eq!((&network()["addresses"], &network()["vlan"]), (&10.into(), &120.into()));
+    assert_eq!(network()["ranges"][0], "10.40.0.20 - 10.40.0.29", "the user's spelling is kept");
+    assert_eq!(bench.state("vmetal_tenant_node.one")["address"], "10.40.0.20");
+    bench.until(|| {
+        let network: vmetal_model::Network = bench.engine.world.get(Kind::Network, "tenants").unwrap().typed().unwrap();
+        network.status.used == 1
+    });
+    assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing, "that addresses are used is no change");
+
+    // Changed in place; found again by name and by id.
+    let uid = bench.uid(Kind::Network, "tenants");
+    bench.config(&networked(&wide.replace("29", "39")));
+    assert_eq!(bench.tf.plan().unwrap(), changes("vmetal_network.tenants", &["update"]));
+    bench.tf.apply().unwrap();
+    assert_eq!((bench.uid(Kind::Network, "tenants"), &network()["addresses"]), (uid.clone(), &20.into()));
+    for id in ["tenants", &uid] {
+        bench.tf.expect(&["state", "rm", "vmetal_network.tenants"]).unwrap();
+        bench.tf.import("vmetal_network.tenants", id).unwrap();
+        assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing, "imported by {id}, there is nothing to do");
+    }
+
+    // What cannot be is told where it is written, before anything is touched.
+    bench.config(&networked("ranges = [\"10.40.0.20\", \"10.41.0.9-10.41.0.12\"]\n  gateway = \"10.40.0.20\""));
+    let told = bench.tf.run(&["plan", "-no-color"]).unwrap();
+    let flat = told.flat();
+    assert!(!told.ok() && flat.contains("includes the gateway 10.40.0.20"), "{flat}");
+    assert!(flat.contains("10.41.0.9-10.41.0.12 is not within 10.40.0.0/24"), "{flat}");
+
+    // A node that is not Terraform's has an address: the network stays.
+    bench.config("");
+    bench.tf.expect(&["state", "rm", "vmetal_tenant_node.one", "vmetal_host.h1"]).unwrap();
+    let refused = bench.tf.run(&["apply", "-auto-approve", "-no-color"]).unwrap();
+    assert!(!refused.ok() && refused.flat().contains("used by tenant node one (10.40.0.20)"), "{}", refused.text);
+    assert_eq!(bench.uid(Kind::Network, "tenants"), uid);
+}
+
 #[test]
 fn mistakes_are_found_before_anything_is_touched() {
     let bench = Bench::new();

@@ -24,9 +24,10 @@ use vmetal_model::Kind;
 type Plugin = ProviderClient<ProviderServer<ProviderService<Vmetal>>>;
 
 /// Resource types with the name of one that is there.
-const THERE: [(&str, &str); 7] = [
+const THERE: [(&str, &str); 8] = [
     ("vmetal_host", "h1"),
     ("vmetal_image", "debian"),
+    ("vmetal_network", "tenants"),
     ("vmetal_node_pool", "workers"),
     ("vmetal_node_type", "small"),
     ("vmetal_policy", "place"),
@@ -67,6 +68,7 @@ async fn declare(engine: &Engine) {
     for apply in [
         Apply::from_json(Kind::Host, "h1", host).secret("bmc.password", Secret::new(PASSWORD)),
         Apply::from_json(Kind::Image, "debian", json!({ "source": "/srv/debian.qcow2" })),
+        Apply::from_json(Kind::Network, "tenants", json!({ "cidr": "10.40.0.0/24" })),
         Apply::from_json(Kind::NodeType, "small", json!({ "selector": { "a": "b" }, "resources": { "cpu": "4" } })),
         Apply::from_json(
             Kind::Policy,
@@ -112,8 +114,10 @@ fn what_is_there_is_listed_and_imported_by_its_identity() {
 async fn listed_and_imported(engine: &Engine) {
     declare(engine).await;
     let mut plugin = plugin(engine).await;
-    for (type_name, name) in THERE {
-        let (_, resource) = Vmetal::new().resources().into_iter().find(|(known, _)| *known == type_name).unwrap();
+    let all: BTreeSet<_> = Vmetal::new().resources().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(all, THERE.map(|(name, _)| name).into(), "every resource type is tried");
+    for (type_name, resource) in Vmetal::new().resources() {
+        let (_, name) = THERE.into_iter().find(|(known, _)| *known == type_name).unwrap();
         let ty = resource.schema().value_type();
         let [by_id, by_identity] = [
             import(&mut plugin, type_name, name, None).await,

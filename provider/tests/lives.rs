@@ -20,11 +20,12 @@ use vmetal_api::AnyObject;
 use vmetal_model::Kind;
 
 /// Every resource of the configuration, and what it is imported by.
-const LIVES: [(&str, &str); 9] = [
+const LIVES: [(&str, &str); 10] = [
     ("vmetal_host.h1", "h1"),
     ("vmetal_host.h2", "h2"),
     ("vmetal_host.h3", "h3"),
     ("vmetal_image.debian", "debian"),
+    ("vmetal_network.tenants", "tenants"),
     ("vmetal_node_pool.workers", "workers"),
     ("vmetal_node_type.small", "small"),
     ("vmetal_policy.place", "place"),
@@ -33,11 +34,12 @@ const LIVES: [(&str, &str); 9] = [
 ];
 
 /// What they are in the engine.
-const OBJECTS: [(Kind, &str); 10] = [
+const OBJECTS: [(Kind, &str); 11] = [
     (Kind::Host, "h1"),
     (Kind::Host, "h2"),
     (Kind::Host, "h3"),
     (Kind::Image, "debian"),
+    (Kind::Network, "tenants"),
     (Kind::NodeType, "small"),
     (Kind::Policy, "place"),
     (Kind::TenantCluster, "acme"),
@@ -59,6 +61,11 @@ fn everything(variant: u32) -> String {
 resource "vmetal_image" "debian" {{
   name   = "debian"
   source = "/srv/images/debian-{variant}.qcow2"
+}}
+resource "vmetal_network" "tenants" {{
+  name = "tenants"
+  cidr = "10.20.0.0/24"
+  mtu  = 150{variant}
 }}
 resource "vmetal_node_type" "small" {{
   name      = "small"
@@ -248,7 +255,7 @@ fn each_is_adopted_by_a_block_and_goes() {
     let blocks: String = LIVES.iter().map(block).collect();
     bench.config(&format!("{}{blocks}", everything(1)));
     let applied = bench.tf.apply().unwrap();
-    assert!(applied.flat().contains("9 imported, 0 added, 0 changed, 0 destroyed"), "{}", applied.text);
+    assert!(applied.flat().contains("10 imported, 0 added, 0 changed, 0 destroyed"), "{}", applied.text);
     assert_done(&bench, &uids);
     bench.tf.destroy().unwrap();
     bench.until(|| bench.engine.world.count() == 0);

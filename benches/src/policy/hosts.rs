@@ -92,6 +92,7 @@ fn claim(index: u32) -> Claim {
         state: ClaimState::Install,
         since: Timestamp::UNIX_EPOCH,
         image: None,
+        lease: None,
     }
 }
 
@@ -160,6 +161,7 @@ impl Scene {
             resources: serde_json::from_value(resources())?,
             requirements: Vec::new(),
             quota: Vec::new(),
+            used_up: Vec::new(),
         };
         Ok(Scene { wanted, offer: Offer::from_model(&class()?, &fleet), fleet })
     }

@@ -4,12 +4,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use vmetal_model::{
-    Host, Image, Kind, Metadata, NodeType, Object, Policy, TenantCluster, TenantNode, host, image, node_type, policy,
-    tenant_cluster, tenant_node,
+    Host, Image, Kind, Metadata, Network, NodeType, Object, Policy, TenantCluster, TenantNode, host, image, network,
+    node_type, policy, tenant_cluster, tenant_node,
 };
 
 /// A kind of object as a Rust type: implemented by [`Host`], [`NodeType`], [`TenantNode`], [`TenantCluster`],
-/// [`Image`] and [`Policy`].
+/// [`Image`], [`Network`] and [`Policy`].
 pub trait Resource: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     /// The kind.
     const KIND: Kind;
@@ -46,6 +46,7 @@ resource!(NodeType, Kind::NodeType, node_type::NodeTypeSpec, node_type::NodeType
 resource!(TenantNode, Kind::TenantNode, tenant_node::TenantNodeSpec, tenant_node::TenantNodeStatus);
 resource!(TenantCluster, Kind::TenantCluster, tenant_cluster::TenantClusterSpec, tenant_cluster::TenantClusterStatus);
 resource!(Image, Kind::Image, image::ImageSpec, image::ImageStatus);
+resource!(Network, Kind::Network, network::NetworkSpec, network::NetworkStatus);
 resource!(Policy, Kind::Policy, policy::PolicySpec, policy::PolicyStatus);
 
 /// An object of a kind known at run time, with spec and status as JSON. Fields that this program does not know are kept.

@@ -44,7 +44,7 @@ pub struct Connection {
 pub enum Command {
     /// List the objects of a kind, or show one
     Get {
-        /// host, node-type, tenant-node, tenant-cluster, image or policy
+        /// host, node-type, tenant-node, tenant-cluster, image, network or policy
         kind: Kind,
         /// One object instead of all
         name: Option<String>,
@@ -60,7 +60,7 @@ pub enum Command {
     },
     /// Show everything about one object: what it waits for, what failed, what to do, what happened
     Describe {
-        /// host, node-type, tenant-node, tenant-cluster, image or policy
+        /// host, node-type, tenant-node, tenant-cluster, image, network or policy
         kind: Kind,
         /// The object
         name: String,
@@ -98,7 +98,7 @@ pub enum Command {
     },
     /// Delete one object. A tenant node is drained and its host erased before it is gone
     Delete {
-        /// host, node-type, tenant-node, tenant-cluster, image or policy
+        /// host, node-type, tenant-node, tenant-cluster, image, network or policy
         kind: Kind,
         /// The object
         name: String,

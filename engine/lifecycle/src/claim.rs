@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vmetal_model::{
-    Claim, ClaimState, Decision as Choice, GroupSpec, Host, HostPhase, StandbyWish, TenantNode,
+    Claim, ClaimState, Decision as Choice, GroupSpec, Host, HostPhase, Lease, StandbyWish, TenantNode,
     TenantNodePhase as Phase, Timestamp,
 };
 
@@ -148,6 +148,8 @@ pub struct Seat<'a> {
     pub host: &'a Host,
     /// How it was chosen.
     pub choice: Choice,
+    /// The address that the host gets for the claim, where the claim is for a network.
+    pub lease: Option<Lease>,
 }
 
 /// What a reservation writes for one seat.
@@ -183,7 +185,7 @@ pub fn reserve(seats: Vec<Seat<'_>>, limits: &Limits, now: Timestamp) -> Result<
     let mut taken = BTreeSet::new();
     let mut given = BTreeSet::new();
     let mut reserved = Vec::with_capacity(seats.len());
-    for Seat { node, host, choice } in seats {
+    for Seat { node, host, choice, lease } in seats {
         let fresh = taken.insert(&host.metadata.uid) && given.insert(&node.metadata.uid);
         if let Some(why) = unfit(node, host).or((!fresh).then_some("it is in the same reservation twice")) {
             return Err(Unfit { node: node.name().to_owned(), host: host.name().to_owned(), why });
@@ -193,12 +195,14 @@ pub fn reserve(seats: Vec<Seat<'_>>, limits: &Limits, now: Timestamp) -> Result<
         let decision = node::outcome(View { node, host: None }, limits, Effect::Decide, Ok(effected), now);
         let (mut node, mut host) = (node.clone(), host.clone());
         node.status = decision.status;
+        node.status.lease.clone_from(&lease);
         host.status.claim = Some(Claim {
             node: node.name().to_owned(),
             uid: node.metadata.uid.clone(),
             state: ClaimState::Reserved,
             since: now,
             image: None,
+            lease,
         });
         if host.status.phase == HostPhase::Available {
             // Ordered, and not begun: the claim comes first.

@@ -35,7 +35,7 @@
 //! ```
 
 use vmetal_model::{
-    ClaimState, EndedTenancy, EraseRecord, HostPhase, HostStatus, OperationKind, TenancyEnd, Timestamp,
+    Claim, ClaimState, EndedTenancy, EraseRecord, HostPhase, HostStatus, OperationKind, TenancyEnd, Timestamp,
 };
 
 /// Why a server may be disrupted.
@@ -174,6 +174,6 @@ pub fn settle(status: &mut HostStatus, record: EraseRecord) {
 pub(crate) fn end_tenancy(status: &mut HostStatus, end: TenancyEnd, failure: &vmetal_model::Failure, now: Timestamp) {
     let Some(claim) = status.claim.take() else { return };
     let failure = failure.clone();
-    status.unerased =
-        Some(EndedTenancy { node: claim.node, uid: claim.uid, since: claim.since, ended: now, end, failure });
+    let Claim { node, uid, since, lease, .. } = claim;
+    status.unerased = Some(EndedTenancy { node, uid, since, ended: now, lease, end, failure });
 }

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::Uid;
+use crate::network::Lease;
 use crate::wait::Failure;
 
 /// An order of an operator about one host.
@@ -231,6 +232,9 @@ pub struct EndedTenancy {
     /// When the claim ended.
     #[schemars(with = "String")]
     pub ended: Timestamp,
+    /// The address that the host still has of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
     /// How it ended.
     pub end: TenancyEnd,
     /// What the tenant node may show: what failed for good, or who took the host away and why.

@@ -12,6 +12,7 @@ use crate::bmc::{BmcFacts, BmcSpec, PowerState};
 use crate::inventory::Inventory;
 use crate::meta::{Object, Uid};
 use crate::net::MacAddr;
+use crate::network::Lease;
 use crate::operation::Operation;
 use crate::wait::{Cause, Failure, Wait};
 
@@ -415,6 +416,9 @@ pub struct Claim {
     /// When the host was claimed.
     #[schemars(with = "String")]
     pub since: Timestamp,
+    /// The address that the host has for the claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
     /// Digest of the image that the claim is to run, known once join token and user data are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -508,6 +512,14 @@ impl HostStatus {
     /// How a claim's hold on this host ended without its doing, if it did: the claim may look for another host.
     pub fn lost_by(&self, claim: &Uid) -> Option<&EndedTenancy> {
         self.unerased.as_ref().filter(|ended| ended.uid == *claim)
+    }
+
+    /// The addresses of networks that the host has: a claim's, and those of a claim that ended with its data still there, whose
+    /// system may run with it.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        let of_claim = self.claim.as_ref().and_then(|claim| claim.lease.as_ref());
+        let left = self.unerased.as_ref().and_then(|ended| ended.lease.as_ref());
+        of_claim.into_iter().chain(left)
     }
 
     /// The installation ahead of any claim, while no claim has the host.

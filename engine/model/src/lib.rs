@@ -4,7 +4,7 @@
 //! in-memory installer all speak these types, and their JSON form (serde) is what the API carries and the store keeps.
 //! There is one schema; documentation and the provider's attributes follow from it.
 //!
-//! * What users declare: [`Host`], [`NodeType`], [`TenantNode`], [`TenantCluster`], [`Image`], [`Policy`].
+//! * What users declare: [`Host`], [`NodeType`], [`TenantNode`], [`TenantCluster`], [`Image`], [`Network`], [`Policy`].
 //! * What the engine records: [`Operation`] (one intent to act on hardware), [`Event`], [`Wait`], [`Failure`].
 //! * What crosses the provisioning network: [`agent`] (installer protocol) and [`boot`] (what each MAC should boot).
 
@@ -19,6 +19,7 @@ pub mod image;
 pub mod inventory;
 pub mod meta;
 pub mod net;
+pub mod network;
 pub mod node_type;
 pub mod operation;
 pub mod pci;
@@ -45,6 +46,7 @@ pub use inventory::Inventory;
 pub use jiff::Timestamp;
 pub use meta::{Kind, Metadata, Object, Uid};
 pub use net::MacAddr;
+pub use network::{AddressRange, Cidr, Lease, Network, NetworkSpec, NetworkStatus};
 pub use node_type::{Capacity, NodeType, NodeTypeSpec, NodeTypeStatus, StandbyTrouble};
 pub use operation::{Operation, OperationKind, OperationState};
 pub use pci::{PciClass, PciId};

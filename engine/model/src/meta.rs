@@ -22,14 +22,16 @@ pub enum Kind {
     TenantCluster,
     /// An operating system image.
     Image,
+    /// A network that installed nodes are given addresses of.
+    Network,
     /// Who prices node types, or who chooses hosts.
     Policy,
 }
 
 impl Kind {
     /// Every kind, in the order in which listings show them.
-    pub const ALL: [Kind; 6] =
-        [Kind::Host, Kind::NodeType, Kind::TenantNode, Kind::TenantCluster, Kind::Image, Kind::Policy];
+    pub const ALL: [Kind; 7] =
+        [Kind::Host, Kind::NodeType, Kind::TenantNode, Kind::TenantCluster, Kind::Image, Kind::Network, Kind::Policy];
 
     /// The name used in the API, the store and on the command line, for example `tenant_node`.
     pub fn as_str(self) -> &'static str {
@@ -39,6 +41,7 @@ impl Kind {
             Kind::TenantNode => "tenant_node",
             Kind::TenantCluster => "tenant_cluster",
             Kind::Image => "image",
+            Kind::Network => "network",
             Kind::Policy => "policy",
         }
     }
@@ -52,7 +55,7 @@ impl fmt::Display for Kind {
 
 /// A kind that vmetal does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kind {0:?}; expected host, node_type, tenant_node, tenant_cluster, image or policy")]
+#[error("unknown kind {0:?}; expected host, node_type, tenant_node, tenant_cluster, image, network or policy")]
 pub struct UnknownKind(pub String);
 
 impl FromStr for Kind {

@@ -30,6 +30,9 @@ pub struct NodeTypeSpec {
     /// How many hosts are kept on standby: installed with the class's image, running, and waiting for a claim.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub standby: u32,
+    /// Name of the network that claims on this class get an address of, unless they or their clusters name another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Labels that requirements of claims are matched against, besides the selector's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, String>,

@@ -32,6 +32,9 @@ pub struct TenantClusterSpec {
     /// SSH public keys for the image's default user.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ssh_authorized_keys: Vec<String>,
+    /// Name of the network that the cluster's nodes get an address of; the node type's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// The most that the cluster may hold at one time.
     #[serde(default, skip_serializing_if = "Quota::is_unlimited")]
     pub quota: Quota,

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::{Object, Uid};
+use crate::network::Lease;
 use crate::quantity::Resources;
 use crate::requirement::Requirement;
 use crate::wait::{Failure, Wait};
@@ -34,6 +35,9 @@ pub struct TenantNodeSpec {
     /// Name of the image; the class's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Name of the network that the node gets an address of; the cluster's when absent, or else the class's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Labels for the Node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -214,6 +218,9 @@ pub struct TenantNodeStatus {
     /// The reserved host's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_uid: Option<Uid>,
+    /// The address that the host has for this claim, and of which network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
     /// How type and host were chosen, or why none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
@@ -280,6 +287,7 @@ impl TenantNodeStatus {
             wait: None,
             host: None,
             host_uid: None,
+            lease: None,
             decision: None,
             token_id: None,
             node_name: None,
@@ -358,6 +366,9 @@ pub enum Lack {
     FreeHost,
     /// Room in the quota of the claim's tenant cluster: the cluster has to give something back, or its quota be raised.
     Quota,
+    /// A free address of the network that the node would get one of: somebody has to give one back, or the network be given
+    /// more.
+    Address,
     /// Something that waiting does not bring: the claim, the class or the fleet has to change.
     Fit,
 }

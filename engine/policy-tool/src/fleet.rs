@@ -107,6 +107,7 @@ impl ClaimRow {
             resources: self.resources.clone(),
             requirements: self.requirements.clone(),
             quota: Vec::new(),
+            used_up: Vec::new(),
         }
     }
 }

@@ -160,14 +160,15 @@ const TYPES_SHOWN: usize = 3;
 fn unfit_types(candidates: &[Candidate]) -> String {
     let named: Vec<_> = candidates.iter().filter(|row| row.code != sdk::gate::NOT_NAMED).collect();
     let considered: Vec<_> = if named.is_empty() { candidates.iter().collect() } else { named };
-    let (over, considered): (Vec<_>, Vec<_>) = considered.into_iter().partition(|row| row.code == sdk::gate::QUOTA);
+    let (over, considered): (Vec<_>, Vec<_>) =
+        considered.into_iter().partition(|row| matches!(row.code, sdk::gate::QUOTA | sdk::gate::ADDRESS));
     let (mut full, rest): (Vec<_>, Vec<_>) = considered.into_iter().partition(|row| row.code == sdk::gate::NO_CAPACITY);
     if over.is_empty() && full.is_empty() && rest.len() == 1 {
         return format!("{}: {}", rest[0].name, rest[0].reason);
     }
     let uncounted = full.split_off(full.len().min(TYPES_SHOWN));
     let others: Vec<_> = uncounted.into_iter().chain(rest).collect();
-    let mut lines = over_quota(&over);
+    let mut lines = by_reason(&over);
     lines.extend(full.iter().map(|row| format!("{}: {}", row.name, row.reason)));
     if !others.is_empty() {
         let counts = feasibility::count_topics(others.iter().map(|row| (row.topic.clone(), 1)));
@@ -181,16 +182,16 @@ fn unfit_types(candidates: &[Candidate]) -> String {
     lines.join("; ")
 }
 
-/// The types that a quota keeps from being chosen: often all of them for one reason, which is told once.
-fn over_quota(rows: &[&Candidate]) -> Vec<String> {
-    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+/// The types that a quota or a network keeps from being chosen: often all of them for one reason, which is told once.
+fn by_reason(rows: &[&Candidate]) -> Vec<String> {
+    let mut types: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for row in rows {
-        let quota = row.reason.split_once("; ").map_or(row.reason.as_str(), |(first, _)| first);
-        by_reason.entry(quota).or_default().push(&row.name);
+        let first = row.reason.split_once("; ").map_or(row.reason.as_str(), |(first, _)| first);
+        types.entry(first).or_default().push(&row.name);
     }
     let line = |(reason, names): (&str, Vec<&str>)| match names.as_slice() {
         [one] => format!("{one}: {reason}"),
         _ => format!("{} types: {reason}", names.len()),
     };
-    by_reason.into_iter().map(line).collect()
+    types.into_iter().map(line).collect()
 }

@@ -153,6 +153,7 @@ impl Case {
             resources: self.claim.resources.clone(),
             requirements: self.claim.requirements.clone(),
             quota: self.claim.quota.clone(),
+            used_up: Vec::new(),
         }
     }
 

@@ -15,6 +15,7 @@ use vmetal_model::{HostPhase, Lack, Quantity, Requirement, Resources};
 use vmetal_policy_sdk::gate;
 
 use crate::input::{ACCELERATORS, Hardware, HostRow, Offer, Wanted};
+use crate::network::UsedUp;
 use crate::quota::Limit;
 
 /// Why a candidate must not be chosen.
@@ -96,6 +97,11 @@ pub enum Rejection {
         /// How much more it would hold.
         more: Quantity,
     },
+    /// The network that the claim would be on has no address left.
+    NoAddress {
+        /// The network.
+        used_up: UsedUp,
+    },
     /// Too few hosts of the node type can be taken now.
     NoCapacity {
         /// How many hosts its selector matches.
@@ -129,6 +135,7 @@ impl Rejection {
             Rejection::Spare => gate::SPARE,
             Rejection::Elsewhere { .. } => gate::ELSEWHERE,
             Rejection::Quota { .. } => gate::QUOTA,
+            Rejection::NoAddress { .. } => gate::ADDRESS,
             Rejection::NoCapacity { .. } => gate::NO_CAPACITY,
         }
     }
@@ -150,6 +157,7 @@ impl Rejection {
             Rejection::Spare => "on standby with another image".to_owned(),
             Rejection::Elsewhere { key, .. } => format!("another {key}"),
             Rejection::Quota { .. } => "over quota".to_owned(),
+            Rejection::NoAddress { .. } => "no address left".to_owned(),
             Rejection::NoCapacity { .. } => "no free host".to_owned(),
         }
     }
@@ -179,6 +187,12 @@ impl Rejection {
             Rejection::Quota { cluster, limit, more } => {
                 let enough = limit.limited.say(limit.held.plus(*more));
                 format!("tenant cluster {cluster} has to give back as much, or be allowed {enough}")
+            }
+            Rejection::NoAddress { used_up } => {
+                format!(
+                    "a host with an address of network {} has to be given back, or the network be given more",
+                    used_up.network
+                )
             }
             Rejection::NoCapacity { free, wanted, .. } => {
                 format!("{} more of its hosts have to be free", wanted.saturating_sub(*free))
@@ -223,6 +237,7 @@ impl fmt::Display for Rejection {
                 write!(f, "the group is at {key}={wanted}, the host has no label {key}")
             }
             Rejection::Quota { cluster, limit, more } => f.write_str(&limit.say(cluster, *more)),
+            Rejection::NoAddress { used_up } => f.write_str(&used_up.say()),
             Rejection::NoCapacity { total: 0, .. } => f.write_str("its selector matches no host"),
             Rejection::NoCapacity { total, free, wanted, taken } => {
                 write!(f, "{free} of {total} hosts free")?;
@@ -278,6 +293,8 @@ pub fn node_type(wanted: &Wanted, offer: &Offer) -> Vec<Rejection> {
             more,
         })
     }));
+    let used_up = wanted.used_up.iter().filter(|one| one.bars(&offer.name));
+    found.extend(used_up.map(|used_up| Rejection::NoAddress { used_up: used_up.clone() }));
     if offer.free < wanted.count {
         let taken = offer.taken.clone();
         found.push(Rejection::NoCapacity { total: offer.total, free: offer.free, wanted: wanted.count, taken });
@@ -290,11 +307,14 @@ pub fn node_type(wanted: &Wanted, offer: &Offer) -> Vec<Rejection> {
 pub(crate) fn lack(found: &[Rejection]) -> Lack {
     let host = |one: &Rejection| matches!(one, Rejection::NoCapacity { total: 1.., .. });
     let quota = |one: &Rejection| matches!(one, Rejection::Quota { .. });
+    let address = |one: &Rejection| matches!(one, Rejection::NoAddress { .. });
     match found {
         [] => Lack::Fit,
         _ if found.iter().all(host) => Lack::FreeHost,
-        _ if found.iter().all(|one| host(one) || quota(one)) => Lack::Quota,
-        _ => Lack::Fit,
+        _ if !found.iter().all(|one| host(one) || quota(one) || address(one)) => Lack::Fit,
+        // What has to be given back, or allowed, before anything else helps.
+        _ if found.iter().any(quota) => Lack::Quota,
+        _ => Lack::Address,
     }
 }
 

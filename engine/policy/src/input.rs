@@ -12,6 +12,7 @@ use vmetal_model::{HostPhase, Inventory, NodeType, Quantity, Requirement, Resour
 
 use crate::columns::View;
 use crate::feasibility::gates::Gates;
+use crate::network::UsedUp;
 use crate::quota::Limit;
 use crate::round::Bars;
 
@@ -33,6 +34,9 @@ pub struct Wanted {
     /// The limits of the tenant cluster's quota, and what it holds of each besides this claim.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quota: Vec<Limit>,
+    /// Networks that the claim may be on and that have no address left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub used_up: Vec<UsedUp>,
 }
 
 impl Wanted {
@@ -46,6 +50,7 @@ impl Wanted {
             resources: Resources::new(),
             requirements: Vec::new(),
             quota: Vec::new(),
+            used_up: Vec::new(),
         }
     }
 
@@ -59,6 +64,7 @@ impl Wanted {
             resources: node.spec.resources.clone(),
             requirements: node.spec.requirements.clone(),
             quota: Vec::new(),
+            used_up: Vec::new(),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::feasibility::Rejection;
 use crate::feasibility::gates::Gates;
 use crate::input::{HostRow, Offer, Wanted};
 use crate::journal::{self, Decided, Decider, FleetNews, Journal, Part, Step};
+use crate::network::Networks;
 use crate::outcome::{Outcome, shown, unplaced};
 use crate::quota::Quotas;
 
@@ -97,6 +98,10 @@ pub struct Round {
     quotas: Quotas,
     /// Per taken host: the cluster that it counts for, and as one of which type.
     counted: HashMap<String, (String, String)>,
+    /// What is left of the networks that claims get addresses of.
+    networks: Networks,
+    /// Per taken host: the network that it has an address of.
+    leased: HashMap<String, String>,
     /// Hosts as seen by claims for which no node type was chosen, by the type they name; until something is taken.
     unplaced: HashMap<Option<String>, Vec<model::Candidate>>,
     now: Timestamp,
@@ -158,6 +163,8 @@ impl Round {
             before: HashMap::new(),
             quotas: Quotas::default(),
             counted: HashMap::new(),
+            networks: Networks::default(),
+            leased: HashMap::new(),
             unplaced: HashMap::new(),
             now,
             recorder: None,
@@ -171,9 +178,22 @@ impl Round {
         self
     }
 
+    /// Keeps claims within the addresses that their networks have left.
+    #[must_use]
+    pub fn on(mut self, networks: Networks) -> Self {
+        self.networks = networks;
+        self
+    }
+
     /// What a tenant node's claim asks, with the limits of its cluster as they are now.
     pub fn wanted(&self, node: &model::TenantNode) -> Wanted {
-        Wanted { quota: self.quotas.limits(node), ..Wanted::from_model(node) }
+        self.wanted_by(node, 1)
+    }
+
+    /// The same of so many tenant nodes that ask for the same.
+    fn wanted_by(&self, node: &model::TenantNode, count: u32) -> Wanted {
+        let (quota, used_up) = (self.quotas.limits(node), self.networks.used_up(node, count));
+        Wanted { count, quota, used_up, ..Wanted::from_model(node) }
     }
 
     /// Writes down from now on what happens, under the name of the round.
@@ -226,6 +246,9 @@ impl Round {
             self.quotas.take(&counted.0, &counted.1);
             self.counted.insert(host.to_owned(), counted);
         }
+        if let Some(network) = self.networks.take(by, node_type.unwrap_or_default()) {
+            self.leased.insert(host.to_owned(), network);
+        }
     }
 
     pub(crate) fn promise(&mut self, host: &str, node: &str, cluster: &str) {
@@ -250,6 +273,9 @@ impl Round {
         self.taken.remove(host);
         if let Some((cluster, node_type)) = self.counted.remove(host) {
             self.quotas.give_back(&cluster, &node_type);
+        }
+        if let Some(network) = self.leased.remove(host) {
+            self.networks.give_back(&network);
         }
         self.gates.iter_mut().zip(before).for_each(|(gates, before)| gates.give_back(slot, before));
         self.recount();
@@ -286,7 +312,7 @@ impl Round {
         count: u32,
         bars: &Bars,
     ) -> Result<Outcome, PolicyError> {
-        let wanted = Wanted { count, ..self.wanted(node) };
+        let wanted = self.wanted_by(node, count);
         let mut outcome = self.decide_on(policies, &wanted, bars);
         if let Some(recorder) = &mut self.recorder {
             let id = recorder.decided(wanted, bars, &outcome, policies);

@@ -8,17 +8,20 @@ use vmetal_api::{Apply, BackendError};
 use vmetal_lifecycle::Note;
 use vmetal_lifecycle::host::operator;
 use vmetal_model::{
-    FieldError, Host, Image, Kind, NodeType, Object, OnDelete, Policy, TenantCluster, TenantNode, TenantNodePhase,
-    TenantNodeSpec, Validate, validate,
+    FieldError, Host, Image, Kind, Network, NodeType, Object, OnDelete, Policy, TenantCluster, TenantNode,
+    TenantNodePhase, TenantNodeSpec, Validate, validate,
 };
 
 use vmetal_policy::Quotas;
+use vmetal_store::Key;
 
 use super::reference;
 use crate::engine::Engine;
 use crate::fleet::Fleet;
 use crate::ledger::Record;
 use crate::secrets;
+
+mod network;
 
 /// Reads the spec and checks everything that can be checked without other objects.
 pub(super) fn check<S: DeserializeOwned + Validate>(apply: &Apply) -> Result<S, BackendError> {
@@ -89,6 +92,10 @@ pub(crate) trait Rules: Record {
     fn component(&self) -> Option<&str> {
         None
     }
+    /// What every declaration of the kind writes, so that no two are judged on the same others.
+    fn turnstile() -> Option<Key> {
+        None
+    }
     /// Whether the object may be deleted.
     fn may_go(&self, engine: &Engine) -> Result<(), BackendError>;
     /// Where a write-only field is kept.
@@ -108,7 +115,8 @@ macro_rules! find {
 }
 
 find!(
-    Host => host, NodeType => node_type, TenantNode => node, TenantCluster => cluster, Image => image, Policy => policy
+    Host => host, NodeType => node_type, TenantNode => node, TenantCluster => cluster, Image => image, Network => network,
+    Policy => policy
 );
 
 fn invalid(path: &str, message: impl Into<String>) -> BackendError {
@@ -144,6 +152,11 @@ fn exist<R: Rules>(engine: &Engine, current: Option<&R>, wanted: &R) -> Result<(
         return Err(invalid(path, format!("names the {kind} {name:?}, {what}")));
     }
     Ok(())
+}
+
+/// The network that is named, as a reference.
+fn named_network(name: &Option<String>) -> impl Iterator<Item = (&'static str, Kind, &str)> {
+    name.iter().map(|name| ("spec.network", Kind::Network, name.as_str()))
 }
 
 fn in_use(kind: Kind, name: &str, users: Vec<String>, what: &str, advice: &str) -> Result<(), BackendError> {
@@ -249,7 +262,8 @@ impl Rules for NodeType {
     }
 
     fn refers(&self) -> Vec<(&'static str, Kind, &str)> {
-        self.spec.image.iter().map(|image| ("spec.image", Kind::Image, image.as_str())).collect()
+        let image = self.spec.image.iter().map(|image| ("spec.image", Kind::Image, image.as_str()));
+        image.chain(named_network(&self.spec.network)).collect()
     }
 
     fn may_go(&self, engine: &Engine) -> Result<(), BackendError> {
@@ -295,11 +309,11 @@ impl Rules for TenantNode {
     }
 
     fn refers(&self) -> Vec<(&'static str, Kind, &str)> {
-        let TenantNodeSpec { cluster, node_type, image, .. } = &self.spec;
+        let TenantNodeSpec { cluster, node_type, image, network, .. } = &self.spec;
         let cluster = Some(("spec.cluster", Kind::TenantCluster, cluster.as_str()));
         let node_type = node_type.as_ref().map(|name| ("spec.node_type", Kind::NodeType, name.as_str()));
         let image = image.as_ref().map(|name| ("spec.image", Kind::Image, name.as_str()));
-        [cluster, node_type, image].into_iter().flatten().collect()
+        [cluster, node_type, image].into_iter().flatten().chain(named_network(network)).collect()
     }
 
     fn may_go(&self, _: &Engine) -> Result<(), BackendError> {
@@ -316,8 +330,13 @@ impl Rules for TenantNode {
 }
 
 impl Rules for TenantCluster {
-    fn admit(&self, _: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
-        secrets_of(secrets, &["kubeconfig"], current.is_none().then_some("kubeconfig"))
+    fn admit(&self, engine: &Engine, current: Option<&Self>, secrets: &Secrets) -> Result<(), BackendError> {
+        secrets_of(secrets, &["kubeconfig"], current.is_none().then_some("kubeconfig"))?;
+        exist(engine, current, self)
+    }
+
+    fn refers(&self) -> Vec<(&'static str, Kind, &str)> {
+        named_network(&self.spec.network).collect()
     }
 
     /// A quota below what the cluster holds is let in: what tenants have is not taken from them, and somebody is told.
@@ -445,7 +464,7 @@ mod tests {
         assert!(changes.iter().all(|wanted| same_server(&held, wanted).is_ok()), "a free host may change");
         let (since, uid) = (Timestamp::UNIX_EPOCH, Uid("u".into()));
         held.status.claim =
-            Some(Claim { node: "worker-1".into(), uid, state: ClaimState::Install, since, image: None });
+            Some(Claim { node: "worker-1".into(), uid, state: ClaimState::Install, since, image: None, lease: None });
         for (wanted, what) in changes.iter().zip(["BMC address", "boot MAC"]) {
             let refusal = same_server(&held, wanted).unwrap_err().to_string();
             assert!(refusal.contains(what) && refusal.contains("worker-1"), "{refusal}");

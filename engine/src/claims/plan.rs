@@ -56,7 +56,7 @@ impl Engine {
         let now = self.now();
         let node_types = self.fleet.node_types();
         let quotas = Quotas::of(&self.clusters(), &node_types, nodes);
-        let round = Round::new(&node_types, view, now).within(quotas);
+        let round = Round::new(&node_types, view, now).within(quotas).on(self.networks());
         let standing_by = hosts.values().filter(|host| host.status.phase == HostPhase::Standby).cloned().collect();
         Sight { engine: self, hosts, standing_by, round, now, told: BTreeSet::new() }
     }
@@ -94,6 +94,10 @@ impl Engine {
         let own = node.spec.image.as_deref().map(digest);
         let other = |host: &&Arc<Host>| {
             host.status.on_standby().is_some_and(|standby| {
+                // What waits there keeps the network that it was installed with.
+                if self.network_for(node, Some(&standby.node_type)).is_some() {
+                    return true;
+                }
                 let of_type = || self.fleet.node_type(&standby.node_type)?.spec.image.as_deref().and_then(digest);
                 own.clone().unwrap_or_else(of_type).as_ref() != Some(&standby.image)
             })

@@ -40,6 +40,12 @@ pub(super) enum Blocked {
     /// The quota would be exceeded: since the decision, others have got what was left of it.
     #[error("the quota is used up: {0}")]
     Exceeded(String),
+    /// Since the decision, others have got what addresses were left.
+    #[error("network {0} has no address left")]
+    NoAddress(String),
+    /// The network that the claim is for is not known.
+    #[error("network {0} does not exist")]
+    NoNetwork(String),
     /// What others have reserved is not known.
     #[error("the store did not tell of the changes up to revision {0} in time")]
     NoNews(u64),
@@ -54,13 +60,13 @@ impl Engine {
         Quotas::of(&self.clusters(), &self.fleet.node_types(), &self.fleet.nodes())
     }
 
-    pub(super) fn clusters(&self) -> Vec<Arc<TenantCluster>> {
+    pub(crate) fn clusters(&self) -> Vec<Arc<TenantCluster>> {
         let cluster = |entry| if let Entry::TenantCluster(cluster) = entry { Some(cluster) } else { None };
         self.fleet.entries(Kind::TenantCluster).into_iter().filter_map(cluster).collect()
     }
 
     /// Completes when nothing up to a revision is missing.
-    async fn settled(&self, revision: u64) {
+    pub(crate) async fn settled(&self, revision: u64) {
         loop {
             // Before the look: what comes in between counts.
             let changed = self.fleet.changed();
@@ -123,8 +129,10 @@ impl Engine {
     /// Has the claims of a reservation that cannot be made decided on again: on what is known then.
     pub(super) async fn blocked(&self, places: &[Place], blocked: Blocked) {
         match blocked {
-            Blocked::Exceeded(_) => tracing::debug!(reason = %blocked, "a reservation was overtaken; deciding again"),
-            Blocked::NoNews(_) | Blocked::Read(_) => {
+            Blocked::Exceeded(_) | Blocked::NoAddress(_) => {
+                tracing::debug!(reason = %blocked, "a reservation was overtaken; deciding again");
+            }
+            Blocked::NoNetwork(_) | Blocked::NoNews(_) | Blocked::Read(_) => {
                 tracing::warn!(
                     error = &blocked as &dyn std::error::Error,
                     "a reservation was not made; deciding again"

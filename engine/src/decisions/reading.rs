@@ -154,7 +154,8 @@ impl Engine {
             }
         }
         let (_, fleet) = self.fleet.look();
-        let mut round = Round::new(&self.fleet.node_types(), fleet, self.now()).within(self.quotas());
+        let mut round =
+            Round::new(&self.fleet.node_types(), fleet, self.now()).within(self.quotas()).on(self.networks());
         let wanted = round.wanted(&node);
         let explanation = round.explain(&self.policies, &wanted, &Bars::none(), Basis::Present);
         explanation.map_err(|error| unusable(&error))

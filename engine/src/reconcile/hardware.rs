@@ -10,6 +10,7 @@ use vmetal_lifecycle::host::{self, Effected, Setback, operator};
 use vmetal_model::agent::BootPurpose;
 use vmetal_model::host::BootAttempt;
 use vmetal_model::{Cause, Failure, Host, HostPhase, HostStatus, OperationKind, Timestamp};
+use vmetal_network::Pool;
 use vmetal_store::CommitError;
 
 use crate::boundary::{Boundary, reached};
@@ -310,13 +311,13 @@ impl Engine {
             };
         }
         let network = &self.config.network;
-        let (first, last) = (u32::from(network.range_start), u32::from(network.range_end));
-        let promise = self.fleet.promise_address(network.range_start, network.range_end, taken);
+        let pool = Pool::between(network.range_start, network.range_end);
+        let promise = self.fleet.promise_address(&pool, taken);
         promise.map(Chosen::Promised).ok_or_else(|| Failure {
             cause: Cause::AddressExhausted,
             message: format!(
                 "all {} addresses from {} to {} are reserved",
-                u64::from(last - first) + 1,
+                pool.size(),
                 network.range_start,
                 network.range_end
             ),

@@ -42,5 +42,6 @@ pub use node::{CordonOutcome, DeleteOutcome, NodeExpectation, NodeState, split_l
 pub use standby::{StandbyInput, render_standby};
 pub use token::TokenSecret;
 pub use user_data::{
-    Callback, NodeRegistration, UserDataError, UserDataInput, render_meta_data, render_network_config, render_user_data,
+    Attachment, Callback, NodeRegistration, UserDataError, UserDataInput, render_meta_data, render_network_config,
+    render_user_data,
 };

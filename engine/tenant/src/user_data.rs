@@ -12,9 +12,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
-use vmetal_model::Taint;
+use vmetal_model::{NetworkSpec, Taint};
 use vmetal_user_data::{Document, DocumentError};
 
 use crate::join::JoinGrant;
@@ -67,7 +68,7 @@ pub struct NodeRegistration {
     pub provider_id: String,
     /// The server's address on its network, which becomes the Node's `InternalIP`. Without it the kubelet takes the address
     /// that the default route leads out of, and a Node on a network without one has no address at all.
-    pub address: Option<std::net::Ipv4Addr>,
+    pub address: Option<Ipv4Addr>,
     /// Labels. Those that a kubelet may not set are left out; [`crate::TenantClient::observe_node`] sets them later.
     pub labels: BTreeMap<String, String>,
     /// Taints.
@@ -139,14 +140,76 @@ pub fn render_meta_data(instance_id: &str, hostname: &str) -> Result<String, Use
     write(&json!({ "instance-id": instance_id, "local-hostname": hostname }))
 }
 
-/// Renders `network-config` (version 2): DHCP on the port with this MAC address, which is the one that the server was
-/// installed through. Without it cloud-init would guess among the ports.
+/// What an interface has of a network.
+#[derive(Debug, Clone, Copy)]
+pub struct Attachment<'a> {
+    /// The network.
+    pub network: &'a NetworkSpec,
+    /// The node's address there.
+    pub address: Ipv4Addr,
+}
+
+/// Renders `network-config` (version 2) for the port with this MAC address, which is the one that the server was installed
+/// through. Without it cloud-init would guess among the ports.
+///
+/// The port asks by DHCP. A node with an address of a network has that instead, and nothing by DHCP; where the network's frames
+/// carry a tag, it has that on an interface for the tag, beside what the port gets by DHCP, whose routes come second.
 ///
 /// # Errors
 /// [`UserDataError::Document`], which no input is known to cause.
-pub fn render_network_config(mac: &str) -> Result<String, UserDataError> {
-    let ethernet = json!({ "match": { "macaddress": mac.to_ascii_lowercase() }, "dhcp4": true });
-    write(&json!({ "version": 2, "ethernets": { "provisioning": ethernet } }))
+pub fn render_network_config(mac: &str, attachment: Option<Attachment<'_>>) -> Result<String, UserDataError> {
+    let mut port = json!({ "match": { "macaddress": mac.to_ascii_lowercase() }, "dhcp4": true });
+    let Some(Attachment { network, address }) = attachment else {
+        return write(&json!({ "version": 2, "ethernets": { PORT: port } }));
+    };
+    let on_network = interface(network, address);
+    let Some(tag) = network.vlan else {
+        port["dhcp4"] = json!(false);
+        merge(&mut port, on_network);
+        return write(&json!({ "version": 2, "ethernets": { PORT: port } }));
+    };
+    port["dhcp4-overrides"] = json!({ "route-metric": SECOND });
+    if let Some(mtu) = network.mtu {
+        // A tag's interface carries no larger packets than the port below it.
+        port["mtu"] = json!(mtu);
+    }
+    let mut tagged = json!({ "id": tag, "link": PORT, "dhcp4": false });
+    merge(&mut tagged, on_network);
+    write(&json!({ "version": 2, "ethernets": { PORT: port }, "vlans": { format!("vlan{tag}"): tagged } }))
+}
+
+/// The name of the port in the document; nothing is renamed by it.
+const PORT: &str = "provisioning";
+/// The metric of routes that are used where the network has none. A static route's is 0.
+const SECOND: u32 = 2048;
+
+/// Address, routes and name servers of an interface in a network.
+fn interface(network: &NetworkSpec, address: Ipv4Addr) -> Value {
+    let mut interface = json!({ "addresses": [format!("{address}/{}", network.cidr.prefix())] });
+    if let Some(gateway) = network.gateway {
+        // In full: not every renderer of cloud-init knows the word `default`.
+        interface["routes"] = json!([{ "to": "0.0.0.0/0", "via": gateway.to_string() }]);
+    }
+    let mut names = serde_json::Map::new();
+    if !network.nameservers.is_empty() {
+        names.insert("addresses".to_owned(), network.nameservers.iter().map(|one| json!(one.to_string())).collect());
+    }
+    if !network.search_domains.is_empty() {
+        names.insert("search".to_owned(), json!(network.search_domains));
+    }
+    if !names.is_empty() {
+        interface["nameservers"] = Value::Object(names);
+    }
+    if let Some(mtu) = network.mtu {
+        interface["mtu"] = json!(mtu);
+    }
+    interface
+}
+
+fn merge(into: &mut Value, from: Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        into.extend(from);
+    }
 }
 
 pub(crate) fn write(document: &Value) -> Result<String, UserDataError> {

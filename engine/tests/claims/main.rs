@@ -11,6 +11,7 @@ mod faults;
 #[path = "../../policy/tests/policy/fixtures.rs"]
 mod fixtures;
 mod groups;
+mod networks;
 mod policies;
 mod quota;
 mod world;

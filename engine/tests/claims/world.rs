@@ -291,6 +291,22 @@ impl World {
         self.engines[0].ledger.commit(batch).await.unwrap();
     }
 
+    /// Changes one host, whoever else does.
+    #[allow(dead_code, reason = "for the tests of networks, and this file is shared")]
+    pub(crate) async fn change(&self, name: &str, change: impl Fn(&mut Host)) {
+        loop {
+            let mut host = self.host(name).unwrap();
+            change(&mut host);
+            let mut batch = Batch::by(Author::Outside);
+            batch.replace(host);
+            match self.engines[0].ledger.commit(batch).await {
+                Ok(_) => return,
+                Err(vmetal_store::CommitError::Conflict { .. }) => {}
+                Err(error) => panic!("{name}: {error}"),
+            }
+        }
+    }
+
     /// A claim of a given age, in seconds since 1970.
     pub(crate) async fn declare(&self, name: &str, created: i64, spec: TenantNodeSpec) {
         let created = Timestamp::from_second(created).unwrap();
@@ -329,6 +345,16 @@ impl World {
 
     pub(crate) fn host(&self, name: &str) -> Option<Host> {
         self.engines[0].fleet.host(name).map(|host| (*host).clone())
+    }
+
+    #[allow(dead_code, reason = "for the tests of networks, and this file is shared")]
+    pub(crate) fn entry(&self, kind: Kind, name: &str) -> Option<vmetald::fleet::Entry> {
+        self.engines[0].fleet.entry(kind, name)
+    }
+
+    #[allow(dead_code, reason = "for the tests of networks, and this file is shared")]
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.engines[0].ledger
     }
 
     pub(crate) fn has(&self, kind: Kind, name: &str) -> bool {

@@ -94,15 +94,16 @@ fn node_spec() -> impl Strategy<Value = TenantNodeSpec> {
         on_timeout: if force { DrainTimeout::Force } else { DrainTimeout::Wait },
     });
     let drain = prop_oneof![Just(DrainSpec::default()).boxed(), drain.boxed()];
-    let names = (word(), option::of(word()), option::of(word()));
+    let names = (word(), option::of(word()), option::of(word()), option::of(word()));
     (names, vec(requirement, 0..3), resources(), labels(), vec(taint, 0..3), drain, word()).prop_map(
-        |((cluster, node_type, image), requirements, resources, labels, taints, drain, user_data_version)| {
+        |((cluster, node_type, image, network), requirements, resources, labels, taints, drain, user_data_version)| {
             TenantNodeSpec {
                 cluster,
                 node_type,
                 requirements,
                 resources,
                 image,
+                network,
                 labels,
                 taints,
                 user_data_version,
@@ -114,16 +115,16 @@ fn node_spec() -> impl Strategy<Value = TenantNodeSpec> {
 }
 
 fn node_type_spec() -> impl Strategy<Value = NodeTypeSpec> {
-    (labels(), resources(), option::of(0..1u64 << 60), option::of(word()), 0..3u32, labels()).prop_map(
-        |(selector, resources, cost, image, standby, properties)| NodeTypeSpec {
+    (labels(), resources(), option::of(0..1u64 << 60), option::of(word()), option::of(word()), 0..3u32, labels())
+        .prop_map(|(selector, resources, cost, image, network, standby, properties)| NodeTypeSpec {
             selector,
             resources,
             cost,
             image,
+            network,
             standby,
             properties,
-        },
-    )
+        })
 }
 
 fn object<S, T>(spec: S, status: T, labels: BTreeMap<String, String>) -> Object<S, T> {

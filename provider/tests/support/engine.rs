@@ -26,6 +26,8 @@ use vmetal_model::{
     Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
 };
 
+#[path = "networks.rs"]
+mod networks;
 #[path = "others.rs"]
 mod others;
 #[path = "placement.rs"]
@@ -294,6 +296,7 @@ impl Inner {
                     Kind::NodeType => serde_json::to_value(vmetal_model::NodeTypeStatus::default()),
                     Kind::TenantCluster => serde_json::to_value(vmetal_model::TenantClusterStatus::default()),
                     Kind::Image => serde_json::to_value(vmetal_model::ImageStatus::default()),
+                    Kind::Network => serde_json::to_value(vmetal_model::NetworkStatus::default()),
                     Kind::Policy => serde_json::to_value(vmetal_model::PolicyStatus::default()),
                 };
                 AnyObject { kind: apply.kind, metadata, spec: apply.spec, status: status.unwrap() }
@@ -334,6 +337,7 @@ impl Inner {
                 self.put(&cluster, "reached");
             }
         }
+        self.tick_networks();
         for mut image in self.moving::<Image>() {
             if image.metadata.deleted.is_some() {
                 self.remove(Kind::Image, &image.metadata.name);
@@ -608,6 +612,9 @@ impl Backend for World {
                 expected: uid.to_string(),
                 found: found.metadata.uid.to_string(),
             });
+        }
+        if kind == Kind::Network {
+            inner.may_remove_network(name)?;
         }
         if kind == Kind::Host
             && let Some(claim) = found.typed::<Host>().unwrap().status.claim

@@ -82,12 +82,15 @@ impl Inner {
         node.status.decision = Some(decision);
         match free {
             Some(mut host) => {
+                let node_type = node.status.decision.as_ref().and_then(|decision| decision.node_type.clone());
+                node.status.lease = self.lease(&node.spec, node_type.as_deref());
                 host.status.claim = Some(Claim {
                     node: node.metadata.name.clone(),
                     uid: node.metadata.uid.clone(),
                     state: ClaimState::Install,
                     since: Timestamp::now(),
                     image: None,
+                    lease: node.status.lease.clone(),
                 });
                 node.status.host = Some(host.metadata.name.clone());
                 node.status.phase = TenantNodePhase::Scheduled;

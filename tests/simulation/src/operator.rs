@@ -148,6 +148,7 @@ pub async fn declare_class(world: &Arc<World>, standby: u32) {
         selector: BTreeMap::from([("class".to_owned(), CLASS.to_owned())]),
         resources,
         cost: None,
+        network: None,
         image: Some(IMAGE.to_owned()),
         standby,
         properties: BTreeMap::new(),

@@ -5,13 +5,13 @@ use vmetal_api::{AnyObject, DecodeError};
 use vmetal_model::agent::{BootPurpose, EraseLevel};
 use vmetal_model::inventory::Firmware;
 use vmetal_model::{
-    BmcFacts, BootMode, Candidate, ClaimState, Decision, Failure, Host, HostPhase, Image, Inventory, Kind, Lack,
-    Metadata, NodeType, Operation, OperationState, Policy, Stage, TenantCluster, TenantNode, TlsTrust, Wait,
+    BmcFacts, BootMode, Candidate, ClaimState, Decision, Failure, Host, HostPhase, Image, Inventory, Kind, Lack, Lease,
+    Metadata, Network, NodeType, Operation, OperationState, Policy, Stage, TenantCluster, TenantNode, TlsTrust, Wait,
 };
 
 use vmetal_policy_tool::Quotas;
 
-use super::rows::{image_phase, labels, phase, policy_name, power, resources};
+use super::rows::{image_phase, labels, phase, policy_name, power, ranges, resources};
 use crate::text::{Fields, NONE, Table, age, bytes, clean, until};
 
 /// Waiting claims that are named.
@@ -29,6 +29,7 @@ pub(crate) fn describe(object: &AnyObject, now: Timestamp) -> Result<String, Dec
         Kind::TenantNode => tenant_node(&object.typed()?, now),
         Kind::TenantCluster => tenant_cluster(&object.typed()?, now),
         Kind::Image => image(&object.typed()?, now),
+        Kind::Network => network(&object.typed()?, now),
         Kind::Policy => policy(&object.typed()?, now),
     };
     Ok(head + &body)
@@ -142,6 +143,7 @@ fn host(host: &Host, now: Timestamp) -> String {
             format!("tenant_node {}, {wants}, since {}", claim.node, age(claim.since, now))
         }),
     );
+    fields.maybe("address", status.leases().next().map(lease));
 
     let mut network = Fields::default();
     network.add("boot interface", spec.boot_mac.to_string());
@@ -280,6 +282,7 @@ fn node_type(node_type: &NodeType, now: Timestamp) -> String {
     let cost = if spec.cost.is_some() { "declared" } else { "computed by the cost policy" };
     fields.add("cost", format!("{} ({cost})", status.cost));
     fields.maybe("image", spec.image.clone());
+    fields.maybe("network", spec.network.clone());
     if !spec.properties.is_empty() {
         fields.add("properties", labels(&spec.properties));
     }
@@ -294,6 +297,34 @@ fn node_type(node_type: &NodeType, now: Timestamp) -> String {
     if let Some(trouble) = &status.standby {
         fields.add("standby", format!("failed on {} hosts; {}", trouble.failed, next_standby(trouble.next, now)));
         failed(&mut fields, Some(&trouble.failure), now);
+    }
+    fields.render()
+}
+
+fn lease(lease: &Lease) -> String {
+    format!("{} of network {}", lease.address, lease.network)
+}
+
+fn network(network: &Network, now: Timestamp) -> String {
+    let (spec, status) = (&network.spec, &network.status);
+    let mut fields = metadata(&network.metadata, now);
+    fields.add("cidr", spec.cidr.to_string());
+    if !spec.ranges.is_empty() {
+        fields.add("ranges", ranges(&spec.ranges));
+    }
+    if !spec.reserved.is_empty() {
+        fields.add("reserved", ranges(&spec.reserved));
+    }
+    fields.maybe("gateway", spec.gateway.map(|gateway| gateway.to_string()));
+    let names: Vec<String> = spec.nameservers.iter().map(ToString::to_string).collect();
+    fields.maybe("nameservers", (!names.is_empty()).then(|| names.join(", ")));
+    fields.maybe("search", (!spec.search_domains.is_empty()).then(|| spec.search_domains.join(", ")));
+    fields.maybe("vlan", spec.vlan.map(|vlan| vlan.to_string()));
+    fields.maybe("mtu", spec.mtu.map(|mtu| mtu.to_string()));
+    fields.add("addresses", format!("{} in all, {} used, {} free", status.addresses, status.used, status.free()));
+    if !status.outside.is_empty() {
+        let outside: Vec<String> = status.outside.iter().map(ToString::to_string).collect();
+        fields.add("in use, and not to be given again", outside.join(", "));
     }
     fields.render()
 }
@@ -344,6 +375,7 @@ fn tenant_node(node: &TenantNode, now: Timestamp) -> String {
     failed(&mut fields, status.failure.as_ref(), now);
     fields.add("cluster", spec.cluster.clone());
     fields.maybe("host", status.host.clone());
+    fields.maybe("address", status.lease.as_ref().map(lease));
     fields.maybe("image", spec.image.clone());
     fields.maybe("node", status.node_name.clone());
     fields.maybe("node uid", status.node_uid.clone());
@@ -583,6 +615,8 @@ Hosts considered
         );
         assert!(text(&samples::tenant_cluster()).contains("  endpoint   https://10.1.0.1\n"));
         assert!(text(&samples::image()).contains("  size     3 GiB (512 MiB stored)\n"));
+        let network = text(&samples::network());
+        assert!(network.contains("  addresses    90 in all, 90 used, 0 free\n"), "{network}");
         let policy = text(&samples::policy());
         let expected = [
             "  phase       failed\n",

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use vmetal_api::{AnyObject, DecodeError};
 use vmetal_model::{
-    Failure, Host, Image, Kind, NodeType, Policy, PolicyFacts, PowerState, Resources, TenantCluster, TenantNode, Wait,
-    image::ImagePhase,
+    AddressRange, Failure, Host, Image, Kind, Network, NodeType, Policy, PolicyFacts, PowerState, Resources,
+    TenantCluster, TenantNode, Wait, image::ImagePhase,
 };
 
 use crate::text::{NONE, age, bytes, or_none};
@@ -31,11 +31,14 @@ pub(crate) fn header(kind: Kind, width: Width) -> Vec<&'static str> {
         ),
         Kind::TenantNode => (
             &["NAME", "PHASE", "SINCE", "CLUSTER", "TYPE", "COST", "HOST"],
-            &["NODE", "IMAGE", "PROVIDER ID"],
+            &["ADDRESS", "NODE", "IMAGE", "PROVIDER ID"],
             &["NOTE"],
         ),
         Kind::TenantCluster => (&["NAME", "REACHABLE", "VERSION", "ENDPOINT", "AGE"], &[], &["NOTE"]),
         Kind::Image => (&["NAME", "PHASE", "SIZE", "STORED", "AGE"], &["DIGEST", "SOURCE"], &["NOTE"]),
+        Kind::Network => {
+            (&["NAME", "CIDR", "ADDRESSES", "USED", "FREE", "VLAN", "AGE"], &["GATEWAY", "RANGES"], &["NOTE"])
+        }
         Kind::Policy => (&["NAME", "PHASE", "KIND", "POLICY", "AGE"], &["SHA256", "ON FAILURE", "ORIGIN"], &["NOTE"]),
     };
     let wide = if width == Width::Wide { wide } else { &[] };
@@ -53,6 +56,7 @@ pub(crate) fn row(object: &AnyObject, width: Width, now: Timestamp) -> Result<Ve
         Kind::TenantNode => tenant_node(&object.typed()?, now),
         Kind::TenantCluster => tenant_cluster(&object.typed()?, now),
         Kind::Image => image(&object.typed()?, now),
+        Kind::Network => network(&object.typed()?, now),
         Kind::Policy => policy(&object.typed()?, now),
     };
     if width == Width::Wide {
@@ -159,6 +163,7 @@ fn tenant_node(node: &TenantNode, now: Timestamp) -> Parts {
         or_none(status.host.as_deref()),
     ];
     let wide = vec![
+        status.lease.as_ref().map_or_else(|| NONE.into(), |lease| lease.address.to_string()),
         or_none(status.node_name.as_deref()),
         or_none(spec.image.as_deref()),
         or_none(status.provider_id.as_deref()),
@@ -200,6 +205,32 @@ fn image(image: &Image, now: Timestamp) -> Parts {
     ];
     let wide = vec![or_none(status.digest.as_deref()), image.spec.source.clone()];
     (usual, wide, Some(note(status.failure.as_ref(), None, now)))
+}
+
+fn network(network: &Network, now: Timestamp) -> Parts {
+    let (spec, status) = (&network.spec, &network.status);
+    let usual = vec![
+        phase(&network.metadata.name, network.metadata.deleted),
+        spec.cidr.to_string(),
+        status.addresses.to_string(),
+        status.used.to_string(),
+        status.free().to_string(),
+        spec.vlan.map_or_else(|| NONE.into(), |vlan| vlan.to_string()),
+        age(network.metadata.created, now),
+    ];
+    let gateway = spec.gateway.map_or_else(|| NONE.into(), |gateway| gateway.to_string());
+    let note = match (status.free(), status.outside.len()) {
+        (_, 1..) => format!("{} addresses in use that nodes may not be given any more", status.outside.len()),
+        (0, 0) if status.addresses > 0 => "no address left".to_owned(),
+        _ => String::new(),
+    };
+    (usual, vec![gateway, ranges(&spec.ranges)], Some(note))
+}
+
+/// `10.20.0.10-10.20.0.99, 10.20.0.120`.
+pub(crate) fn ranges(ranges: &[AddressRange]) -> String {
+    let parts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+    or_none(Some(&parts.join(", ")))
 }
 
 fn policy(policy: &Policy, now: Timestamp) -> Parts {
@@ -289,6 +320,13 @@ prod  yes        v1.36.0  https://10.1.0.1  1d0h
             "\
 NAME    PHASE  SIZE   STORED   AGE   NOTE
 debian  ready  3 GiB  512 MiB  1d0h
+"
+        );
+        assert_eq!(
+            table(&[samples::network()], Width::Wide),
+            "\
+NAME     CIDR          ADDRESSES  USED  FREE  VLAN  AGE   GATEWAY    RANGES                 NOTE
+tenants  10.20.0.0/24  90         90    0     120   1d0h  10.20.0.1  10.20.0.10-10.20.0.99  no address left
 "
         );
     }

@@ -115,6 +115,12 @@ pub(crate) fn image() -> AnyObject {
     object(Kind::Image, "debian", json!({"source": "/srv/debian.qcow2"}), status)
 }
 
+pub(crate) fn network() -> AnyObject {
+    let spec = json!({"cidr": "10.20.0.0/24", "ranges": ["10.20.0.10-10.20.0.99"], "gateway": "10.20.0.1",
+        "nameservers": ["10.20.0.2"], "vlan": 120, "mtu": 9000});
+    object(Kind::Network, "tenants", spec, json!({"addresses": 90, "used": 90, "observed_generation": 2}))
+}
+
 pub(crate) fn policy() -> AnyObject {
     let spec = |sha256: &str| json!({"kind": "placement", "sha256": sha256, "settings": {"max_skew": 2}});
     let failure = json!({"cause": "policy", "message": "policy mine refuses its settings", "advice": "correct them",

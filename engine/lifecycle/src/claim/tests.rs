@@ -122,7 +122,10 @@ fn a_reservation_is_refused_as_a_whole_for_whatever_must_not_be() {
     let now = Timestamp::UNIX_EPOCH;
     let (a, b, one, two) = (node("a", 1, None), node("b", 2, None), host("h1"), host("h2"));
     let both = |n: &TenantNode, h: &Host| {
-        let seats = vec![Seat { node: &a, host: &one, choice: choice() }, Seat { node: n, host: h, choice: choice() }];
+        let seats = vec![
+            Seat { node: &a, host: &one, choice: choice(), lease: None },
+            Seat { node: n, host: h, choice: choice(), lease: None },
+        ];
         reserve(seats, &limits, now)
     };
     let made = both(&b, &two).unwrap();
@@ -170,4 +173,32 @@ fn a_reservation_is_refused_as_a_whole_for_whatever_must_not_be() {
         vmetal_model::Failure { cause: vmetal_model::Cause::Disk, message: "m".into(), advice: String::new(), at: now };
     node.status.tried.push(TriedHost { host: "h2".into(), host_uid: two.metadata.uid.clone(), failure });
     assert!(why(&node, &two).contains("given up"));
+}
+
+#[test]
+fn an_address_stays_with_the_host_until_what_the_claim_left_there_is_erased() {
+    let (limits, now) = (Limits::default(), Timestamp::UNIX_EPOCH);
+    let lease = vmetal_model::Lease { network: "tenants".into(), address: std::net::Ipv4Addr::new(10, 20, 0, 7) };
+    let (node, host) = (node("a", 1, None), host("h1"));
+    let seat = Seat { node: &node, host: &host, choice: choice(), lease: Some(lease.clone()) };
+    let reserved = reserve(vec![seat], &limits, now).unwrap().remove(0);
+    assert_eq!(reserved.node.status.lease, Some(lease.clone()));
+    let mut status = reserved.host.status;
+    let held = |status: &vmetal_model::HostStatus| status.leases().cloned().collect::<Vec<_>>();
+    assert_eq!(held(&status), std::slice::from_ref(&lease));
+    let failure =
+        vmetal_model::Failure { cause: vmetal_model::Cause::Disk, message: "m".into(), advice: String::new(), at: now };
+    crate::grant::end_tenancy(&mut status, vmetal_model::TenancyEnd::Failed, &failure, now);
+    assert!(status.claim.is_none());
+    assert_eq!(held(&status), std::slice::from_ref(&lease), "what runs there may still use it");
+    let record = |uid: &Uid| vmetal_model::EraseRecord {
+        claim_uid: uid.clone(),
+        level: Default::default(),
+        disks: Vec::new(),
+        at: now,
+    };
+    crate::grant::settle(&mut status, record(&Uid("another".into())));
+    assert_eq!(held(&status), [lease], "an erasure after another tenancy says nothing of this one");
+    crate::grant::settle(&mut status, record(&node.metadata.uid));
+    assert_eq!(held(&status), []);
 }

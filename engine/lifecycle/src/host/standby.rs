@@ -94,7 +94,9 @@ impl Turn<'_> {
     }
 
     fn is_what_is_wanted(&self) -> bool {
-        let wanted = self.status.claim.as_ref().and_then(|claim| claim.image.as_ref());
+        // A system that runs keeps the network that it was installed with.
+        let wanted = self.status.claim.as_ref().filter(|claim| claim.lease.is_none());
+        let wanted = wanted.and_then(|claim| claim.image.as_ref());
         let there = self.status.standby.as_ref().map(|standby| &standby.image);
         let boot = self.status.boot.as_ref();
         let runs = boot.is_some_and(|boot| boot.purpose == BootPurpose::Install && boot.work_done.is_some());

@@ -51,7 +51,8 @@ pub(crate) fn host() -> Host {
 
 pub(super) fn claim(host: &mut Host, state: ClaimState) {
     let since = host.status.phase_since;
-    host.status.claim = Some(Claim { node: "n1".into(), uid: Uid("uid-n1".into()), state, since, image: None });
+    host.status.claim =
+        Some(Claim { node: "n1".into(), uid: Uid("uid-n1".into()), state, since, image: None, lease: None });
 }
 
 pub(crate) fn failure(cause: Cause) -> Failure {

@@ -150,6 +150,7 @@ impl Turn<'_> {
     fn free_to_go(&mut self) {
         let host = self.status.host.take().unwrap_or_default();
         self.status.host_uid = None;
+        self.status.lease = None;
         self.status.token_id = None;
         self.status.node_name = None;
         self.status.provider_id = None;

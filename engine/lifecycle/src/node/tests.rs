@@ -92,6 +92,7 @@ impl World {
             state: ClaimState::Reserved,
             since: self.now,
             image: None,
+            lease: None,
         });
         let uid = host.metadata.uid.clone();
         self.host = Some(host);
@@ -501,6 +502,7 @@ fn lose(world: &mut World, end: TenancyEnd) {
     let claim = status.claim.take().unwrap();
     status.phase = HostPhase::Quarantined;
     status.unerased = Some(EndedTenancy {
+        lease: None,
         node: claim.node,
         uid: claim.uid,
         since: claim.since,

@@ -70,8 +70,14 @@ fn the_number_is_filled_up_with_the_least_used_hosts_and_kept() {
 #[test]
 fn a_claimed_host_is_replaced() {
     let mut taken = kept("a", HostPhase::Standby);
-    taken.status.claim =
-        Some(Claim { node: "n".into(), uid: Uid("n".into()), state: ClaimState::Reserved, since: at(0), image: None });
+    taken.status.claim = Some(Claim {
+        node: "n".into(),
+        uid: Uid("n".into()),
+        state: ClaimState::Reserved,
+        since: at(0),
+        image: None,
+        lease: None,
+    });
     assert_eq!(orders(1, Some("new"), &[taken, free("b")]), ["+b"]);
 }
 
@@ -115,8 +121,14 @@ fn only_what_a_claim_could_have_is_taken() {
         },
         |host| {
             let (since, image) = (at(0), None);
-            host.status.claim =
-                Some(Claim { node: "n".into(), uid: Uid("n".into()), state: ClaimState::Install, since, image });
+            host.status.claim = Some(Claim {
+                node: "n".into(),
+                uid: Uid("n".into()),
+                state: ClaimState::Install,
+                since,
+                image,
+                lease: None,
+            });
         },
     ];
     for (n, spoil) in unfit.into_iter().enumerate() {

@@ -473,7 +473,7 @@ impl World {
         }
         let seats = objects.iter().map(|(node, host)| {
             let choice = choice(Some(host.name().to_owned()));
-            Seat { node, host, choice }
+            Seat { node, host, choice, lease: None }
         });
         let reserved = claim::reserve(seats.collect(), &self.limits, now()).unwrap();
         let mut txn = Vec::new();

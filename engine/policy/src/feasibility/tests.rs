@@ -33,6 +33,7 @@ fn wanted(amounts: &[(&str, &str)]) -> Wanted {
         resources: resources(amounts),
         requirements: vec![],
         quota: vec![],
+        used_up: vec![],
     }
 }
 

@@ -122,6 +122,7 @@ proptest! {
                 state: ClaimState::Reserved,
                 since: Timestamp::UNIX_EPOCH,
                 image: None,
+                lease: None,
             });
             let name = format!("h{index}");
             if take { round.take(&name, &node("n"), None) } else { round.give_back(&name) }

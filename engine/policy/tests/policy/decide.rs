@@ -135,6 +135,7 @@ fn what_cannot_be_satisfied_says_why_for_each_type_and_host() {
         state: ClaimState::Install,
         since: Timestamp::UNIX_EPOCH,
         image: None,
+        lease: None,
     });
     hosts[1].status.phase = HostPhase::Inspecting;
     let node = tenant_node(&[("cpu", "1")]);

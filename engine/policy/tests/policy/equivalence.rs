@@ -9,7 +9,8 @@ use vmetal_model::agent::EraseLevel;
 use vmetal_model::bmc::PowerState;
 use vmetal_model::{HostPhase, Operator, Quantity, Requirement, Resources};
 use vmetal_policy::{
-    Binding, Config, Hardware, HostRow, Limit, Limited, Offer, OnFailure, PolicyEngine, Record, Wanted, shipped,
+    Binding, Config, Hardware, HostRow, Limit, Limited, Offer, OnFailure, PolicyEngine, Record, UsedUp, Wanted, Which,
+    shipped,
 };
 use vmetal_policy_sdk::Kind;
 
@@ -77,6 +78,7 @@ prop_compose! {
         resources in amounts(),
         requirements in prop::collection::vec(requirement(), 0..2),
         quota in prop::option::weighted(0.2, (0u64..6, 0u64..4)),
+        used_up in prop::option::weighted(0.1, prop::collection::vec("t[0-9]", 0..3)),
     ) -> Wanted {
         let limit = |(most, held)| Limit {
             limited: Limited::Hosts,
@@ -84,7 +86,15 @@ prop_compose! {
             held: Quantity::units(held),
         };
         let quota = quota.map(limit).into_iter().collect();
-        Wanted { name, cluster: "blue".to_owned(), count, node_type, resources, requirements, quota }
+        let used_up = used_up.map(|types| UsedUp {
+            network: "tenants".to_owned(),
+            total: 5,
+            left: 0,
+            wanted: count,
+            with: if types.is_empty() { Which::Any } else { Which::These(types) },
+        });
+        let used_up = used_up.into_iter().collect();
+        Wanted { name, cluster: "blue".to_owned(), count, node_type, resources, requirements, quota, used_up }
     }
 }
 

@@ -65,6 +65,7 @@ pub(crate) fn wanted(amounts: &[(&str, &str)]) -> Wanted {
         resources: resources(amounts),
         requirements: vec![],
         quota: vec![],
+        used_up: vec![],
     }
 }
 

@@ -196,7 +196,7 @@ fn nothing_is_left_for_yaml_to_guess() {
     for quoted in [r#""no""#, r#""0644""#, r#""on""#, r#"\"yes\""#] {
         assert!(text.contains(quoted), "{quoted} in {text}");
     }
-    assert!(render_network_config("52:54:00:12:34:56").unwrap().contains(r#""52:54:00:12:34:56""#));
+    assert!(render_network_config("52:54:00:12:34:56", None).unwrap().contains(r#""52:54:00:12:34:56""#));
     assert!(render_meta_data("1e3", "0755").unwrap().contains(r#""0755""#));
 }
 
@@ -204,7 +204,63 @@ fn nothing_is_left_for_yaml_to_guess() {
 fn meta_data_and_network_config_are_what_cloud_init_reads() {
     let meta: Value = serde_yaml_ng::from_str(&render_meta_data("i-1", "worker-1").unwrap()).unwrap();
     assert_eq!(meta, json!({ "instance-id": "i-1", "local-hostname": "worker-1" }));
-    let network: Value = serde_yaml_ng::from_str(&render_network_config("52:54:00:AB:CD:EF").unwrap()).unwrap();
+    let network: Value = serde_yaml_ng::from_str(&render_network_config("52:54:00:AB:CD:EF", None).unwrap()).unwrap();
     let expected = json!({ "match": { "macaddress": "52:54:00:ab:cd:ef" }, "dhcp4": true });
     assert_eq!(network, json!({ "version": 2, "ethernets": { "provisioning": expected } }));
+}
+
+fn network(json: Value) -> vmetal_model::NetworkSpec {
+    serde_json::from_value(json).unwrap()
+}
+
+fn network_config(json: Value) -> Value {
+    let attachment = Attachment { network: &network(json), address: "10.20.0.7".parse().unwrap() };
+    serde_yaml_ng::from_str(&render_network_config("52:54:00:AB:CD:EF", Some(attachment)).unwrap()).unwrap()
+}
+
+#[test]
+fn an_address_of_a_network_takes_the_place_of_dhcp() {
+    let config = network_config(serde_json::json!({
+        "cidr": "10.20.0.0/22", "gateway": "10.20.0.1", "nameservers": ["10.20.0.2", "fd00::53"],
+        "search_domains": ["tenants.example.com"], "mtu": 9000,
+    }));
+    assert_eq!(
+        config,
+        serde_json::json!({ "version": 2, "ethernets": { "provisioning": {
+            "match": { "macaddress": "52:54:00:ab:cd:ef" },
+            "dhcp4": false,
+            "addresses": ["10.20.0.7/22"],
+            "routes": [{ "to": "0.0.0.0/0", "via": "10.20.0.1" }],
+            "nameservers": { "addresses": ["10.20.0.2", "fd00::53"], "search": ["tenants.example.com"] },
+            "mtu": 9000,
+        } } })
+    );
+    let bare = network_config(serde_json::json!({ "cidr": "10.20.0.0/24" }));
+    let port = &bare["ethernets"]["provisioning"];
+    assert_eq!(port["addresses"], serde_json::json!(["10.20.0.7/24"]));
+    assert!(["routes", "nameservers", "mtu"].iter().all(|key| port.get(key).is_none()), "{bare}");
+}
+
+#[test]
+fn a_tagged_network_is_beside_what_the_port_has() {
+    let config = network_config(serde_json::json!({
+        "cidr": "10.20.0.0/24", "gateway": "10.20.0.1", "vlan": 120, "mtu": 1400,
+    }));
+    assert_eq!(
+        config,
+        serde_json::json!({ "version": 2,
+            "ethernets": { "provisioning": {
+                "match": { "macaddress": "52:54:00:ab:cd:ef" },
+                "dhcp4": true,
+                "dhcp4-overrides": { "route-metric": 2048 },
+                "mtu": 1400,
+            } },
+            "vlans": { "vlan120": {
+                "id": 120, "link": "provisioning", "dhcp4": false,
+                "addresses": ["10.20.0.7/24"],
+                "routes": [{ "to": "0.0.0.0/0", "via": "10.20.0.1" }],
+                "mtu": 1400,
+            } },
+        })
+    );
 }
