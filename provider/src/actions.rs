@@ -231,7 +231,10 @@ impl Action<Engine> for Order {
             let password = Attribute::required(Type::String).write_only();
             attributes.push((
                 "password",
-                password.describe("The new password. Write-only: it may come from an ephemeral value."),
+                password.describe(
+                    "The new password. Write-only. It may come from an ephemeral value where a change triggers the action; to one \
+                     that is invoked by hand, Terraform hands no ephemeral values.",
+                ),
             ));
         }
         if let Some(goal) = self.goal() {

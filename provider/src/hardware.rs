@@ -1,4 +1,4 @@
-//! `data "vmetal_inventory"`: all that inspection and the BMC told of a host's hardware. The host's own `inventory` attribute
+//! `data "vmetal_inventory"`: all that inspection and the BMC told of a host's hardware. The `inventory` of `data "vmetal_host"`
 //! has the part that most configurations want.
 
 use std::sync::Arc;

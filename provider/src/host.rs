@@ -227,7 +227,6 @@ impl Kind for Hosts {
                     Attribute::computed(Type::String).describe("Its address on the provisioning network."),
                 ),
                 ("claimed_by", Attribute::computed(Type::String).describe("The tenant node that holds the host.")),
-                ("inventory", inventory::attribute()),
                 ("last_error", last_error_attribute()),
             ],
         )
@@ -328,8 +327,15 @@ impl Kind for Hosts {
         state.set("power", power(status.power));
         state.set("provisioning_address", status.address.map(|address| address.to_string()));
         state.set("claimed_by", status.claim.as_ref().map(|claim| claim.node.clone()));
-        state.set("inventory", status.inventory.as_ref().map(inventory::value));
         state.set("last_error", status.failure.as_ref().map(ToString::to_string));
+    }
+
+    fn seen_also() -> Vec<(&'static str, Attribute)> {
+        vec![("inventory", inventory::attribute())]
+    }
+
+    fn see_also(state: &mut Value, host: &Host) {
+        state.set("inventory", host.status.inventory.as_ref().map(inventory::value));
     }
 
     fn recall(state: &mut Value, host: &Host) {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tfplugin::{Diagnostic, Diagnostics, Pending, Schema, Value, plan::Plan};
+use tfplugin::{Attribute, Diagnostic, Diagnostics, Pending, Schema, Value, plan::Plan};
 use vmetal_api::{ApiError, Client, Resource, Secrets};
 use vmetal_model::{Failure, Validate};
 
@@ -52,6 +52,17 @@ pub(crate) trait Kind: Sized + Send + Sync + 'static {
 
     /// Writes what the engine found into the computed attributes.
     fn observe(state: &mut Value, object: &Self::Object);
+
+    /// What only those see who look at the object without managing it: facts that are many. Terraform encodes its whole state
+    /// after each resource, so that a run over a thousand resources takes time with the square of what each keeps.
+    fn seen_also() -> Vec<(&'static str, Attribute)> {
+        Vec::new()
+    }
+
+    /// Writes what [`Kind::seen_also`] names.
+    fn see_also(state: &mut Value, object: &Self::Object) {
+        let _ = (state, object);
+    }
 
     /// Writes what the engine was told into the configurable attributes, keeping spellings that mean the same.
     fn recall(state: &mut Value, object: &Self::Object);

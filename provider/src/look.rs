@@ -1,7 +1,7 @@
 //! Looking without managing: data sources for one object and for all objects of a kind, and lists for `terraform query`.
 //!
 //! Their attributes follow from the resource's own schema, so that what can be managed can also be looked at, under the
-//! same names.
+//! same names; some show more.
 
 use std::{collections::BTreeMap, marker::PhantomData, sync::Arc};
 
@@ -50,12 +50,15 @@ impl<K: Kind> All<K> {
 }
 
 fn seen<K: Kind>() -> BTreeMap<String, Attribute> {
-    K::schema().to_look_at(&MANAGED_ONLY)
+    let mut attributes = K::schema().to_look_at(&MANAGED_ONLY);
+    attributes.extend(K::seen_also().into_iter().map(|(name, attribute)| (name.to_owned(), attribute)));
+    attributes
 }
 
 fn value<K: Kind>(object: &K::Object) -> Value {
     let mut state = Value::object(seen::<K>().into_keys().map(|name| (name, Value::Null)));
     Managed::<K>::describe(&mut state, object);
+    K::see_also(&mut state, object);
     // What describes a managed object may set more than is looked at.
     strip(state, &seen::<K>())
 }

@@ -1,50 +1,30 @@
-//! Actions and ephemeral resources over the plugin protocol, in process: the clients at hand are too old to run actions
-//! (Terraform 1.14 can), and too quick to renew anything.
+//! Actions and ephemeral resources over the plugin protocol, in process: what happens in the middle of an action, and what a client
+//! is too quick for. A real client runs actions in `newest.rs`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests watch the real clock")]
 
 #[path = "support/engine.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod engine;
+#[path = "support/plugin.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod plugin;
 
 use engine::{Engine, JOIN_SECRET, PASSWORD, TOKEN};
 use futures::StreamExt as _;
+use plugin::{Plugin, plugin, plugin_with};
 use provider_vmetal::Vmetal;
 use tfplugin::{
-    Provider as _, Schema, Value, codec,
-    plan::empty_object,
-    server::ProviderService,
-    wire::{self, invoke_action_event::Event, provider_client::ProviderClient, provider_server::ProviderServer},
+    Provider as _, Value, codec,
+    testing::packed,
+    wire::{self, invoke_action_event::Event},
 };
 use vmetal_api::{Apply, Client, ClientConfig, Secret, TokenSource};
 use vmetal_model::{HostAction, Kind, PowerWish};
 
-type Plugin = ProviderClient<ProviderServer<ProviderService<Vmetal>>>;
-
-fn pack(schema: &Schema, fields: &[(&str, Value)]) -> Option<wire::DynamicValue> {
-    let mut value = empty_object(schema);
-    for (name, field) in fields {
-        value.set(name, field.clone());
-    }
-    Some(codec::to_wire(&value, &schema.value_type()))
-}
-
-async fn plugin(engine: &Engine) -> Plugin {
-    plugin_with(engine, TOKEN).await
-}
-
-async fn plugin_with(engine: &Engine, token: &str) -> Plugin {
-    let mut plugin = ProviderClient::new(ProviderServer::new(ProviderService::new(Vmetal::new())));
-    let fields = [("endpoint", engine.endpoint().into()), ("token", token.into())];
-    let config = pack(&Vmetal::new().schema(), &fields);
-    let request = wire::ConfigureProviderRequest { config, ..Default::default() };
-    assert!(plugin.configure_provider(request).await.unwrap().into_inner().diagnostics.is_empty());
-    plugin
-}
-
 /// What the action said, and how it ended.
 async fn invoke(plugin: &mut Plugin, name: &str, fields: &[(&str, Value)]) -> (Vec<String>, Vec<wire::Diagnostic>) {
     let (_, action) = Vmetal::new().actions().into_iter().find(|(known, _)| *known == name).unwrap();
-    let config = pack(&action.schema(), fields);
+    let config = packed(&action.schema(), fields);
     let check = wire::ValidateActionConfigRequest { type_name: name.into(), config: config.clone() };
     let faults = plugin.validate_action_config(check).await.unwrap().into_inner().diagnostics;
     if !faults.is_empty() {
@@ -153,7 +133,7 @@ async fn open(
     fields: &[(&str, Value)],
 ) -> Result<(Value, Option<Vec<u8>>, Option<i64>), Vec<wire::Diagnostic>> {
     let (_, ephemeral) = Vmetal::new().ephemerals().into_iter().find(|(known, _)| *known == name).unwrap();
-    let config = pack(&ephemeral.schema(), fields);
+    let config = packed(&ephemeral.schema(), fields);
     let check = wire::ValidateEphemeralResourceConfigRequest { type_name: name.into(), config: config.clone() };
     let faults = plugin.validate_ephemeral_resource_config(check).await.unwrap().into_inner().diagnostics;
     if !faults.is_empty() {

@@ -1,27 +1,24 @@
-//! What only newer clients ask for, over the plugin protocol, in process: lists for `terraform query` and imports by identity
-//! (Terraform 1.12 and later), and schemas of actions (1.14).
+//! What only newer clients ask for, over the plugin protocol, in process: lists for `terraform query`, imports by identity and
+//! schemas of actions, each answer in all its parts. A real client asks in `newest.rs`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests watch the real clock")]
 
 #[path = "support/engine.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod engine;
+#[path = "support/plugin.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod plugin;
 
 use std::collections::BTreeSet;
 
 use engine::{Engine, PASSWORD, TOKEN};
 use futures::StreamExt as _;
+use plugin::{Plugin, plugin, unconfigured};
 use provider_vmetal::Vmetal;
 use serde_json::json;
-use tfplugin::{
-    Provider as _, Schema, Type, Value, codec,
-    plan::empty_object,
-    server::ProviderService,
-    wire::{self, provider_client::ProviderClient, provider_server::ProviderServer},
-};
+use tfplugin::{Provider as _, Type, Value, codec, testing::packed, wire};
 use vmetal_api::{Apply, Client, ClientConfig, Secret, TokenSource};
 use vmetal_model::Kind;
-
-type Plugin = ProviderClient<ProviderServer<ProviderService<Vmetal>>>;
 
 /// Resource types with the name of one that is there.
 const THERE: [(&str, &str); 8] = [
@@ -34,23 +31,6 @@ const THERE: [(&str, &str); 8] = [
     ("vmetal_tenant_cluster", "acme"),
     ("vmetal_tenant_node", "workers-0"),
 ];
-
-fn pack(schema: &Schema, fields: &[(&str, Value)]) -> Option<wire::DynamicValue> {
-    let mut value = empty_object(schema);
-    for (name, field) in fields {
-        value.set(name, field.clone());
-    }
-    Some(codec::to_wire(&value, &schema.value_type()))
-}
-
-async fn plugin(engine: &Engine) -> Plugin {
-    let mut plugin = ProviderClient::new(ProviderServer::new(ProviderService::new(Vmetal::new())));
-    let fields = [("endpoint", engine.endpoint().into()), ("token", TOKEN.into())];
-    let config = pack(&Vmetal::new().schema(), &fields);
-    let request = wire::ConfigureProviderRequest { config, ..Default::default() };
-    assert!(plugin.configure_provider(request).await.unwrap().into_inner().diagnostics.is_empty());
-    plugin
-}
 
 /// One object of each type, declared by somebody else.
 async fn declare(engine: &Engine) {
@@ -146,7 +126,7 @@ async fn listed_and_imported(engine: &Engine) {
             assert_eq!(type_name, "vmetal_node_pool", "a pool is no object of the engine's; its members are listed");
             continue;
         };
-        let config = pack(&lister.schema(), &[]);
+        let config = packed(&lister.schema(), &[]);
         let check = wire::ValidateListResourceConfigRequest {
             type_name: type_name.into(),
             config: config.clone(),
@@ -169,7 +149,7 @@ async fn listed_and_imported(engine: &Engine) {
 /// What a client expects of schemas of actions: they are configured and leave nothing, so nothing in them is computed.
 #[tokio::test]
 async fn actions_are_told_with_what_they_take() {
-    let mut plugin = ProviderClient::new(ProviderServer::new(ProviderService::new(Vmetal::new())));
+    let mut plugin = unconfigured();
     let schemas = plugin.get_provider_schema(wire::GetProviderSchemaRequest {}).await.unwrap().into_inner();
     let told: BTreeSet<_> = schemas.action_schemas.keys().cloned().collect();
     assert_eq!(told, Vmetal::new().actions().into_iter().map(|(name, _)| name.to_owned()).collect());

@@ -112,7 +112,7 @@ fn every_attribute_is_documented() {
     assert!(seen > 200, "the attributes were not found: {seen}");
 }
 
-/// Every example is what the provider takes. Actions are only parsed: the clients at hand do not know them yet.
+/// Every example is what the provider takes. Clients before 1.14 know neither actions, which they only parse, nor lists.
 #[test]
 fn every_example_is_valid() {
     let mut seen = 0;
@@ -126,19 +126,23 @@ fn every_example_is_valid() {
             let tf = Terraform::new(dir.path(), &Provider::mirror(provider_vmetal::ADDRESS, binary)).unwrap();
             let head = std::fs::read_to_string(repository().join("examples/registry/provider/provider.tf")).unwrap();
             let head = head.replace("\"vmetal/vmetal\"", &format!("{:?}", provider_vmetal::ADDRESS));
-            tf.config(&text).unwrap();
+            let (list, new) = (sort == "List Resource", tf.knows("query").unwrap());
+            let file = if list { "main.tfquery.hcl" } else { "main.tf" };
+            std::fs::write(dir.path().join(file), &text).unwrap();
             let formatted = tf.run(&["fmt", "-check", "-diff"]).unwrap();
             assert!(formatted.ok(), "{} is not as `terraform fmt` writes it:\n{}", path.display(), formatted.text);
-            if sort != "Action" {
-                tf.config(&format!("{head}{text}")).unwrap();
+            if new || !(list || sort == "Action") {
+                tf.config(&if list { head } else { format!("{head}{text}") }).unwrap();
                 tf.init().unwrap();
-                let valid = tf.run(&["validate", "-no-color"]).unwrap();
+                let query = list.then_some("-query");
+                let check = ["validate", "-no-color"].into_iter().chain(query).collect::<Vec<_>>();
+                let valid = tf.run(&check).unwrap();
                 assert!(valid.ok(), "{}:\n{}", path.display(), valid.text);
             }
             seen += 1;
         }
     }
-    assert!(seen >= 12, "the examples were not found: {seen}");
+    assert!(seen >= 30, "the examples were not found: {seen}");
 }
 
 /// Where `part` says something else than `whole`. What is false, empty or zero may be left out.

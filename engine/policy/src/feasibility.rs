@@ -97,7 +97,7 @@ pub enum Rejection {
         /// How much more it would hold.
         more: Quantity,
     },
-    /// The network that the claim would be on has no address left.
+    /// The network that the claim would be on has too few addresses left.
     NoAddress {
         /// The network.
         used_up: UsedUp,
@@ -157,7 +157,7 @@ impl Rejection {
             Rejection::Spare => "on standby with another image".to_owned(),
             Rejection::Elsewhere { key, .. } => format!("another {key}"),
             Rejection::Quota { .. } => "over quota".to_owned(),
-            Rejection::NoAddress { .. } => "no address left".to_owned(),
+            Rejection::NoAddress { .. } => "too few addresses".to_owned(),
             Rejection::NoCapacity { .. } => "no free host".to_owned(),
         }
     }

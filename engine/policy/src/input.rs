@@ -34,7 +34,7 @@ pub struct Wanted {
     /// The limits of the tenant cluster's quota, and what it holds of each besides this claim.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quota: Vec<Limit>,
-    /// Networks that the claim may be on and that have no address left.
+    /// Networks that the claim may be on and that have too few addresses left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub used_up: Vec<UsedUp>,
 }

@@ -41,6 +41,8 @@ mod settings;
 mod slot;
 mod snapshot;
 mod symbols;
+#[cfg(test)]
+mod testing;
 mod workbench;
 
 pub use columns::{Columns, View};

@@ -138,22 +138,13 @@ impl Networks {
 
 #[cfg(test)]
 mod tests {
-    use vmetal_model::{NodeTypeSpec, Object, TenantClusterSpec, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid};
+    use vmetal_model::{NodeTypeSpec, Object, TenantClusterSpec, TenantNodeSpec, TenantNodeStatus, Timestamp};
 
     use super::*;
+    use crate::testing::metadata;
 
     fn object<S, T>(name: &str, spec: S, status: T) -> Object<S, T> {
-        let metadata = vmetal_model::Metadata {
-            name: name.to_owned(),
-            uid: Uid(name.to_owned()),
-            generation: 1,
-            revision: 1,
-            labels: Default::default(),
-            annotations: Default::default(),
-            created: Timestamp::UNIX_EPOCH,
-            deleted: None,
-        };
-        Object { metadata, spec, status }
+        Object { metadata: metadata(name), spec, status }
     }
 
     fn node(cluster: &str, network: Option<&str>) -> TenantNode {

@@ -129,8 +129,11 @@ impl Engine {
     /// Has the claims of a reservation that cannot be made decided on again: on what is known then.
     pub(super) async fn blocked(&self, places: &[Place], blocked: Blocked) {
         match blocked {
-            Blocked::Exceeded(_) | Blocked::NoAddress(_) => {
+            Blocked::Exceeded(_) => tracing::debug!(reason = %blocked, "a reservation was overtaken; deciding again"),
+            Blocked::NoAddress(_) => {
                 tracing::debug!(reason = %blocked, "a reservation was overtaken; deciding again");
+                // Until it is known who has got them, deciding again would come to the same.
+                let _ = tokio::time::timeout(CATCH_UP, self.fleet.changed()).await;
             }
             Blocked::NoNetwork(_) | Blocked::NoNews(_) | Blocked::Read(_) => {
                 tracing::warn!(

@@ -1,6 +1,6 @@
 variable "bmc_password" {
   type      = string
-  ephemeral = true
+  sensitive = true
 }
 
 action "vmetal_rotate_credentials" "leaver" {

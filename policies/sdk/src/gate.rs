@@ -39,7 +39,7 @@ pub const HELD: u32 = 15;
 pub const SPARE: u32 = 16;
 /// The claim's tenant cluster would hold more than its quota allows.
 pub const QUOTA: u32 = 17;
-/// The network that the claim would be on has no address left.
+/// The network that the claim would be on has too few addresses left.
 pub const ADDRESS: u32 = 18;
 
 /// The largest number that the engine will ever use.

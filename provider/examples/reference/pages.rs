@@ -24,7 +24,9 @@ pub fn all(description: &Json, examples: &Path) -> io::Result<BTreeMap<String, S
         for (member, directory, examples_in, sort) in SORTS {
             for (name, schema) in provider[member].as_object().into_iter().flatten() {
                 let short = name.strip_prefix("vmetal_").unwrap_or(name);
-                let example = read(&examples.join(examples_in).join(format!("{name}.tf")))?;
+                // Lists stand in files of another kind.
+                let ending = if sort == "List Resource" { "tfquery.hcl" } else { "tf" };
+                let example = read(&examples.join(examples_in).join(format!("{name}.{ending}")))?;
                 let page = match sort {
                     "Function" => function(name, schema, example.as_deref()),
                     _ => described(name, sort, schema, example.as_deref()),

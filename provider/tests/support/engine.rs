@@ -21,9 +21,9 @@ use vmetal_api::{
     WatchQuery, token,
 };
 use vmetal_model::{
-    BmcSpec, Cause, Decision, Event, Failure, Hold, Host, HostAction, HostPhase, HostStatus, Image, ImagePhase,
-    Inventory, Kind, Metadata, NodeType, PolicyCheck, PolicySpec, PowerOrder, PowerState, PowerWish, Rotation,
-    Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
+    BmcSpec, Cause, Decision, Event, Failure, FieldError, Hold, Host, HostAction, HostPhase, HostStatus, Image,
+    ImagePhase, Inventory, Kind, Metadata, NodeType, PolicyCheck, PolicySpec, PowerOrder, PowerState, PowerWish,
+    Rotation, Severity, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid,
 };
 
 #[path = "networks.rs"]
@@ -562,6 +562,9 @@ impl Backend for World {
         password: &Secret,
         reason: &str,
     ) -> Result<AnyObject, BackendError> {
+        if password.expose().is_empty() {
+            return Err(BackendError::Invalid { errors: vec![FieldError::new("password", "is empty")] });
+        }
         let object = ObjectRef { kind: Kind::Host, name: name.to_owned() };
         let mut inner = self.lock();
         let found = inner.all::<Host>().into_iter().find(|host| host.metadata.name == name);

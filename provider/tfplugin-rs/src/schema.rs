@@ -250,6 +250,10 @@ impl Attribute {
         self.usage == Usage::Computed
     }
 
+    pub(crate) fn is_required(&self) -> bool {
+        self.usage == Usage::Required
+    }
+
     pub(crate) fn is_computed(&self) -> bool {
         matches!(self.usage, Usage::Computed | Usage::OptionalComputed)
     }

@@ -24,6 +24,16 @@ use std::{
 
 use serde_json::Value as Json;
 
+use crate::{Schema, Value, codec, plan::empty_object, wire};
+
+/// An object of a schema as it goes over the wire, with these attributes and the others null: for tests that speak the protocol
+/// themselves.
+pub fn packed(schema: &Schema, fields: &[(&str, Value)]) -> Option<wire::DynamicValue> {
+    let mut value = empty_object(schema);
+    fields.iter().for_each(|(name, field)| value.set(name, field.clone()));
+    Some(codec::to_wire(&value, &schema.value_type()))
+}
+
 /// Why a step could not be run at all. A step that terraform itself fails is an [`Output`] instead.
 #[derive(Debug, thiserror::Error)]
 pub enum TestError {
@@ -322,6 +332,14 @@ impl Terraform {
             return Err(TestError::Failed { step, status: output.status, output: output_text });
         }
         serde_json::from_slice(&output.stdout).map_err(|source| TestError::Json { step, source })
+    }
+
+    /// Whether the client has a command, which says how new it is: `query` came with actions, in Terraform 1.14.
+    ///
+    /// # Errors
+    /// [`TestError::Io`] if terraform cannot be started.
+    pub fn knows(&self, command: &str) -> Result<bool, TestError> {
+        Ok(self.run(&[command, "-help"])?.ok())
     }
 
     /// `init`. Not needed with an attached provider.

@@ -176,16 +176,13 @@ async fn an_action_says_how_far_it_is_and_ends_with_its_diagnostics() {
     };
     assert!(plan(Value::unknown()).await.is_empty());
     assert_eq!(plan("poem".into()).await[0].summary, "It will be loud");
-    let mut invoke = async |action_type: &str, title: &str| {
-        let request = wire::InvokeActionRequest {
-            action_type: action_type.into(),
-            config: config(title.into()),
-            ..Default::default()
-        };
+    let mut invoke = async |action_type: &str, title: Value| {
+        let request =
+            wire::InvokeActionRequest { action_type: action_type.into(), config: config(title), ..Default::default() };
         let events: Vec<_> = client.invoke_action(request).await.unwrap().into_inner().collect().await;
         events.into_iter().map(|event| event.unwrap().event.unwrap()).collect::<Vec<_>>()
     };
-    let events = invoke("notes_recite", "poem").await;
+    let events = invoke("notes_recite", "poem".into()).await;
     let said: Vec<_> = events
         .iter()
         .filter_map(|event| match event {
@@ -196,10 +193,13 @@ async fn an_action_says_how_far_it_is_and_ends_with_its_diagnostics() {
     assert_eq!(said, ["one", "two", "three"]);
     let Some(Event::Completed(completed)) = events.last() else { panic!("no end: {events:?}") };
     assert!(completed.diagnostics.is_empty());
-    let missing = invoke("notes_recite", "prose").await;
+    let missing = invoke("notes_recite", "prose".into()).await;
     let [Event::Completed(completed)] = missing.as_slice() else { panic!("{missing:?}") };
     assert_eq!(completed.diagnostics[0].summary, "No such note");
-    let unknown = invoke("notes_shout", "poem").await;
+    let lost = invoke("notes_recite", Value::Null).await;
+    let [Event::Completed(completed)] = lost.as_slice() else { panic!("{lost:?}") };
+    assert_eq!(completed.diagnostics[0].summary, "title did not arrive");
+    let unknown = invoke("notes_shout", "poem".into()).await;
     let [Event::Completed(completed)] = unknown.as_slice() else { panic!("{unknown:?}") };
     assert_eq!(completed.diagnostics[0].summary, "Unknown action notes_shout");
 }

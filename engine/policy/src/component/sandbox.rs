@@ -180,6 +180,8 @@ const TABLE_ELEMENTS: usize = 1 << 16;
 const CORE_INSTANCES: u32 = 64;
 /// Bytes of an instance's memory that stay mapped between calls.
 const KEEP_RESIDENT: usize = 4 << 20;
+/// The same of a table: all of those that compiled policies have.
+const TABLE_KEEP_RESIDENT: usize = 64 << 10;
 /// The step in which deadlines are counted.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -213,6 +215,7 @@ pub(crate) fn compiler(limits: &Limits) -> Result<Engine, Cause> {
         .table_elements(TABLE_ELEMENTS)
         .max_memory_size(limits.memory_bytes)
         .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(TABLE_KEEP_RESIDENT)
         // Where the kernel can tell (Linux 6.7), only the pages that a call has written are cleared after it.
         .pagemap_scan(Enabled::Auto);
     let mut config = Config::new();
@@ -311,36 +314,45 @@ struct Pulse {
 
 struct Shared {
     state: Mutex<State>,
-    changed: Condvar,
+    /// A call began, or the end has come. Told only to who waits: telling nobody is a system call too.
+    work: Condvar,
+    /// A call ended.
+    free: Condvar,
 }
 
 struct State {
     running: u32,
     most: u32,
+    /// Callers that wait for their turn.
+    queued: u32,
+    /// Whether the ticker waits for a call.
+    idle: bool,
     stop: bool,
 }
 
 impl Shared {
-    /// The state is three plain numbers, valid whatever happened to another holder of the lock.
+    /// The state is plain numbers, valid whatever happened to another holder of the lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-    }
+fn wait<'a>(what: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    what.wait(state).unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pulse {
     fn start(engine: Engine, most: u32) -> std::io::Result<Self> {
-        let shared =
-            Arc::new(Shared { state: Mutex::new(State { running: 0, most, stop: false }), changed: Condvar::new() });
+        let state = Mutex::new(State { running: 0, most, queued: 0, idle: false, stop: false });
+        let shared = Arc::new(Shared { state, work: Condvar::new(), free: Condvar::new() });
         let seen = Arc::clone(&shared);
         let ticker = std::thread::Builder::new().name("policy-epoch".to_owned()).spawn(move || {
             let mut state = seen.lock();
             while !state.stop {
                 if state.running == 0 {
-                    state = seen.wait(state);
+                    state.idle = true;
+                    state = wait(&seen.work, state);
+                    state.idle = false;
                     continue;
                 }
                 drop(state);
@@ -355,10 +367,14 @@ impl Pulse {
     fn turn(&self) -> Turn<'_> {
         let mut state = self.shared.lock();
         while state.running >= state.most {
-            state = self.shared.wait(state);
+            state.queued += 1;
+            state = wait(&self.shared.free, state);
+            state.queued -= 1;
         }
         state.running += 1;
-        self.shared.changed.notify_all();
+        if state.idle {
+            self.shared.work.notify_one();
+        }
         Turn(&self.shared)
     }
 }
@@ -366,7 +382,7 @@ impl Pulse {
 impl Drop for Pulse {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
-        self.shared.changed.notify_all();
+        self.shared.work.notify_one();
         if let Some(ticker) = self.ticker.take() {
             // The thread only sleeps and counts; it has nothing to report.
             let _ = ticker.join();
@@ -379,7 +395,10 @@ struct Turn<'a>(&'a Shared);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.lock().running -= 1;
-        self.0.changed.notify_all();
+        let mut state = self.0.lock();
+        state.running -= 1;
+        if state.queued > 0 {
+            self.0.free.notify_one();
+        }
     }
 }

@@ -1,22 +1,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
-use vmetal_model::{Lack, Metadata, NodeTypeSpec, TenantClusterSpec, TenantNodeSpec, TenantNodeStatus, Timestamp, Uid};
+use vmetal_model::{Lack, NodeTypeSpec, TenantClusterSpec, TenantNodeSpec, TenantNodeStatus, Timestamp};
 
 use super::*;
 use crate::feasibility::{lack, node_type as rejections};
 use crate::input::Wanted;
-
-fn metadata(name: &str) -> Metadata {
-    Metadata {
-        name: name.into(),
-        uid: Uid(format!("uid-{name}")),
-        generation: 1,
-        revision: 1,
-        labels: Default::default(),
-        annotations: Default::default(),
-        created: Timestamp::UNIX_EPOCH,
-        deleted: None,
-    }
-}
+use crate::testing::metadata;
 
 fn resources(pairs: &[(&str, &str)]) -> Resources {
     pairs.iter().map(|(name, amount)| ((*name).to_owned(), amount.parse().unwrap())).collect()

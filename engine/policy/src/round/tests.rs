@@ -5,19 +5,7 @@ use vmetal_model::{Claim, ClaimState, Host, HostPhase, Lack, NodeType, Object, T
 
 use super::*;
 use crate::Config;
-
-fn metadata(name: &str) -> model::Metadata {
-    model::Metadata {
-        name: name.into(),
-        uid: Uid(name.into()),
-        generation: 1,
-        revision: 1,
-        labels: Default::default(),
-        annotations: Default::default(),
-        created: Timestamp::UNIX_EPOCH,
-        deleted: None,
-    }
-}
+use crate::testing::metadata;
 
 fn host(name: &str, rack: &str, phase: HostPhase) -> Host {
     let spec = serde_json::json!({

@@ -273,3 +273,42 @@ fn who_cannot_tell_its_schema_is_not_seated() {
         other => panic!("{other:?}"),
     }
 }
+
+/// The memory that the modules in a component begin with, in bytes.
+fn initial_memory(component: &[u8]) -> u64 {
+    const PAGE: u64 = 64 << 10;
+    let mut pages = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(component) {
+        if let wasmparser::Payload::MemorySection(section) = payload.unwrap() {
+            pages += section.into_iter().map(|memory| memory.unwrap().initial).sum::<u64>();
+        }
+    }
+    pages * PAGE
+}
+
+/// Growing memory is most of what a call about little would cost.
+#[test]
+fn a_shipped_policy_that_is_asked_little_grows_no_memory() {
+    let fleet = support::fleet(&[]);
+    for kind in [PolicyKind::Cost, PolicyKind::Placement] {
+        let seat = match kind {
+            PolicyKind::Cost => Kind::Cost,
+            PolicyKind::Placement => Kind::Placement,
+        };
+        for name in vmetal_policy::shipped(seat) {
+            let path = support::components().join(format!("{name}.wasm"));
+            let mut config = Config::native();
+            config.limits.memory_bytes = initial_memory(&std::fs::read(&path).unwrap()).try_into().unwrap();
+            assert!(config.limits.memory_bytes < 2 << 20, "{name} begins with {} bytes", config.limits.memory_bytes);
+            let engine = PolicyEngine::new(config).unwrap();
+            let binding = Binding { on_failure: OnFailure::Closed, ..Binding::file(path) };
+            // It runs the policy's own cases too.
+            engine.install(kind, &binding).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            let (wanted, offer) = (wanted(&[]), offer("small", &[("cpu", "2")]));
+            match kind {
+                PolicyKind::Cost => drop(engine.choose_type(&wanted, &[offer], 0).unwrap()),
+                PolicyKind::Placement => drop(engine.place(&wanted, &offer, &fleet, 0).unwrap()),
+            }
+        }
+    }
+}

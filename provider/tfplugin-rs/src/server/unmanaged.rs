@@ -20,8 +20,10 @@ use crate::{
     ephemeral::{self, Renewed},
     function::FunctionError,
     list::Listed,
+    path::Path,
     plan::consistency,
     resource::{Private, Provider},
+    schema::{Attribute, Schema},
     value::Value,
     wire::{self, invoke_action_event as event},
 };
@@ -211,7 +213,10 @@ impl<P: Provider> ProviderService<P> {
         let listening = Listening::to(&ctx);
         let prepared = self.inner.actions.find(&request.action_type).and_then(|found| {
             let config = found.config(request.config.as_ref())?;
-            Ok((found.item, config))
+            match lost(&found.schema, &config) {
+                Some(name) => Err(did_not_arrive(name)),
+                None => Ok((found.item, config)),
+            }
         });
         let work = tokio::spawn(async move {
             let (item, config): (_, Value) = prepared?;
@@ -228,6 +233,22 @@ impl<P: Provider> ProviderService<P> {
         });
         told.chain(ended).map(|event| wire::InvokeActionEvent { event: Some(event) })
     }
+}
+
+/// A required attribute that has no value after all. Terraform does not let that through but in one case: it takes ephemeral
+/// values out of a plan, and hands an action that is invoked by hand what was planned.
+fn lost<'a>(schema: &'a Schema, config: &Value) -> Option<&'a str> {
+    let lost = |(name, attribute): &(&String, &Attribute)| attribute.is_required() && config.attr(name).is_null();
+    schema.attributes().iter().find(lost).map(|(name, _)| name.as_str())
+}
+
+fn did_not_arrive(name: &str) -> Diagnostic {
+    Diagnostic::error(
+        format!("{name} did not arrive"),
+        "The action was not begun. Terraform hands no ephemeral value to an action that is invoked by hand (-invoke). Take the \
+         value from something that is sensitive and not ephemeral, or let the change of a resource trigger the action.",
+    )
+    .at(Path::attr(name))
 }
 
 pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {

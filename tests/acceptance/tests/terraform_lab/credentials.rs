@@ -4,12 +4,12 @@
 use kube::api::PostParams;
 use kube::{Api, Client, Config};
 use serde_json::json;
-use tfplugin::plan::empty_object;
 use tfplugin::server::ProviderService;
+use tfplugin::testing::packed;
 use tfplugin::wire::provider_client::ProviderClient;
 use tfplugin::wire::provider_server::ProviderServer;
 use tfplugin::wire::{self, invoke_action_event::Event};
-use tfplugin::{Provider as _, Schema, Value, codec};
+use tfplugin::{Provider as _, Value, codec};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -20,20 +20,12 @@ use crate::support::{HostBlock, journal, object, password, vmetal};
 
 type Plugin = ProviderClient<ProviderServer<ProviderService<Vmetal>>>;
 
-fn pack(schema: &Schema, fields: &[(&str, Value)]) -> Option<wire::DynamicValue> {
-    let mut value = empty_object(schema);
-    for (name, field) in fields {
-        value.set(name, field.clone());
-    }
-    Some(codec::to_wire(&value, &schema.value_type()))
-}
-
 /// The provider in this process, with the engine's address and token.
 async fn plugin(place: &Place) -> Plugin {
     let mut plugin = ProviderClient::new(ProviderServer::new(ProviderService::new(Vmetal::new())));
     let token = place.token_file().display().to_string();
     let fields = [("endpoint", place.endpoint().into()), ("token_file", token.into())];
-    let config = pack(&Vmetal::new().schema(), &fields);
+    let config = packed(&Vmetal::new().schema(), &fields);
     let request = wire::ConfigureProviderRequest { config, ..Default::default() };
     assert!(plugin.configure_provider(request).await.unwrap().into_inner().diagnostics.is_empty());
     plugin
@@ -59,7 +51,7 @@ pub(crate) fn rotated(place: &Place, host: &str) -> String {
         let text = |text: &str| Value::from(text);
         let fields =
             [("host", text(host)), ("password", text(&new)), ("reason", text("a leaver")), ("wait", true.into())];
-        let config = pack(&action.schema(), &fields);
+        let config = packed(&action.schema(), &fields);
         let planned =
             wire::PlanActionRequest { action_type: name.into(), config: config.clone(), ..Default::default() };
         let planned = plugin.plan_action(planned).await.unwrap().into_inner();
@@ -94,7 +86,7 @@ pub(crate) fn join_token(place: &Place) -> String {
         let name = "vmetal_join_token";
         let (_, ephemeral) = Vmetal::new().ephemerals().into_iter().find(|(known, _)| *known == name).unwrap();
         let fields = [("cluster", Value::from("tenant")), ("reason", "a machine of another room".into())];
-        let config = pack(&ephemeral.schema(), &fields);
+        let config = packed(&ephemeral.schema(), &fields);
         let request = wire::OpenEphemeralResourceRequest { type_name: name.into(), config, ..Default::default() };
         let opened = plugin.open_ephemeral_resource(request).await.unwrap().into_inner();
         assert!(opened.diagnostics.is_empty(), "{:?}", opened.diagnostics);

@@ -1,4 +1,4 @@
-module github.com/vmetal/vmetal/tests/acceptance/opentofu
+module github.com/vmetal/vmetal/tests/acceptance/clients/opentofu
 
 go 1.26.6
 
