@@ -23,30 +23,43 @@ const WATCHED: [&str; 4] = ["sys/class/scsi_host", "sys/class/scsi_device", "sys
 
 /// Waits, and says so on the console when something never gets ready.
 pub fn settle(sysfs: &Sysfs) {
-    if let Some(pending) = wait(sysfs, QUIET, LIMIT) {
+    let mut last = clock::now();
+    let pass = |span| {
+        thread::sleep(span);
+        let before = std::mem::replace(&mut last, clock::now());
+        last - before
+    };
+    if let Some(pending) = wait(sysfs, QUIET, LIMIT, pass) {
         say(&format!("going on without waiting any longer for {pending}"));
     }
 }
 
-/// Waits until disks have been quiet for `quiet`, at most `limit`. Returns what is still pending then.
-fn wait(sysfs: &Sysfs, quiet: Duration, limit: Duration) -> Option<String> {
-    let begun = clock::now();
+/// Waits until disks have been quiet for `quiet`, at most `limit`. Returns what is still pending then. `pass` lets about
+/// so much time pass and says how much it was since it was last asked.
+fn wait(
+    sysfs: &Sysfs,
+    quiet: Duration,
+    limit: Duration,
+    mut pass: impl FnMut(Duration) -> Duration,
+) -> Option<String> {
+    let (mut waited, mut unchanged) = (Duration::ZERO, Duration::ZERO);
     let mut seen = Vec::new();
-    let mut since = begun;
     loop {
         let pending = pending(sysfs);
         let now: Vec<_> = WATCHED.iter().flat_map(|dir| sysfs.entries(&sysfs.path(dir))).collect();
         if now != seen || pending.is_some() {
             seen = now;
-            since = clock::now();
+            unchanged = Duration::ZERO;
         }
-        if since.elapsed() >= quiet {
+        if unchanged >= quiet {
             return None;
         }
-        if begun.elapsed() >= limit {
+        if waited >= limit {
             return Some(pending.unwrap_or_else(|| "a list of disks that keeps changing".to_owned()));
         }
-        thread::sleep(LOOK_AGAIN.min(quiet));
+        let passed = pass(LOOK_AGAIN);
+        waited += passed;
+        unchanged += passed;
     }
 }
 
@@ -63,28 +76,41 @@ mod tests {
     use super::super::tests::Fixture;
     use super::*;
 
-    const SHORT: Duration = Duration::from_millis(300);
+    /// Waits in a time of its own, in which `happens` after so long. Returns what is pending and how long it took.
+    fn waited(f: &Fixture, quiet: Duration, happens: (Duration, impl FnOnce())) -> (Option<String>, Duration) {
+        let (after, event) = happens;
+        let (mut now, mut event) = (Duration::ZERO, Some(event));
+        let pending = wait(&f.sysfs(), quiet, LIMIT, |span| {
+            now += span;
+            if now >= after && let Some(event) = event.take() {
+                event();
+            }
+            span
+        });
+        (pending, now)
+    }
+
+    fn nothing() -> (Duration, impl FnOnce()) {
+        (Duration::MAX, || {})
+    }
 
     #[test]
     fn quiet_hardware_is_not_waited_for_and_busy_hardware_is_named() {
         let f = Fixture::new();
         f.file("sys/class/nvme/nvme0/state", "live\n");
-        assert_eq!(wait(&f.sysfs(), Duration::ZERO, SHORT), None);
+        assert_eq!(waited(&f, Duration::ZERO, nothing()), (None, Duration::ZERO));
+        assert_eq!(waited(&f, QUIET, nothing()), (None, QUIET));
         f.file("sys/class/nvme/nvme0/state", "connecting\n");
-        assert_eq!(wait(&f.sysfs(), Duration::from_millis(50), SHORT).as_deref(), Some("nvme0 (connecting)"));
+        assert_eq!(waited(&f, QUIET, nothing()), (Some("nvme0 (connecting)".to_owned()), LIMIT));
     }
 
     #[test]
     fn a_disk_that_appears_starts_the_wait_again() {
         let f = Fixture::new();
-        let begun = clock::now();
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                thread::sleep(Duration::from_millis(200));
-                f.disk("sda", "pci0000:00/0000:00:01.1/ata1/host0/target0:0:0/0:0:0:0", 1 << 20);
-            });
-            assert_eq!(wait(&f.sysfs(), SHORT, Duration::from_secs(20)), None);
-        });
-        assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
+        let after = QUIET - LOOK_AGAIN;
+        let appears = || {
+            f.disk("sda", "pci0000:00/0000:00:01.1/ata1/host0/target0:0:0/0:0:0:0", 1 << 20);
+        };
+        assert_eq!(waited(&f, QUIET, (after, appears)), (None, after + QUIET));
     }
 }
