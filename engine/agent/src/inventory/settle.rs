@@ -36,12 +36,7 @@ pub fn settle(sysfs: &Sysfs) {
 
 /// Waits until disks have been quiet for `quiet`, at most `limit`. Returns what is still pending then. `pass` lets about
 /// so much time pass and says how much it was since it was last asked.
-fn wait(
-    sysfs: &Sysfs,
-    quiet: Duration,
-    limit: Duration,
-    mut pass: impl FnMut(Duration) -> Duration,
-) -> Option<String> {
+fn wait(sysfs: &Sysfs, quiet: Duration, limit: Duration, mut pass: impl FnMut(Duration) -> Duration) -> Option<String> {
     let (mut waited, mut unchanged) = (Duration::ZERO, Duration::ZERO);
     let mut seen = Vec::new();
     loop {
@@ -82,7 +77,9 @@ mod tests {
         let (mut now, mut event) = (Duration::ZERO, Some(event));
         let pending = wait(&f.sysfs(), quiet, LIMIT, |span| {
             now += span;
-            if now >= after && let Some(event) = event.take() {
+            if now >= after
+                && let Some(event) = event.take()
+            {
                 event();
             }
             span
