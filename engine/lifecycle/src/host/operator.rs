@@ -134,7 +134,8 @@ impl Turn<'_> {
         }
         let names: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();
         let (name, phase) = (self.host.name(), self.status.phase.as_str());
-        Err(self.refuse(format!("host {name} is {phase}; `{verb}` is for hosts that are {}", names.join(", ")), advice))
+        Err(self
+            .refuse(format!("host {name} is {phase}; `{verb}` is for hosts in phase {}", names.join(" or ")), advice))
     }
 
     fn resume(&mut self) -> Result<(), ActionRefused> {
