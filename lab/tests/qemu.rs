@@ -101,7 +101,7 @@ fn pxe_once_then_a_guest_reset_boots_from_disk() {
     let server = std::thread::spawn(move || {
         let namespace = std::fs::File::open(format!("/proc/{holder}/ns/net")).unwrap();
         setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        netboot::serve_once(&real_mode("BOOTED FROM NETWORK\r\n", &RESET), Duration::from_secs(60))
+        netboot::serve_once(&real_mode("BOOTED FROM NETWORK\r\n", &RESET), Duration::from_secs(240))
     });
     let once = r#"{"Boot":{"BootSourceOverrideEnabled":"Once","BootSourceOverrideTarget":"Pxe"}}"#;
     curl(PORT, &["-X", "PATCH", "-d", once], "/redfish/v1/Systems/1");
@@ -132,7 +132,7 @@ fn pxe_once_then_a_guest_reset_boots_from_disk() {
     let mut inside = std::process::Command::new(env!("CARGO_BIN_EXE_vmetal-lab"));
     inside.args(["exec", "--state-dir"]).arg(lab.dir.path()).args(["--", "sleep", "600"]);
     let mut inside = inside.spawn().unwrap();
-    lab.wait_for("a", "exec reaches the network", 20, |_| {
+    lab.wait_for("a", "exec reaches the network", 60, |_| {
         let namespace = |id: i64| std::fs::read_link(format!("/proc/{id}/ns/net")).ok();
         namespace(inside.id().into()) == namespace(holder)
     });
@@ -161,7 +161,7 @@ fn ovmf_tries_the_network_when_told_once() {
 /// Waits for the end of a process.
 fn gone(pid: i64, start: Option<u64>) -> bool {
     let pid = i32::try_from(pid).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while process_start(pid) == start {
         if Instant::now() > deadline {
             return false;

@@ -27,7 +27,7 @@ EOF
 tries=0
 until [ -e "$dir/state/lab.json" ]; do
     tries=$((tries + 1))
-    [ "$tries" -lt 100 ] || { echo "the lab did not start"; exit 1; }
+    [ "$tries" -lt 600 ] || { echo "the lab did not start"; exit 1; }
     sleep 0.1
 done
 "$dir/venv/bin/python" -W ignore "$here/drive.py" https://127.77.9.3:18448 admin peer-password

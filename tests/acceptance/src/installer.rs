@@ -71,6 +71,8 @@ pub enum Installation {
     Succeeds,
     /// It fails.
     Fails(AgentFailure),
+    /// It goes on until the behaviour is changed, and ends as that says.
+    GoesOn,
 }
 
 /// What the installed system does.

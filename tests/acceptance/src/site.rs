@@ -15,7 +15,7 @@ use vmetal_model::Kind;
 
 use crate::artifacts::Artifacts;
 use crate::process::Process;
-use crate::stack::{Place, free_port, start_cluster};
+use crate::stack::{Place, START, free_port, start_cluster};
 
 /// The pause between two looks.
 const LOOK: Duration = Duration::from_millis(100);
@@ -53,8 +53,8 @@ impl Site {
             ["up".as_ref(), "--config".as_ref(), config.as_os_str(), "--state-dir".as_ref(), state.as_os_str()];
         let mut lab = Process::start("lab", directory, &artifacts.program("vmetal-lab"), arguments, &[])?;
         let ready = state.join("lab.json");
-        lab.wait_until(Duration::from_secs(60), "getting ready", |_| ready.exists())?;
-        cluster.wait_until(Duration::from_secs(120), "getting ready", |p| p.log().contains("ready "))?;
+        lab.wait_until(START, "getting ready", |_| ready.exists())?;
+        cluster.wait_until(START, "getting ready", |p| p.log().contains("ready "))?;
         let place = Place { artifacts, directory: directory.to_owned(), api_port: 0 };
         let variables = place.lab_variables()?;
         Ok(Site { place, variables, _lab: lab, _cluster: cluster })
@@ -145,11 +145,13 @@ pub struct EngineProcess {
 }
 
 impl EngineProcess {
-    /// An engine of a site that is not started yet. `config` is more of its configuration, for example `[store]`.
+    /// An engine of a site that is not started yet. `bmc_timeout`, in whole seconds, is how long it waits for an answer of a BMC,
+    /// and with engines that share a store part of what a successor waits for. `config` is more of its configuration, for example
+    /// `[store]`.
     ///
     /// # Errors
     /// When its files cannot be made.
-    pub fn new(site: &Site, name: &str, config: &str) -> Result<Self> {
+    pub fn new(site: &Site, name: &str, bmc_timeout: Duration, config: &str) -> Result<Self> {
         let directory = site.place().directory.join(name);
         std::fs::create_dir_all(&directory)?;
         let program = site.place().artifacts.program("vmetald");
@@ -163,9 +165,10 @@ impl EngineProcess {
         };
         let text = format!(
             "state_dir = {state:?}\nlog = \"info\"\n\n[api]\nlisten = \"127.0.0.1:{port}\"\n\n[network]\n\
-             range_start = \"172.22.0.10\"\nrange_end = \"172.22.0.250\"\nurl = \"http://172.22.0.1:8080\"\n\n[bmc]\nallow = [\"127.0.0.0/8\"]\ntimeout = \"3s\"\n\n{more}",
+             range_start = \"172.22.0.10\"\nrange_end = \"172.22.0.250\"\nurl = \"http://172.22.0.1:8080\"\n\n[bmc]\nallow = [\"127.0.0.0/8\"]\ntimeout = \"{timeout}s\"\n\n{more}",
             state = engine.state(),
             port = engine.port,
+            timeout = bmc_timeout.as_secs(),
             more = engine.config,
         );
         std::fs::write(engine.directory.join("vmetald.toml"), text)?;
@@ -194,7 +197,7 @@ impl EngineProcess {
     /// Starts it, with this environment, and waits until it is ready or has ended.
     ///
     /// # Errors
-    /// When it cannot be started, or is neither within a minute.
+    /// When it cannot be started, or is neither within five minutes.
     pub fn start(&mut self, environment: &[(&str, String)]) -> Result<()> {
         let config = self.directory.join("vmetald.toml");
         let arguments = ["--config".as_ref(), config.as_os_str()];
@@ -202,12 +205,7 @@ impl EngineProcess {
         let mut process = Process::start("vmetald", &self.directory, &self.program, arguments, environment)?;
         let start = Instant::now();
         while process.check().is_ok() && process.log().matches("vmetald is ready").count() == before {
-            ensure!(
-                start.elapsed() < Duration::from_secs(60),
-                "{} is not ready after a minute:\n{}",
-                self.name,
-                self.log()
-            );
+            ensure!(start.elapsed() < START, "{} is not ready after {START:?}:\n{}", self.name, self.log());
             std::thread::sleep(LOOK / 5);
         }
         self.process = Some(process);

@@ -1,8 +1,11 @@
 //! The stack: what runs, on which addresses, in which order.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +19,8 @@ use crate::process::Process;
 pub const BRIDGE: &str = "172.22.0.1/24";
 /// Our address in it.
 pub const GATEWAY: &str = "172.22.0.1";
+/// How long a part may take to get ready. It takes seconds; machines that test are busy.
+pub(crate) const START: Duration = Duration::from_secs(300);
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -70,13 +75,22 @@ pub struct Stack {
     cluster: Option<Process>,
 }
 
-/// A port that is free now.
+/// A port that is free now and stays so until it is used, and between two uses: the kernel gives it to no outgoing connection,
+/// and this process hands it out once.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("no free port on loopback")?;
-    Ok(listener.local_addr()?.port())
+    const FIRST: u16 = 10_000;
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    // ip(7): the range of ports for outgoing connections; ours are below it.
+    let outgoing = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let end = outgoing.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
+    let count = end.max(FIRST + 1000) - FIRST;
+    // Each process begins elsewhere: what is free now is another's only a moment later.
+    let next = NEXT.get_or_init(|| AtomicU16::new(RandomState::new().hash_one(std::process::id()) as u16));
+    let mut tries = (0..count).map(|_| FIRST + next.fetch_add(1, Ordering::Relaxed) % count);
+    tries.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).context("no free port on loopback")
 }
 
 impl Place {
@@ -157,7 +171,7 @@ impl Stack {
             &[],
         )?;
         let ready = lab_state.join("lab.json");
-        lab.wait_until(Duration::from_secs(60), "getting ready", |_| ready.exists())?;
+        lab.wait_until(START, "getting ready", |_| ready.exists())?;
         say("the lab is up: virtual servers, their BMCs and a network of their own");
 
         let place = Place { artifacts, directory, api_port };
@@ -176,7 +190,7 @@ impl Stack {
             }
         }
         if let Some(cluster) = &mut stack.cluster {
-            cluster.wait_until(Duration::from_secs(120), "getting ready", |p| p.log().contains("ready "))?;
+            cluster.wait_until(START, "getting ready", |p| p.log().contains("ready "))?;
             say(&format!("the Kubernetes control plane is up: https://127.0.0.1:{cluster_port}"));
         }
         Ok(stack)
@@ -198,12 +212,13 @@ impl Stack {
         );
         std::fs::write(&config, text)?;
         let program = self.place.artifacts.program("vmetald");
+        let ready = |log: &str| log.matches("vmetald is ready").count();
+        // Of earlier starts; counted before this one can say it.
+        let before = std::fs::read(self.place.directory.join("vmetald.log")).unwrap_or_default();
+        let before = ready(&String::from_utf8_lossy(&before));
         let mut engine =
             Process::start("vmetald", &self.place.directory, &program, ["--config".as_ref(), config.as_os_str()], &[])?;
-        let seen = engine.log().matches("vmetald is ready").count();
-        engine.wait_until(Duration::from_secs(60), "getting ready", |p| {
-            p.log().matches("vmetald is ready").count() > seen
-        })?;
+        engine.wait_until(START, "getting ready", |p| ready(&p.log()) > before)?;
         self.engine = Some(engine);
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use vmetal_acceptance::journal::{Boot, Journal};
@@ -90,8 +90,7 @@ fn two_bare_servers_become_a_ready_node_and_go_back() -> Result<()> {
     })?;
     tails.told = true;
 
-    let left = processes_of(&path);
-    ensure!(left.is_empty(), "still running: {left:?}");
+    nothing_runs_of(&path)?;
     let sockets = sockets_in(&path)?;
     ensure!(sockets.is_empty(), "sockets of ended processes were left behind: {sockets:?}");
     directory.close().context("cannot remove the test's directory")?;
@@ -522,6 +521,19 @@ fn tail(path: &Path, count: usize) -> String {
     let text = String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// Waits until nothing runs that was started here: what the kernel ends with its parent needs a moment.
+fn nothing_runs_of(directory: &Path) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let left = processes_of(directory);
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < minutes(1), "still running: {left:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Every process that was started with the directory in its command line or works in it.

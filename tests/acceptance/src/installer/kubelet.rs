@@ -16,6 +16,8 @@ use crate::cluster;
 
 /// How often the Node says that it lives; the node controller loses patience after 50 s.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// The pause before the API server is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A file that the seed writes.
 fn file(seed: &Seed, name: &str) -> Option<String> {
@@ -50,18 +52,31 @@ pub(super) async fn run(kubeconfig: &Path, seed: &Seed, registered: impl FnOnce(
     let nodes = Api::<Node>::all(client);
     let node = node(&join)?;
     let name = node.metadata.name.clone().unwrap_or_default();
-    if nodes.get_opt(&name).await?.is_none() {
-        nodes.create(&PostParams::default(), &node).await.context("cannot register")?;
-    }
-    nodes.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status())).await?;
-    registered();
-    loop {
-        sleep(HEARTBEAT).await;
-        match nodes.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status())).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-            Err(error) => return Err(error).context("cannot say that the Node lives"),
+    let register = async || match nodes.get_opt(&name).await? {
+        Some(_) => Ok(()),
+        None => nodes.create(&PostParams::default(), &node).await.map(|_| ()),
+    };
+    let live = async || nodes.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status())).await;
+    persist("register", register).await;
+    let mut registered = Some(registered);
+    while persist("say that the Node lives", &live).await.is_some() {
+        if let Some(tell) = registered.take() {
+            tell();
         }
+        sleep(HEARTBEAT).await;
+    }
+    Ok(())
+}
+
+/// Asks until there is an answer, as a real kubelet does. `None`: what it is about does not exist.
+async fn persist<T>(what: &str, ask: impl AsyncFn() -> kube::Result<T>) -> Option<T> {
+    loop {
+        match ask().await {
+            Ok(answer) => return Some(answer),
+            Err(kube::Error::Api(status)) if status.code == 404 => return None,
+            Err(error) => eprintln!("a kubelet cannot {what}, and tries again: {error}"),
+        }
+        sleep(AGAIN).await;
     }
 }
 
@@ -70,7 +85,9 @@ async fn check_token(client: &Client, join: &Value) -> Result<()> {
     let token = join["discovery"]["bootstrapToken"]["token"].as_str().unwrap_or_default();
     let (id, secret) = token.split_once('.').context("the join configuration has no token")?;
     let secrets = Api::<Secret>::namespaced(client.clone(), "kube-system");
-    let known = secrets.get(&format!("bootstrap-token-{id}")).await.context("the join token is unknown")?;
+    let name = format!("bootstrap-token-{id}");
+    let known = persist("read the join token", async || secrets.get(&name).await).await;
+    let known = known.context("the join token is unknown")?;
     let kept = known.data.unwrap_or_default().remove("token-secret").unwrap_or_default();
     anyhow::ensure!(kept.0 == secret.as_bytes(), "the join token has another secret");
     Ok(())

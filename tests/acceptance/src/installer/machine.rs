@@ -145,24 +145,29 @@ impl Machine {
     }
 
     async fn work_on(&mut self, order: &Order, boot: &mut Boot) {
-        let behaviour = self.behaviour();
+        let work = self.behaviour().work;
         let (purpose, step) = match &order.action {
             Action::Inspect => (BootPurpose::Inspect, "inspecting"),
             Action::Install(_) => (BootPurpose::Install, "writing image"),
             _ => (BootPurpose::Erase, "erasing"),
         };
         self.did(Deed::Began(purpose));
-        let mut left = behaviour.work;
-        while !left.is_zero() {
-            let slice = left.min(PULSE);
+        let mut left = work;
+        loop {
+            let goes_on = purpose == BootPurpose::Install && self.behaviour().installation == Installation::GoesOn;
+            if left.is_zero() && !goes_on {
+                break;
+            }
+            let slice = if goes_on { PULSE } else { left.min(PULSE) };
             sleep(slice).await;
-            left -= slice;
-            if !left.is_zero() {
-                let total = u64::try_from(behaviour.work.as_millis()).unwrap_or(u64::MAX);
+            left = left.saturating_sub(slice);
+            if goes_on || !left.is_zero() {
+                let total = u64::try_from(work.as_millis()).unwrap_or(u64::MAX);
                 let done = total - u64::try_from(left.as_millis()).unwrap_or(0);
                 self.report(order, boot, ReportBody::Progress(Progress { step: step.to_owned(), done, total })).await;
             }
         }
+        let behaviour = self.behaviour();
         let (body, disk) = match &order.action {
             Action::Install(install) => {
                 self.disk = None;

@@ -14,7 +14,7 @@ const HOSTS: [&str; 2] = ["crash-a", "crash-b"];
 /// How often the engine is killed after each milestone.
 const KILLS: usize = 2;
 /// How long a milestone may take to come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the same seed, the same moments.
 struct Dice(u64);
