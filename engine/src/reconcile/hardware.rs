@@ -227,7 +227,7 @@ impl Engine {
         Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
     }
 
-    /// Gives the BMC the ordered password, unless an earlier try has, and sees that it holds.
+    /// Gives the BMC the ordered password, unless an earlier try or somebody else has, and sees that it holds.
     async fn change_password(&self, grip: &Arc<Grip>, host: &Host) -> Result<Brought, Setback> {
         let wanted = self.password(&secrets::next_bmc_password(&host.metadata.uid)).await?;
         let wanted =
@@ -240,20 +240,15 @@ impl Engine {
             effected: Effected::PasswordChanged,
             kept: Kept { password: Some(wanted.clone()), ..Kept::default() },
         };
-        if tries > 1 {
-            match new()?.sign_in().await {
-                Ok(()) => return Ok(done()),
-                Err(BmcError::Credentials { .. }) => {}
-                // Not a no: it stays open which password holds.
-                Err(error) => {
-                    let mut setback = self.setback(&error);
-                    setback.failure.cause = Cause::BmcUnreachable;
-                    return Err(setback);
-                }
-            }
+        if tries > 1 && self.lets_in(&new()?).await? {
+            return Ok(done());
         }
         let old = self.gateway(grip, host).await?;
-        old.change_password(&wanted).await.map_err(|error| self.setback(&error))?;
+        if let Err(error) = old.change_password(&wanted).await {
+            // Whoever changed it at the BMC has only to tell.
+            let told = matches!(error, BmcError::Credentials { .. }) && self.lets_in(&new()?).await?;
+            return if told { Ok(done()) } else { Err(self.setback(&error)) };
+        }
         match self.gateway_with(grip, host, wanted.clone(), format!("{version}, given"))?.sign_in().await {
             Ok(()) => Ok(done()),
             Err(error @ BmcError::Credentials { .. }) => {
@@ -267,12 +262,24 @@ impl Engine {
                         .to_owned();
                 Err(failure.into())
             }
-            Err(error) => {
-                let mut setback = self.setback(&error);
-                setback.failure.cause = Cause::BmcUnreachable;
-                Err(setback)
-            }
+            Err(error) => Err(self.open(&error)),
         }
+    }
+
+    /// Whether a BMC lets in. What is no answer is an error.
+    async fn lets_in(&self, gateway: &Gateway) -> Result<bool, Setback> {
+        match gateway.sign_in().await {
+            Ok(()) => Ok(true),
+            Err(BmcError::Credentials { .. }) => Ok(false),
+            Err(error) => Err(self.open(&error)),
+        }
+    }
+
+    /// Not a no: it stays open which password holds.
+    fn open(&self, error: &BmcError) -> Setback {
+        let mut setback = self.setback(error);
+        setback.failure.cause = Cause::BmcUnreachable;
+        setback
     }
 
     fn gateway_with(

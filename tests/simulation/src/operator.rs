@@ -27,7 +27,7 @@ use crate::scenario::wishes::member;
 use crate::scenario::{First, PASSWORD, QUIET, QuotaPlan, USER, Wish};
 use crate::world::World;
 
-pub use orders::order;
+pub use orders::{order, rescue};
 
 const CLUSTER: &str = "tenant-a";
 const CLASS: &str = "small";

@@ -175,6 +175,9 @@ impl Seen {
                 if !host.status.phase.is_claimable() {
                     world.violated(host.name(), format!("claimed while {}", host.status.phase.as_str()));
                 }
+                if before.is_deleted() {
+                    world.violated(host.name(), "claimed though it goes");
+                }
                 let left = claims_on_disks(world, host.name());
                 if !left.is_empty() {
                     world.violated(host.name(), format!("claimed with the data of {left:?} on its disks"));

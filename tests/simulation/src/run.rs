@@ -313,7 +313,8 @@ fn settled(standby: u32, quota: Option<u32>, hosts: &[Arc<Host>], nodes: &[Arc<T
     let (mut free, mut waiting) = (0, 0);
     for host in hosts {
         let status = &host.status;
-        if host.is_deleted() {
+        // One that is retired stays for as long as its claim does.
+        if host.is_deleted() && status.claim.is_none() {
             return Some((host.name().to_owned(), format!("deleted and still there: {:?}", status.wait)));
         }
         if status.operation.as_ref().is_some_and(|op| op.state == OperationState::Intended) {
@@ -399,6 +400,10 @@ async fn help(world: &Arc<World>, touched: &AtomicU32, hosts: &[Arc<Host>], node
             continue;
         }
         match status.phase {
+            // What is being deleted is declared no more.
+            HostPhase::Error if old(status.phase_since) && host.is_deleted() => {
+                operator::rescue(world, host).await;
+            }
             HostPhase::Error if old(status.phase_since) => {
                 let index = world.scenario.hosts.iter().position(|plan| plan.name == name);
                 let next = touched.fetch_add(1, Ordering::Relaxed) + 1;

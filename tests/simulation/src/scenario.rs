@@ -194,6 +194,8 @@ pub enum Order {
     PowerCycle,
     /// Forgotten and left as it is.
     Detach,
+    /// Deleted once nobody holds it.
+    Retire,
 }
 
 /// A defect that a simulation is given on purpose: if the invariants do not find it, they are worth nothing.

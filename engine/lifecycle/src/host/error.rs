@@ -2,7 +2,7 @@
 //! away by itself.
 
 use vmetal_model::host::Retry;
-use vmetal_model::{HostPhase, Stage};
+use vmetal_model::{Cause, HostPhase, Stage};
 
 use super::Turn;
 use crate::ladder::{Blame, Remedy, treatment};
@@ -18,10 +18,7 @@ impl Turn<'_> {
             return;
         }
         if !declared && !due {
-            let name = self.host.name();
-            let unblocks =
-                format!("the declaration changes (any label or annotation counts), or `vmetal host retry {name}`");
-            return self.wait("an operator", unblocks, None);
+            return self.wait("an operator", self.help(), None);
         }
         self.go_on(if declared { "the declaration changed" } else { "trying again" });
         if !declared {
@@ -29,6 +26,23 @@ impl Turn<'_> {
         }
         // What was tried for another declaration does not count for this one.
         self.status.retry = Retry::default();
+    }
+
+    /// What a person can do. What is being deleted is declared no more.
+    fn help(&self) -> String {
+        let name = self.host.name();
+        let retry = format!("`vmetal host retry {name}`");
+        match self.status.failure.as_ref().map(|failure| failure.cause) {
+            _ if !self.host.is_deleted() => {
+                format!("the declaration changes (any label or annotation counts), or {retry}")
+            }
+            Some(Cause::BmcCredentials) => {
+                format!(
+                    "`vmetal host rotate-password {name}` with the password that its BMC has or is to have, or {retry}"
+                )
+            }
+            _ => retry,
+        }
     }
 
     /// A claim does not wait for ever for a server that cannot be reached: it moves on. True when it does.

@@ -29,7 +29,7 @@ pub fn order(
     if reason.trim().is_empty() {
         return refuse("a new password needs a reason".to_owned(), "give one with --reason");
     }
-    if host.is_deleted() {
+    if host.is_deleted() && host.status.claim.is_none() && host.status.unerased.is_none() {
         return refuse(format!("host {name} is being deleted"), "its BMC's password stays as it is");
     }
     if host.status.phase == HostPhase::Discovered {
@@ -91,6 +91,10 @@ impl Turn<'_> {
         let Some(Setback { failure, not_before }) = failed else {
             self.notes.push(Note::info("password_changed", "the BMC has its new password, and lets us in with it"));
             self.status.rotation = None;
+            let locked_out = self.status.failure.as_ref().is_some_and(|failure| failure.cause == Cause::BmcCredentials);
+            if self.status.phase == HostPhase::Error && locked_out {
+                self.go_on("the BMC lets us in");
+            }
             return;
         };
         let limits = self.limits;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use vmetal_api::{Backend as _, BackendError};
-use vmetal_model::{HostAction, PowerWish};
+use vmetal_api::{Backend as _, BackendError, Secret};
+use vmetal_model::{Cause, Host, HostAction, PowerWish};
 
 use super::{Said, backend, caller};
 use crate::clock::now;
@@ -35,6 +35,24 @@ pub async fn order(world: &Arc<World>, host: &str, what: Order) -> Said {
     }
 }
 
+/// Helps a host in error that cannot be declared any more, as its wait says. A BMC whose password was changed by hand lets in
+/// with that one; where it is the same as before, it says no to the change, and it is tried again.
+pub async fn rescue(world: &Arc<World>, host: &Host) {
+    let locked_out = host.status.failure.as_ref().is_some_and(|failure| failure.cause == Cause::BmcCredentials);
+    if !locked_out || host.status.rotation.is_some() {
+        order(world, host.name(), Order::Retry).await;
+        return;
+    }
+    let Some(index) = world.scenario.hosts.iter().position(|plan| plan.name == host.name()) else { return };
+    let Some(backend) = backend(world) else { return };
+    let password = Secret::new(world.inner().passwords[index].clone());
+    world.say("operator", format!("tells the password of {}", host.name()));
+    let told = backend.rotate_bmc_password(&caller(), host.name(), &password, "it was changed by hand").await;
+    if let Err(error) = told {
+        world.say("operator", format!("the password of {} was refused: {error}", host.name()));
+    }
+}
+
 fn action(world: &World, order: Order) -> HostAction {
     let reason = "the simulated operator says so".to_owned();
     match order {
@@ -51,5 +69,6 @@ fn action(world: &World, order: Order) -> HostAction {
         Order::ForceRelease => HostAction::ForceRelease { reason },
         Order::PowerCycle => HostAction::Power { power: PowerWish::Cycle, reason },
         Order::Detach => HostAction::Detach { reason },
+        Order::Retire => HostAction::Retire { reason },
     }
 }

@@ -71,7 +71,7 @@ fn about_a_host(chance: &Chance, wishes: &mut Vec<(Duration, Wish)>, host: usize
         wishes.push((at, first));
         wishes.extend(then.map(|wish| (later, wish)));
     };
-    match chance.below(12) {
+    match chance.below(14) {
         0 | 1 => course(order(Order::Pause), Some(order(Order::Resume))),
         2 => course(order(Order::Maintenance(Some(later - at))), None),
         3 => {
@@ -84,6 +84,7 @@ fn about_a_host(chance: &Chance, wishes: &mut Vec<(Duration, Wish)>, host: usize
         7 | 8 => course(order(Order::ForceRelease), Some(order(Order::Unquarantine))),
         9 => course(order(Order::Detach), Some(Wish::Touch { host })),
         10 => course(Wish::Delete { host }, Some(Wish::Touch { host })),
+        11 | 12 => course(order(Order::Retire), Some(Wish::Touch { host })),
         _ => {
             let first = *chance.pick(&[First::Bmc, First::Declaration]);
             course(Wish::Rotate { host, first, then: chance.between(s(1), s(300)) }, None);

@@ -50,6 +50,34 @@ fn a_plain_no_ends_it_and_the_host_goes_on() {
     }
 }
 
+/// A host that goes once its tenant has left is declared no more: a password that was changed at its BMC is told by an order.
+#[test]
+fn a_host_that_is_retired_and_locked_out_goes_on_with_the_password_that_it_is_told() {
+    let mut world = World::new();
+    world.run_until(HostPhase::Available);
+    claim(&mut world.host, ClaimState::Install);
+    world.run_until(HostPhase::Provisioned);
+    world.host.metadata.deleted = Some(world.now);
+    world.host.status.claim.as_mut().unwrap().state = ClaimState::Erase;
+    while world.host.status.phase != HostPhase::Error {
+        world.now += SignedDuration::from_secs(30);
+        world.tick(Some(Cause::BmcCredentials));
+    }
+    let wait = world.host.status.wait.clone().unwrap_or_else(|| {
+        world.tick(None);
+        world.host.status.wait.clone().unwrap()
+    });
+    assert!(wait.unblocks.contains("rotate-password") && !wait.unblocks.contains("declaration"), "{wait:?}");
+    ordered(&mut world);
+    world.tick(None);
+    assert_eq!((changes(&world), &world.host.status.rotation), (1, &None));
+    assert_eq!((world.host.status.phase, &world.host.status.failure), (HostPhase::Deprovisioning, &None));
+    // Nothing holds one that has no tenant any more.
+    world.host.status.claim = None;
+    let refused = order(&world.host, &world.limits, "x", "alice", world.now).unwrap_err();
+    assert!(refused.message.contains("being deleted"), "{refused:?}");
+}
+
 /// An answer that did not come leaves it open which password holds: it is asked until it is known.
 #[test]
 fn what_may_have_happened_is_looked_at_until_it_is_known() {
