@@ -82,6 +82,7 @@ fn a_whole_life_inspect_install_reboot_through_every_fault() {
         ("/report", Fault::Unavailable),
         ("/manifest.json", Fault::Corrupt),
         ("/manifest.json", Fault::Unavailable),
+        ("/chunks/", Fault::Held),
         ("/chunks/", Fault::Corrupt),
         ("/chunks/", Fault::Reset),
         ("/chunks/", Fault::Cut),

@@ -51,7 +51,7 @@ fn start(path: &Path, engine: Arc<Engine>) -> (oneshot::Sender<()>, tokio::task:
 }
 
 async fn until_there(path: &Path) {
-    for _ in 0..200 {
+    for _ in 0..6_000 {
         if tokio::net::UnixStream::connect(path).await.is_ok() {
             return;
         }

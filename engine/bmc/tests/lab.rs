@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::json;
-use support::{alone, config, target};
+use support::{alone, config, impatient, target};
 use vmetal_bmc::{AddressGuard, BmcError, BmcTarget, Config, Gateways};
 use vmetal_lab::config::{HostConfig, IfMatch, TlsMode};
 use vmetal_lab::fault::{FaultAction, FaultSpec};
@@ -129,7 +129,8 @@ async fn a_wrong_password_and_a_lying_bmc_are_told_apart() {
     bmc.faults().add(FaultSpec::always(FaultAction::Ignore)).unwrap();
     let error = gateway.set_network_boot_once(BootMode::Uefi).await.unwrap_err();
     assert!(matches!(error, BmcError::NotApplied { .. }), "{error:?}");
-    let error = gateway.power_on().await.unwrap_err();
+    let impatient = impatient().for_host(&reach(&bmc, &host), alone()).unwrap();
+    let error = impatient.power_on().await.unwrap_err();
     assert!(matches!(error, BmcError::NotApplied { .. }), "{error:?}");
     bmc.faults().clear(None);
     bmc.faults().add(FaultSpec::always(FaultAction::Drop).times(1)).unwrap();

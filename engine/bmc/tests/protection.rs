@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::*;
 use vmetal_bmc::error::{Asked, CertificateProblem};
-use vmetal_bmc::{AddressGuard, BmcError, Fence, Fenced, Gateways, tls};
+use vmetal_bmc::{AddressGuard, BmcError, Config, Fence, Fenced, Gateways, tls};
 use vmetal_model::{Cause, TlsTrust};
 
 #[tokio::test]
@@ -78,28 +78,30 @@ async fn forbidden_addresses_are_never_dialled_not_even_by_name() {
 
 #[tokio::test]
 async fn a_dead_bmc_is_left_alone_after_five_failures_and_asked_a_harmless_question_first() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let mut config = config();
-    config.breaker_pause = Duration::from_millis(200);
-    let gateways = Gateways::new(config);
-    let target = target(&format!("redfish+http://{address}{SYSTEM}"));
-    let gateway = gateways.for_host(&target, alone()).unwrap();
-    for _ in 0..5 {
-        let error = gateway.power().await.unwrap_err();
-        assert!(matches!(&error, BmcError::Unreachable { reason, .. } if reason.contains("refused")), "{error:?}");
-    }
-    let error = gateway.power().await.unwrap_err();
+    // A port that is ours and refuses until somebody listens.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let target = target(&format!("redfish+http://{}{SYSTEM}", socket.local_addr().unwrap()));
+    let failed_five_times = async |pause| {
+        let gateways = Gateways::new(Config { breaker_pause: pause, breaker_longest: pause, ..config() });
+        let gateway = gateways.for_host(&target, alone()).unwrap();
+        for _ in 0..5 {
+            let error = gateway.power().await.unwrap_err();
+            assert!(matches!(&error, BmcError::Unreachable { reason, .. } if reason.contains("refused")), "{error:?}");
+        }
+        gateway
+    };
+    let error = failed_five_times(Duration::from_hours(1)).await.power().await.unwrap_err();
     assert!(matches!(error, BmcError::CircuitOpen { failures: 5, .. }), "{error:?}");
     assert!(error.to_string().contains("refused") && error.retry_in().is_some(), "{error}");
-    tokio::time::sleep(Duration::from_millis(250)).await;
+    let gateway = failed_five_times(Duration::from_millis(1)).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
 
     // It is back: the first thing it is asked is its root, without credentials.
     let seen = Arc::new(Mutex::new(Vec::new()));
     let server = {
         let seen = seen.clone();
-        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        let listener = socket.listen(16).unwrap();
         let app = axum::Router::new().fallback(move |request: axum::extract::Request| {
             seen.lock()
                 .unwrap()

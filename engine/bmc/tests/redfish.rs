@@ -115,7 +115,7 @@ async fn power_is_changed_only_if_needed_and_read_back() {
 #[tokio::test]
 async fn a_bmc_that_says_done_and_does_nothing_is_found_out() {
     let bmc = Fake::start(powered("On", usize::MAX)).await;
-    let error = gateways().for_host(&bmc.target(), alone()).unwrap().power_off().await.unwrap_err();
+    let error = impatient().for_host(&bmc.target(), alone()).unwrap().power_off().await.unwrap_err();
     assert!(
         matches!(&error, BmcError::NotApplied { setting, wanted, seen, .. }
         if setting == "power" && wanted == "Off" && seen.contains("On after")),
@@ -291,7 +291,7 @@ async fn a_changing_call_runs_to_its_end_though_nobody_waits() {
     let gateway = gateways().for_host(&bmc.target(), alone()).unwrap();
     let waited = tokio::time::timeout(Duration::from_millis(10), gateway.power_off()).await;
     assert!(waited.is_err(), "the caller gave up");
-    for _ in 0..100 {
+    for _ in 0..3_000 {
         if bmc.requests().iter().any(|r| r.starts_with("POST")) {
             return;
         }
@@ -319,7 +319,7 @@ async fn one_change_and_two_reads_at_a_time_over_all_systems_of_a_bmc() {
         }
     };
     let bmc = Fake::start(script).await;
-    let gateways = Arc::new(gateways());
+    let gateways = Arc::new(impatient());
     let origin = bmc.target().address.to_string();
     let mut tasks = tokio::task::JoinSet::new();
     for i in 0..6 {

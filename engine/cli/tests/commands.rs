@@ -325,7 +325,7 @@ async fn deleting_waits_if_asked_and_a_missing_object_is_an_error() {
     std::fs::write(&file, MANIFEST).unwrap();
     vmetal(&endpoint, &["apply", "-f", file.to_str().unwrap()]).await.unwrap();
     assert_eq!(
-        vmetal(&endpoint, &["delete", "image", "debian", "--wait", "5"]).await.unwrap(),
+        vmetal(&endpoint, &["delete", "image", "debian", "--wait", "60"]).await.unwrap(),
         "image debian  deleted\n"
     );
     let asked = vmetal(&endpoint, &["delete", "image", "other"]).await.unwrap();
@@ -364,7 +364,7 @@ async fn watching_prints_the_present_and_then_every_change() {
     });
     let text = || String::from_utf8(shown.0.lock().unwrap().clone()).unwrap();
     let until = async |wanted: &str| {
-        for _ in 0..500 {
+        for _ in 0..6_000 {
             if text() == wanted {
                 return;
             }

@@ -18,6 +18,8 @@ use vmetal_model::boot::BootTarget;
 
 /// Four times what a loaded machine of two cores needs.
 const LIMIT: Duration = Duration::from_secs(300);
+/// Longer than the record is behind the console.
+const PATIENT: Duration = Duration::from_mins(1);
 const INIT_LINE: &str = "VMETAL-TEST-INIT-REACHED";
 const DISK_LINE: &str = "VMETAL-TEST-DISK-BOOTED";
 
@@ -195,7 +197,8 @@ impl Drop for Lab {
     }
 }
 
-fn installer_boot(firmware: Firmware, advertise: Advertise) -> Option<(Duration, Vec<String>)> {
+/// Boots as far as the installer, with these lines on record. Returns the time it took; `None`: skipped.
+fn installer_boot(firmware: Firmware, advertise: Advertise, wanted: &[&str]) -> Option<Duration> {
     if let Some(what) = missing() {
         eprintln!("SKIPPED: {what} is missing");
         return None;
@@ -214,12 +217,18 @@ fn installer_boot(firmware: Firmware, advertise: Advertise) -> Option<(Duration,
         assert!(serial.contains(argument), "{argument} is not on the kernel's command line");
     }
     eprintln!("{firmware:?}, router advertisements {advertise:?}: power on to /init in {:.1} s", elapsed.as_secs_f64());
-    std::thread::sleep(Duration::from_millis(500));
-    Some((elapsed, engine.heard()))
+    assert_order(&engine, wanted);
+    Some(elapsed)
 }
 
-/// The lines must appear in this order, others between them.
-fn assert_order(heard: &[String], wanted: &[&str]) {
+/// The lines must appear in this order, others between them. The console may be ahead of the record.
+fn assert_order(engine: &FakeEngine, wanted: &[&str]) {
+    let deadline = Instant::now() + PATIENT;
+    let heard_last = || engine.heard().iter().any(|event| wanted.last().is_none_or(|last| event.starts_with(last)));
+    while !heard_last() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let heard = engine.heard();
     let mut rest = heard.iter();
     for line in wanted {
         assert!(rest.any(|event| event.starts_with(line)), "{line:?} is missing or out of order in {heard:#?}");
@@ -228,9 +237,9 @@ fn assert_order(heard: &[String], wanted: &[&str]) {
 
 #[test]
 fn uefi_pxe_boots_the_installer() {
-    let Some((_, heard)) = installer_boot(Firmware::Uefi, Advertise::Yes) else { return };
-    assert_order(
-        &heard,
+    installer_boot(
+        Firmware::Uefi,
+        Advertise::Yes,
         &[
             "DHCP offer 172.22.0.11 (PXE, UEFI x86-64), snponly.efi",
             "DHCP ack 172.22.0.11 (PXE, UEFI x86-64), snponly.efi",
@@ -245,9 +254,9 @@ fn uefi_pxe_boots_the_installer() {
 
 #[test]
 fn bios_boots_the_installer() {
-    let Some((_, heard)) = installer_boot(Firmware::Bios, Advertise::Yes) else { return };
-    assert_order(
-        &heard,
+    installer_boot(
+        Firmware::Bios,
+        Advertise::Yes,
         &["DHCP ack 172.22.0.11 (iPXE, BIOS), script", "HTTP script: installer", "HTTP kernel", "HTTP initrd"],
     );
 }
@@ -265,10 +274,10 @@ fn bios_disk(dir: &Path) -> PathBuf {
     path
 }
 
-fn disk_boot(firmware: Firmware) -> Option<(Duration, Vec<String>)> {
+fn disk_boot(firmware: Firmware, wanted: &[&str]) {
     if let Some(what) = missing() {
         eprintln!("SKIPPED: {what} is missing");
-        return None;
+        return;
     }
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let engine = FakeEngine::new(vec![host("node-1", 1, BootTarget::LocalDisk)]);
@@ -282,20 +291,17 @@ fn disk_boot(firmware: Firmware) -> Option<(Duration, Vec<String>)> {
     };
     let elapsed = lab.boot(firmware, line, &["-drive", &drive, "-device", "virtio-blk-pci,drive=d0,bootindex=2"]);
     eprintln!("{firmware:?}, network first, own disk: power on to {line:?} in {:.1} s", elapsed.as_secs_f64());
-    std::thread::sleep(Duration::from_millis(500));
-    Some((elapsed, engine.heard()))
+    assert_order(&engine, wanted);
 }
 
 #[test]
 fn a_bios_host_that_tries_the_network_first_goes_on_to_its_disk() {
-    let Some((_, heard)) = disk_boot(Firmware::Bios) else { return };
-    assert_order(&heard, &["DHCP ack 172.22.0.11 (iPXE, BIOS), script", "HTTP script: own disk"]);
+    disk_boot(Firmware::Bios, &["DHCP ack 172.22.0.11 (iPXE, BIOS), script", "HTTP script: own disk"]);
 }
 
 #[test]
 fn a_uefi_host_that_tries_the_network_first_is_sent_on_at_once() {
-    let Some((_, heard)) = disk_boot(Firmware::Uefi) else { return };
-    assert_order(&heard, &["DHCP ack 172.22.0.11 (PXE, UEFI x86-64), own disk", "TFTP: told the firmware"]);
+    disk_boot(Firmware::Uefi, &["DHCP ack 172.22.0.11 (PXE, UEFI x86-64), own disk", "TFTP: told the firmware"]);
 }
 
 /// `cargo test -p vmetal-netboot --test firmware -- --ignored --nocapture`
@@ -305,7 +311,7 @@ fn measure_router_advertisements() {
     for _ in 0..3 {
         for firmware in [Firmware::Bios, Firmware::Uefi] {
             for advertise in [Advertise::Yes, Advertise::No] {
-                if installer_boot(firmware, advertise).is_none() {
+                if installer_boot(firmware, advertise, &[]).is_none() {
                     return;
                 }
             }

@@ -23,6 +23,9 @@ use vmetal_netboot::table::Table;
 
 const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+/// Longer than anything takes that happens at all.
+const PATIENT: Duration = Duration::from_mins(1);
+
 struct World {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -96,7 +99,7 @@ impl World {
     fn with_engine() -> World {
         let world = World::new();
         world.engine.serve(&world.socket);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENT;
         while !world.socket.exists() {
             assert!(Instant::now() < deadline);
             std::thread::sleep(Duration::from_millis(10));
@@ -106,7 +109,7 @@ impl World {
 
     fn ask(&self, request: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(PATIENT)).unwrap();
         let mut head =
             format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         for (name, value) in headers {
@@ -132,7 +135,7 @@ impl World {
     }
 
     fn eventually(&self, what: &str) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENT;
         while !self.engine.heard().iter().any(|event| event.contains(what)) {
             assert!(Instant::now() < deadline, "{what:?} was not recorded: {:?}", self.engine.heard());
             std::thread::sleep(Duration::from_millis(20));

@@ -15,6 +15,9 @@ use vmetal_netboot::shared::Shared;
 use vmetal_netboot::table::Table;
 use vmetal_netboot::tftp::server::TftpServer;
 
+/// Longer than anything takes that happens at all.
+const PATIENT: Duration = Duration::from_mins(1);
+
 struct Server {
     address: SocketAddr,
     events: Events,
@@ -49,14 +52,14 @@ fn server() -> Option<Server> {
 
 impl Server {
     fn next_event(&mut self) -> String {
-        let next = async { tokio::time::timeout(Duration::from_secs(10), self.events.next()).await };
+        let next = async { tokio::time::timeout(PATIENT, self.events.next()).await };
         self.runtime.block_on(next).expect("an event").unwrap().what
     }
 }
 
 fn client(address: Ipv4Addr) -> UdpSocket {
     let socket = UdpSocket::bind((address, 0)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(PATIENT)).unwrap();
     socket
 }
 
@@ -196,8 +199,10 @@ fn one_client_cannot_take_every_place() {
     let Some(server) = server() else { return };
     let sockets: Vec<UdpSocket> = (0..5).map(|_| client(Ipv4Addr::LOCALHOST)).collect();
     let mut refused = 0;
+    // As patient as may be, so that no transfer gives its place back before the last has asked.
+    let patient = [("timeout", "255")];
     for socket in &sockets {
-        socket.send_to(&request(1, "snponly.efi", &[]), server.address).unwrap();
+        socket.send_to(&request(1, "snponly.efi", &patient), server.address).unwrap();
         let (packet, _) = receive(socket);
         if packet[1] == 5 {
             assert!(String::from_utf8_lossy(&packet).contains("too many transfers"));

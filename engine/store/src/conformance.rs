@@ -7,13 +7,14 @@ mod cases;
 mod model;
 mod watching;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{AnyStore, PostgresOptions, PostgresUrl, SqliteOptions, StoreClock, StoreTime};
+use crate::{AnyStore, OpenError, PostgresOptions, PostgresUrl, SqliteOptions, SqliteStore, StoreClock, StoreTime};
 
 /// A time that only tests move.
 #[derive(Clone, Debug)]
@@ -67,6 +68,18 @@ pub(crate) fn fresh_schema() -> PostgresOptions {
     PostgresOptions { schema: format!("bench_{number}"), ..PostgresOptions::default() }
 }
 
+/// Opens a store that this process may just have closed. The lock is the file's, and a program that another test starts at
+/// the same moment has a copy of every open file from its fork to its exec: for so long the lock outlives its owner.
+pub(crate) fn open_when_free(path: &Path, options: &SqliteOptions) -> Result<SqliteStore, OpenError> {
+    for _ in 0..6_000 {
+        match SqliteStore::open(path, options.clone()) {
+            Err(OpenError::Locked { .. }) => std::thread::sleep(Duration::from_millis(10)),
+            opened => return opened,
+        }
+    }
+    SqliteStore::open(path, options.clone())
+}
+
 impl Bench {
     fn with(home: Home, time: ManualTime) -> Self {
         let store = AnyStore::memory(time.clock());
@@ -99,7 +112,7 @@ impl Bench {
             Home::Memory => panic!("a store in memory does not survive"),
             Home::Sqlite => {
                 let options = SqliteOptions::with_clock(self.time.clock());
-                AnyStore::open(self.dir.path().join("store.db"), options).unwrap()
+                AnyStore::Sqlite(open_when_free(&self.dir.path().join("store.db"), &options).unwrap())
             }
             Home::Postgres(options) => AnyStore::connect(database(), options.clone()).await.unwrap(),
         };

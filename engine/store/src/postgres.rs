@@ -50,6 +50,8 @@ use writer::{Counters, Writer};
 
 /// Longer than a database takes to restart, shorter than a lease.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the counter of revisions is looked at, whether or not a notification came.
+const POLL: Duration = Duration::from_secs(1);
 
 /// How a PostgreSQL store is opened.
 #[derive(Clone, Debug)]
@@ -62,11 +64,14 @@ pub struct PostgresOptions {
     pub(crate) clock: Option<StoreClock>,
     /// Width of the feed's ring.
     pub(crate) ring: RingLimits,
+    /// How often commits of other engines are looked for, besides when they are told.
+    pub(crate) poll: Duration,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { schema: "vmetal".to_owned(), patience: PATIENCE, clock: None, ring: RingLimits::default() }
+        let ring = RingLimits::default();
+        Self { schema: "vmetal".to_owned(), patience: PATIENCE, clock: None, ring, poll: POLL }
     }
 }
 
@@ -158,6 +163,7 @@ impl PostgresStore {
         let follower = Follower {
             url: url.clone(),
             schema: options.schema.clone(),
+            poll: options.poll,
             engine,
             pool: Arc::clone(&pool),
             feed: Arc::clone(&feed),

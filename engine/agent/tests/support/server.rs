@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use vmetal_agent::engine::Pace;
 use vmetal_image::ImageStore;
-use vmetal_model::agent::{Hello, Order, Report};
+use vmetal_model::agent::{Hello, Order, Report, ReportBody};
 
 pub(crate) const TOKEN: &str = "token-of-this-attempt";
+
+/// Longer than anything takes that happens at all.
+const PATIENT: Duration = Duration::from_mins(1);
 
 /// What goes wrong with a request. A fault is used up by the first request whose path contains its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub(crate) enum Fault {
     Corrupt,
     /// The request is carried out and the answer is lost.
     LostAnswer,
+    /// The answer waits until progress has been reported.
+    Held,
 }
 
 #[derive(Default)]
@@ -96,8 +101,8 @@ pub(crate) fn pace() -> Pace {
         hold: Duration::from_secs(1),
         heartbeat: Duration::from_millis(100),
         progress: Duration::from_millis(20),
-        image_patience: Duration::from_secs(5),
-        stall: Duration::from_secs(5),
+        image_patience: PATIENT,
+        stall: PATIENT,
     }
 }
 
@@ -133,6 +138,10 @@ fn serve(mut stream: TcpStream, store: &ImageStore, shared: &(Mutex<State>, Cond
     let (status, mut answer) = match fault {
         Some(Fault::Unavailable) => (503, br#"{"error":"engine away"}"#.to_vec()),
         Some(Fault::Reset) => return stream.shutdown(Shutdown::Both),
+        Some(Fault::Held) => {
+            await_progress(shared);
+            answer(&path, &body, store, shared)
+        }
         _ if !authorized => {
             shared.0.lock().unwrap().refused += 1;
             (401, br#"{"error":"unknown token"}"#.to_vec())
@@ -152,6 +161,11 @@ fn serve(mut stream: TcpStream, store: &ImageStore, shared: &(Mutex<State>, Cond
     stream.write_all(head.as_bytes())?;
     stream.write_all(&answer[..sent])?;
     stream.shutdown(Shutdown::Both)
+}
+
+fn await_progress((lock, changed): &(Mutex<State>, Condvar)) {
+    let none = |state: &mut State| !state.reports.iter().any(|r| matches!(r.body, ReportBody::Progress(_)));
+    drop(changed.wait_timeout_while(lock.lock().unwrap(), PATIENT, none).unwrap());
 }
 
 fn answer(path: &str, body: &[u8], store: &ImageStore, shared: &(Mutex<State>, Condvar)) -> (u16, Vec<u8>) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{Notify, broadcast, oneshot};
 use vmetal_api::types::Follow;
 use vmetal_api::{
     Annotate, AnyObject, Apply, Backend, BackendError, BmcCredential, Caller, Client, ClientConfig, EventEntry,
@@ -34,6 +34,14 @@ pub(crate) struct State {
 pub(crate) struct Memory {
     pub(crate) state: Mutex<State>,
     pub(crate) changes: broadcast::Sender<WatchItem>,
+    pub(crate) slow: Slow,
+}
+
+/// What is applied under the name "slow" says when it begins, and waits until it may go on.
+#[derive(Default)]
+pub(crate) struct Slow {
+    pub(crate) began: Notify,
+    pub(crate) go_on: Notify,
 }
 
 impl Memory {
@@ -45,7 +53,7 @@ impl Memory {
             callers: Vec::new(),
             secrets: Secrets::new(),
         };
-        Arc::new(Memory { state: Mutex::new(state), changes: broadcast::channel(64).0 })
+        Arc::new(Memory { state: Mutex::new(state), changes: broadcast::channel(64).0, slow: Slow::default() })
     }
 }
 
@@ -71,7 +79,8 @@ impl Backend for Memory {
 
     async fn apply(&self, caller: &Caller, apply: Apply) -> Result<AnyObject, BackendError> {
         if apply.name == "slow" {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.slow.began.notify_one();
+            self.slow.go_on.notified().await;
         }
         assert_ne!(apply.name, "panic", "as if the engine had a fault");
         let mut state = self.state.lock().unwrap();

@@ -169,19 +169,24 @@ pub fn target(address: &str) -> BmcTarget {
     }
 }
 
-/// Loopback allowed, everything quick.
+/// Loopback allowed, everything quick but what gives up: that is for the tests in which something never comes.
 pub fn config() -> Config {
     let mut config = Config::new(AddressGuard::parse(["127.0.0.0/8", "::1/128"]).unwrap());
     config.rate_per_second = 10_000.0;
     config.burst = 1000;
     config.poll = Duration::from_millis(5);
-    config.power_timeout = Duration::from_millis(400);
-    config.request_timeout = Duration::from_secs(5);
+    config.power_timeout = Duration::from_hours(1);
+    config.request_timeout = Duration::from_mins(1);
     config
 }
 
 pub fn gateways() -> Gateways {
     Gateways::new(config())
+}
+
+/// For systems that never reach the power state they are asked for.
+pub fn impatient() -> Gateways {
+    Gateways::new(Config { power_timeout: Duration::from_millis(400), ..config() })
 }
 
 pub fn root() -> Value {

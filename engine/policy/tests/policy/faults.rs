@@ -139,7 +139,8 @@ fn notes_are_kept_up_to_a_bound() {
 fn the_clock_is_a_backstop_that_blames_the_machine() {
     let mut config = Config { cost: LOOP.binding(OnFailure::Closed), ..Config::native() };
     config.limits.compiled.fuel_base = u64::MAX / 2;
-    config.limits.compiled.deadline = Duration::from_millis(50);
+    // Far more than the good policy needs below, which has the same limit; what only the clock stopped is tried twice.
+    config.limits.compiled.deadline = Duration::from_millis(500);
     let engine = PolicyEngine::new(config).unwrap();
     assert!(matches!(choose(&engine), Err(PolicyError::Failed { fault: Fault::Run(RunError::Overloaded { .. }), .. })));
     engine.install(PolicyKind::Cost, &GOOD.binding(OnFailure::Closed)).unwrap();

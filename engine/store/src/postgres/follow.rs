@@ -24,15 +24,14 @@ use crate::record::Committed;
 use crate::time::StoreTime;
 use crate::txn::Revision;
 
-/// How often the counter is looked at.
-const POLL: Duration = Duration::from_secs(1);
-
 /// Says that others have committed before this engine did.
 pub(super) struct Missing;
 
 pub(super) struct Follower {
     pub(super) url: PostgresUrl,
     pub(super) schema: String,
+    /// How often the counter is looked at.
+    pub(super) poll: Duration,
     pub(super) engine: String,
     pub(super) pool: Arc<Pool>,
     pub(super) feed: Arc<Feed>,
@@ -51,7 +50,7 @@ enum Wake {
 impl Follower {
     /// Works until the store is closed.
     pub(super) async fn run(mut self) {
-        let mut ticks = interval(POLL);
+        let mut ticks = interval(self.poll);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ear: Option<Ear> = None;
         let mut failing = false;
@@ -99,6 +98,7 @@ impl Follower {
         }
         self.read_until(meta.revision).await?;
         self.feed.compact(meta.compacted);
+        self.counters.caught_up.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 

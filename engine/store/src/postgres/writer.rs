@@ -48,6 +48,8 @@ pub(super) struct Counters {
     pub(super) reconnects: AtomicU64,
     pub(super) resolved: AtomicU64,
     pub(super) history_reads: AtomicU64,
+    /// Times that everything committed by anyone had been published.
+    pub(super) caught_up: AtomicU64,
 }
 
 pub(super) struct Writer {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::*;
+use crate::conformance::open_when_free;
 use crate::{Change, Guard, Write};
 
 /// A generator of pseudo-random numbers (SplitMix64); its seed is printed.
@@ -77,18 +78,6 @@ fn pages_of_small_records(path: &Path) -> Vec<usize> {
     statement.query_map([], |row| row.get::<_, u32>(0)).unwrap().map(|page| page.unwrap() as usize - 1).collect()
 }
 
-/// Opens a store that this process has just closed. The lock is the file's, and a program that another test starts at the same
-/// moment has a copy of every open file from its fork to its exec: for so long the lock outlives its owner.
-async fn open_when_free(path: &Path) -> Result<SqliteStore, OpenError> {
-    for _ in 0..500 {
-        match SqliteStore::open(path, SqliteOptions::default()) {
-            Err(OpenError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
-            opened => return opened,
-        }
-    }
-    SqliteStore::open(path, SqliteOptions::default())
-}
-
 #[tokio::test]
 async fn damage_anywhere_is_an_error_and_never_a_wrong_value() {
     let seed = std::env::var("VMETAL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
@@ -99,7 +88,7 @@ async fn damage_anywhere_is_an_error_and_never_a_wrong_value() {
     rich(&path).await;
     let small = pages_of_small_records(&path);
     let sound = std::fs::read(&path).unwrap();
-    let store = open_when_free(&path).await.unwrap();
+    let store = open_when_free(&path, &SqliteOptions::default()).unwrap();
     let truth = everything(&store).await.unwrap();
     drop(store);
     assert!(truth.0.len() == 14 && truth.2.len() == 41, "{} objects, {} commits", truth.0.len(), truth.2.len());
@@ -135,7 +124,7 @@ async fn damage_anywhere_is_an_error_and_never_a_wrong_value() {
             let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
         }
         std::fs::write(&path, &bytes).unwrap();
-        match open_when_free(&path).await {
+        match open_when_free(&path, &SqliteOptions::default()) {
             Err(error) => {
                 let said = format!("{error}");
                 assert!(said.contains("store.db"), "{what}: {said}");

@@ -11,6 +11,7 @@ use futures::future::join_all;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::conformance::open_when_free;
 use crate::{Change, EventRecord, Guard, Page, Write};
 
 const CHILD: &str = "VMETAL_STORE_TEST_CHILD";
@@ -20,10 +21,16 @@ fn host(name: impl Into<String>) -> Key {
 }
 
 fn open(path: &Path) -> SqliteStore {
-    SqliteStore::open(path, SqliteOptions::default()).unwrap()
+    open_when_free(path, &SqliteOptions::default()).unwrap()
 }
 
+/// Why a store does not open that nobody holds.
 fn refused(path: &Path) -> OpenError {
+    open_when_free(path, &SqliteOptions::default()).expect_err("it must not open")
+}
+
+/// Why a store does not open that somebody holds.
+fn locked_out(path: &Path) -> OpenError {
     SqliteStore::open(path, SqliteOptions::default()).expect_err("it must not open")
 }
 
@@ -78,14 +85,14 @@ fn a_second_process_is_refused_and_told_who_holds_the_store() {
     let mut lines = said(&mut holder);
     assert_eq!(lines.next().as_deref(), Some("open"));
 
-    let error = refused(&path);
+    let error = locked_out(&path);
     assert!(matches!(error, OpenError::Locked { pid: Some(pid), .. } if pid == holder.id()), "{error:?}");
     assert!(error.to_string().contains(&format!("process {}", holder.id())), "{error}");
 
     drop(holder.stdin.take());
     assert!(holder.wait().unwrap().success());
     let ours = open(&path);
-    assert!(matches!(refused(&path), OpenError::Locked { pid, .. } if pid == Some(std::process::id())));
+    assert!(matches!(locked_out(&path), OpenError::Locked { pid, .. } if pid == Some(std::process::id())));
     drop(ours);
     open(&path);
 }

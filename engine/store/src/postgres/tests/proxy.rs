@@ -1,7 +1,7 @@
 //! A way to the database that breaks when it is told to.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ struct State {
     /// Bytes that still pass to the server and from it before all connections are cut; negative: no end.
     left: [AtomicI64; 2],
     cuts: AtomicU64,
+    /// Whether the next answer to a commit is lost with all connections.
+    at_commit: AtomicBool,
     mode: watch::Sender<Mode>,
     /// Grows with each cut; connections of an earlier age end.
     age: watch::Sender<u64>,
@@ -47,6 +49,7 @@ impl Proxy {
         let state = Arc::new(State {
             left: [AtomicI64::new(-1), AtomicI64::new(-1)],
             cuts: AtomicU64::new(0),
+            at_commit: AtomicBool::new(false),
             mode: watch::Sender::new(Mode::Open),
             age: watch::Sender::new(0),
             swallowed: Mutex::default(),
@@ -73,7 +76,7 @@ impl Proxy {
         let mut config = tokio_postgres::Config::new();
         config.user(url.config.get_user().unwrap()).dbname(url.config.get_dbname().unwrap());
         config.host_path(self.dir.path()).ssl_mode(tokio_postgres::config::SslMode::Disable);
-        config.connect_timeout(Duration::from_secs(2));
+        config.connect_timeout(Duration::from_secs(60));
         url.config = config;
     }
 
@@ -81,6 +84,11 @@ impl Proxy {
     pub(super) fn cut_after(&self, to_server: bool, bytes: u64) {
         let way = if to_server { TO_SERVER } else { FROM_SERVER };
         self.state.left[way].store(bytes as i64, Ordering::SeqCst);
+    }
+
+    /// Cuts all connections when the server has made the next commit, and before anyone hears of it.
+    pub(super) fn cut_at_commit(&self) {
+        self.state.at_commit.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn cuts(&self) -> u64 {
@@ -94,7 +102,7 @@ impl Proxy {
 
     /// Cuts everything and lets nobody in, if an answer to a commit has been swallowed.
     pub(super) async fn close_once_committed(&self) {
-        let swallowed = self.state.swallowed.lock().unwrap().windows(7).any(|window| window == b"COMMIT\0");
+        let swallowed = answers_commit(&self.state.swallowed.lock().unwrap());
         if swallowed && *self.state.mode.borrow() == Mode::Swallowing {
             self.state.mode.send_replace(Mode::Closed);
             self.state.cut();
@@ -104,6 +112,10 @@ impl Proxy {
     pub(super) fn open_again(&self) {
         self.state.mode.send_replace(Mode::Open);
     }
+}
+
+fn answers_commit(bytes: &[u8]) -> bool {
+    bytes.windows(7).any(|window| window == b"COMMIT\0")
 }
 
 impl State {
@@ -128,11 +140,15 @@ impl State {
             };
             let Ok(count @ 1..) = read else { return };
             let mut bytes = &buffer[..count];
-            if way == FROM_SERVER && *self.mode.borrow() == Mode::Swallowing {
-                // The answer to the statements before the commit is in the same packet, or in one that has passed.
-                if bytes.windows(7).any(|window| window == b"COMMIT\0") {
+            // The answer to the statements before the commit is in the same packet, or in one that has passed.
+            if way == FROM_SERVER && answers_commit(bytes) {
+                if *self.mode.borrow() == Mode::Swallowing {
                     self.swallowed.lock().unwrap().extend_from_slice(bytes);
                     continue;
+                }
+                if self.at_commit.swap(false, Ordering::SeqCst) {
+                    self.cut();
+                    return;
                 }
             }
             let left = self.left[way].load(Ordering::SeqCst);
