@@ -37,9 +37,6 @@ const USED_AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 /// How soon a deleted object is looked at again when the news up to its deletion is not complete yet.
 const NEWS_AGAIN: jiff::SignedDuration = jiff::SignedDuration::from_millis(50);
 
-/// The longest that a declaration waits for news of those before it.
-const NEWS: std::time::Duration = std::time::Duration::from_secs(2);
-
 /// The API's view of the engine.
 pub struct ApiBackend(pub Arc<Engine>);
 
@@ -338,7 +335,7 @@ impl Engine {
         let unread = |error: ReadError| BackendError::Unavailable { message: error.to_string() };
         let read = self.ledger.store().get(&at).await.map_err(unread)?.map(|stored| stored.revision);
         let known = read.map_or(0, |revision| revision.0);
-        if tokio::time::timeout(NEWS, self.settled(known)).await.is_err() {
+        if !self.hears_of(known).await {
             let message = format!("the store did not tell of the changes up to revision {known} in time");
             return Err(BackendError::Unavailable { message });
         }

@@ -21,8 +21,10 @@ use vmetal_model::Kind;
 #[test]
 fn one_apply_one_ready_node_and_back() {
     let bench = Bench::new();
-    bench.config(&format!("{}{REST}", host("h1", "root_device = { min_size_gib = 10, rotational = false }")));
-    bench.tf.apply().unwrap();
+    let second = host_with("h2", PASSWORD, "1", "52:54:00:AA:00:02", "");
+    bench.config(&format!("{}{second}{REST}", host("h1", "root_device = { min_size_gib = 10, rotational = false }")));
+    // The stamp of a create is gone once the create has come to its end.
+    bench.apply_to_the_last(6, "h2");
     assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing, "a second plan is empty");
     bench.tf.apply().unwrap();
 
@@ -45,10 +47,6 @@ fn one_apply_one_ready_node_and_back() {
     let state = std::fs::read_to_string(bench.dir.path().join("terraform.tfstate")).unwrap();
     for secret in [PASSWORD, "a secret"] {
         assert!(!state.contains(secret), "the state holds {secret:?}");
-    }
-    // The stamp of the create is gone once the create has come to its end.
-    for (kind, name) in [(Kind::Host, "h1"), (Kind::TenantNode, "one"), (Kind::Image, "debian")] {
-        assert!(world.get(kind, name).unwrap().metadata.annotations.is_empty(), "{name}");
     }
 
     // Everything can be forgotten and found again, by name or by id, and then there is nothing to do.
@@ -74,7 +72,8 @@ fn one_apply_one_ready_node_and_back() {
     let text = bench.tf.expect(&["plan", "-no-color", "-destroy"]).unwrap();
     assert!(text.flat().contains("Host h1 will be erased"), "{}", text.text);
     bench.tf.destroy().unwrap();
-    assert_eq!(bench.engine.world.count(), 0);
+    // A host whose tenant node came later in Terraform's order goes when that has been released.
+    bench.until(|| bench.engine.world.count() == 0);
 }
 
 /// With a node that has an address of it, but for what `more` says of the network itself.

@@ -42,6 +42,12 @@ async fn invoke(plugin: &mut Plugin, name: &str, fields: &[(&str, Value)]) -> (V
     panic!("the action has no end: {said:?}");
 }
 
+async fn come_about(done: impl Fn() -> bool) {
+    while !done() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 #[test]
 fn orders_reach_the_engine_and_are_waited_for() {
     let engine = Engine::start();
@@ -59,7 +65,7 @@ fn orders_reach_the_engine_and_are_waited_for() {
             .unwrap();
         let available =
             |object: Option<&vmetal_api::AnyObject>| object.filter(|o| o.status["phase"] == "available").map(drop);
-        client.wait_for(Kind::Host, "h1", std::time::Duration::from_secs(30), available).await.unwrap();
+        client.wait_for(Kind::Host, "h1", std::time::Duration::from_secs(600), available).await.unwrap();
         let mut plugin = plugin(&engine).await;
         let text = |text: &str| Value::from(text);
 
@@ -67,8 +73,16 @@ fn orders_reach_the_engine_and_are_waited_for() {
         let fields = [("host", text("h1")), ("reason", text("new DIMMs")), ("until", text(until))];
         let (said, told) = invoke(&mut plugin, "vmetal_set_maintenance", &fields).await;
         assert!(told.is_empty() && said.iter().any(|line| line.contains("maintenance")), "{said:?} {told:?}");
-        let fields = [("host", text("h1")), ("wait", true.into()), ("timeout", text("30s"))];
-        let (said, told) = invoke(&mut plugin, "vmetal_end_maintenance", &fields).await;
+        let fields = [("host", text("h1")), ("wait", true.into()), ("timeout", text("10m"))];
+        // It stays where it is inspected until somebody looks: what nobody sees is not told.
+        engine.world.hold("h1");
+        engine.world.calls();
+        let seen = async {
+            come_about(|| engine.world.calls().contains_key("watch")).await;
+            come_about(|| engine.world.get(Kind::Host, "h1").unwrap().status["phase"] == "inspecting").await;
+            engine.world.release("h1");
+        };
+        let ((said, told), ()) = tokio::join!(invoke(&mut plugin, "vmetal_end_maintenance", &fields), seen);
         assert!(told.is_empty(), "{told:?}");
         assert!(said.iter().any(|line| line.contains("inspecting")), "it says how far it is: {said:?}");
         let phase = engine.world.get(Kind::Host, "h1").unwrap().status["phase"].clone();

@@ -119,8 +119,14 @@ fn assert_done(bench: &Bench, uids_before: &[String]) {
     assert_eq!((uids(bench).as_slice(), bench.engine.world.made()), (uids_before, OBJECTS.len()));
     assert_eq!(bench.tf.plan().unwrap(), Planned::Nothing);
     assert_whole(bench, bench.dir.path());
-    let stamped = bench.engine.world.objects().into_iter().filter(|object| !object.metadata.annotations.is_empty());
-    assert_eq!(stamped.map(|object| object.metadata.name).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+/// Applies, and sees that no stamp of a create stays, but for that of the policy, which comes last: nothing needs it. What is held
+/// is let go once it is planned, so that each that was cut off is gone on with.
+fn apply_all(bench: &Bench) {
+    bench.tf.expect(&["plan", "-out=p", "-no-color"]).unwrap();
+    let_go(bench);
+    bench.carry_out_to_the_last(&["p"], OBJECTS.len(), "place");
 }
 
 /// Starts an apply and waits until the engine has all of it.
@@ -134,11 +140,11 @@ fn apply_until_made(bench: &Bench) -> Running {
 fn each_is_changed_in_place_and_mended_where_somebody_else_changed_it() {
     let bench = bench();
     bench.config(&made(1, ""));
-    bench.tf.apply().unwrap();
+    apply_all(&bench);
     let (uids, first) = (uids(&bench), bench.engine.world.objects());
     bench.config(&made(2, ""));
     assert_eq!(planned(&bench), all("update"));
-    bench.tf.apply().unwrap();
+    apply_all(&bench);
     assert_done(&bench, &uids);
     let second = declared(&bench);
     // Of the pool only the last member.
@@ -149,7 +155,7 @@ fn each_is_changed_in_place_and_mended_where_somebody_else_changed_it() {
         assert!(drift.text.contains(&format!("# {address} has changed")), "{address} is not in:\n{}", drift.text);
     }
     assert_eq!(planned(&bench), all("update"));
-    bench.tf.apply().unwrap();
+    apply_all(&bench);
     assert_eq!(declared(&bench), second);
     assert_done(&bench, &uids);
 
@@ -191,8 +197,7 @@ fn ctrl_c_loses_none() {
     apply.wait().unwrap();
     assert_whole(&bench, bench.dir.path());
     let uids = uids(&bench);
-    let_go(&bench);
-    bench.tf.apply().unwrap();
+    apply_all(&bench);
     assert_done(&bench, &uids);
 }
 
@@ -209,8 +214,7 @@ fn a_provider_that_is_killed_doubles_none() {
     assert!(!apply.wait().unwrap().success());
     assert_eq!(state(bench.dir.path()), BTreeMap::new(), "the state knows nothing");
     let uids = uids(&bench);
-    let_go(&bench);
-    bench.tf.apply().unwrap();
+    apply_all(&bench);
     assert_done(&bench, &uids);
 }
 
@@ -223,8 +227,7 @@ fn when_time_runs_out_the_next_apply_goes_on_with_all() {
     assert_whole(&bench, bench.dir.path());
     assert_eq!(planned(&bench), all("update"), "each says that it is not finished");
     let uids = uids(&bench);
-    let_go(&bench);
-    bench.tf.apply().unwrap();
+    apply_all(&bench);
     assert_done(&bench, &uids);
 }
 
@@ -237,7 +240,8 @@ fn what_failed_is_made_anew_and_the_rest_stays() {
     let wrong = right.replacen(PASSWORD, "the-wrong-password", 1).replace("/srv/images", "/missing");
     std::fs::write(bench.dir.path().join("mine.wasm"), b"\0asm\x0d\0\x01\0 broken").unwrap();
     bench.config(&wrong);
-    let failed = bench.tf.try_apply().unwrap();
+    // One at a time: Terraform 1.16 panics where it writes the state just as a resource that failed is being marked as tainted.
+    let failed = bench.tf.run(&["apply", "-auto-approve", "-no-color", "-parallelism=1"]).unwrap();
     for part in ["host \"h1\" failed", "image \"debian\" failed", "policy \"place\" failed"] {
         assert!(!failed.ok() && failed.flat().contains(part), "missing {part:?} in:\n{}", failed.text);
     }

@@ -257,11 +257,12 @@ impl Drop for Rig {
 }
 
 fn start_engine(options: &Options<'_>, directory: &Path) -> Result<(Process, String)> {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    // On an address that no outgoing connection has, so that none takes the port before the engine does.
+    let address = std::net::TcpListener::bind("127.0.0.2:0")?.local_addr()?;
     let config = directory.join("vmetald.toml");
     let policies = options.policies.map_or_else(String::new, |dir| format!("[policies]\ndir = {:?}\n", text(dir)));
     let content = format!(
-        "state_dir = {:?}\n[api]\nlisten = \"127.0.0.1:{port}\"\n[network]\nrange_start = \"{}\"\nrange_end = \"{}\"\nurl = \
+        "state_dir = {:?}\n[api]\nlisten = \"{address}\"\n[network]\nrange_start = \"{}\"\nrange_end = \"{}\"\nurl = \
          \"http://10.80.0.1:8080\"\n[bmc]\nallow = [\"127.0.0.0/8\"]\n{policies}",
         text(&directory.join("state")),
         RANGE.0,
@@ -269,7 +270,7 @@ fn start_engine(options: &Options<'_>, directory: &Path) -> Result<(Process, Str
     );
     std::fs::write(&config, content)?;
     let engine = Process::start("vmetald", directory, options.vmetald, &["--config", text(&config)])?;
-    Ok((engine, format!("http://127.0.0.1:{port}")))
+    Ok((engine, format!("http://{address}")))
 }
 
 /// Follows the boot table, as the network boot process does.

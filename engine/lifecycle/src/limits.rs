@@ -73,6 +73,8 @@ pub struct Limits {
     pub decide_again: SignedDuration,
     /// How many hosts are tried for one claim before it stays `failed`, the first included.
     pub hosts_per_claim: usize,
+    /// How long a declaration or a reservation that is judged against others waits for the store's news of those before it.
+    pub news: SignedDuration,
 }
 
 impl Default for Limits {
@@ -108,6 +110,7 @@ impl Default for Limits {
             ready_poll: SignedDuration::from_secs(60),
             decide_again: SignedDuration::from_secs(60),
             hosts_per_claim: 3,
+            news: SignedDuration::from_secs(2),
         }
     }
 }

@@ -13,7 +13,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use vmetal_model::{Kind, TenantCluster, Uid};
 use vmetal_policy::Quotas;
@@ -26,8 +25,6 @@ use crate::ledger::Batch;
 
 /// The kind of turnstiles in the store.
 const KIND: &str = "quota";
-/// The longest that a reservation waits for news of those before it.
-const NEWS: Duration = Duration::from_secs(2);
 
 /// The turnstile of a cluster.
 pub(crate) fn turnstile(cluster: &Uid) -> Key {
@@ -65,16 +62,19 @@ impl Engine {
         self.fleet.entries(Kind::TenantCluster).into_iter().filter_map(cluster).collect()
     }
 
-    /// Completes when nothing up to a revision is missing.
-    pub(crate) async fn settled(&self, revision: u64) {
-        loop {
-            // Before the look: what comes in between counts.
-            let changed = self.fleet.changed();
-            if self.fleet.revision() >= revision {
-                return;
+    /// Whether nothing up to a revision is missing, now or soon ([`Limits::news`](vmetal_lifecycle::Limits::news)).
+    pub(crate) async fn hears_of(&self, revision: u64) -> bool {
+        let all = async {
+            loop {
+                // Before the look: what comes in between counts.
+                let changed = self.fleet.changed();
+                if self.fleet.revision() >= revision {
+                    return;
+                }
+                changed.await;
             }
-            changed.await;
-        }
+        };
+        tokio::time::timeout(self.limits.news.unsigned_abs(), all).await.is_ok()
     }
 
     /// What can be committed at the same time: everything, but for the reservations of one cluster with a quota.
@@ -116,7 +116,9 @@ impl Engine {
         let at = turnstile(&cluster.metadata.uid);
         let read = self.ledger.store().get(&at).await?.map(|stored| stored.revision);
         let known = cluster.metadata.revision.max(read.map_or(0, |revision| revision.0));
-        tokio::time::timeout(NEWS, self.settled(known)).await.map_err(|_| Blocked::NoNews(known))?;
+        if !self.hears_of(known).await {
+            return Err(Blocked::NoNews(known));
+        }
         let mut quotas = Quotas::of(&[cluster], &self.fleet.node_types(), &self.fleet.nodes());
         for place in places {
             quotas.admit(name, place.choice.node_type.as_deref().unwrap_or_default()).map_err(Blocked::Exceeded)?;

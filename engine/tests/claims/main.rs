@@ -21,7 +21,9 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use vmetal_api::{Annotate, Backend, BackendError, EventsQuery, WatchItem};
-use vmetal_model::{Cause, GroupSpec, Kind, Lack, TenantNode, TenantNodePhase, TenantNodeSpec, Uid};
+use vmetal_model::{
+    Cause, GroupSpec, Host, Kind, Lack, NodeType, TenantCluster, TenantNode, TenantNodePhase, TenantNodeSpec, Uid,
+};
 use vmetal_store::{AnyStore, SqliteOptions, StoreClock};
 use world::World;
 
@@ -49,17 +51,22 @@ fn member(group: &str, size: u32, same: Option<&str>) -> TenantNodeSpec {
 
 /// What must be so whatever happens: a host and a claim name each other, or neither the other.
 fn consistent(world: &World) -> Vec<TenantNode> {
-    let nodes = world.nodes();
+    agreed(world.nodes(), &world.hosts())
+}
+
+/// The same of what was seen at one moment. The nodes that are placed.
+fn agreed(nodes: Vec<TenantNode>, known: &[Host]) -> Vec<TenantNode> {
     let placed: Vec<TenantNode> = nodes.into_iter().filter(|node| node.status.host.is_some()).collect();
     let mut hosts = BTreeSet::new();
     for node in &placed {
         let name = node.status.host.as_ref().unwrap();
         assert!(hosts.insert(name.clone()), "host {name} is promised twice");
-        let host = world.host(name).unwrap_or_else(|| panic!("{} is on the removed host {name}", node.name()));
+        let host = known.iter().find(|host| host.metadata.name == *name);
+        let host = host.unwrap_or_else(|| panic!("{} is on the removed host {name}", node.name()));
         let claim = host.status.claim.as_ref().unwrap_or_else(|| panic!("{name} does not know {}", node.name()));
         assert_eq!((&claim.node, &claim.uid), (&node.metadata.name, &node.metadata.uid));
     }
-    let claimed = world.hosts().into_iter().filter(|host| host.status.claim.is_some()).count();
+    let claimed = known.iter().filter(|host| host.status.claim.is_some()).count();
     assert_eq!(claimed, placed.len(), "a claim on a host that no tenant node knows of");
     placed
 }
@@ -109,17 +116,6 @@ async fn every_decision_that_was_acted_on_is_logged_explained_and_comes_out_the_
         world.until("every claim to be decided on", |world| world.nodes().iter().all(told)).await;
         let placed = consistent(&world);
         assert_eq!((placed.len(), members), (40, 5), "on {name}");
-        // The log is written beside the reservations.
-        let logged = async |id: &str| {
-            let begin = tokio::time::Instant::now();
-            loop {
-                match backend.replay_decision(id).await {
-                    Ok(replay) => return replay,
-                    Err(error) if begin.elapsed() > Duration::from_secs(10) => panic!("{id} on {name}: {error}"),
-                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-            }
-        };
         let mut unplaced = 0;
         for node in world.nodes() {
             let decision = node.status.decision.as_ref().unwrap();
@@ -131,7 +127,8 @@ async fn every_decision_that_was_acted_on_is_logged_explained_and_comes_out_the_
                 );
                 continue;
             };
-            let replay = logged(id).await;
+            world::until_logged(&backend, id).await;
+            let replay = backend.replay_decision(id).await.unwrap();
             assert!(replay.is_same(), "on {name}: {replay:?}");
             assert_eq!((&replay.node, &replay.replayed_host), (&node.metadata.name, &node.status.host));
             assert_eq!(replay.policies, decision.policies);
@@ -253,16 +250,16 @@ async fn groups_get_all_their_hosts_or_none_however_many_want_them() {
             }
         });
         futures::future::join_all(applies).await;
-        world.until("nine to be placed", |world| world.placed() == 9).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let told = |node: &TenantNode| {
+            let why = node.status.decision.as_ref().map_or("", |decision| decision.reason.as_str());
+            node.status.host.is_some() || why.starts_with("1 of the 3 hosts that group g") && why.contains("can be had")
+        };
+        world.until("the rest to be told", |world| world.placed() == 9 && world.nodes().iter().all(told)).await;
         let mut groups: BTreeMap<String, usize> = BTreeMap::new();
         for node in consistent(&world) {
             *groups.entry(node.spec.group.unwrap().name).or_default() += 1;
         }
         assert_eq!(groups.values().copied().collect::<Vec<_>>(), [3, 3, 3], "on {name}: {groups:?}");
-        let waiting = world.nodes().into_iter().find(|node| node.status.host.is_none()).unwrap();
-        let why = waiting.status.decision.unwrap().reason;
-        assert!(why.starts_with("1 of the 3 hosts that group g") && why.contains("can be had"), "{why}");
     }
 }
 
@@ -297,7 +294,7 @@ async fn what_is_deleted_while_claims_come_leaves_no_claim_on_nothing() {
     let directory = tempfile::tempdir().unwrap();
     for (name, store) in stores(directory.path()) {
         for round in 0..8 {
-            let world = World::start(store.clone(), 1).await;
+            let mut world = World::start(store.clone(), 1).await;
             let tag = format!("x{round}");
             world.hosts_of(6, |_| tag.clone()).await;
             let (one, two) = (world.backend(0), world.backend(1));
@@ -315,13 +312,16 @@ async fn what_is_deleted_while_claims_come_leaves_no_claim_on_nothing() {
                 (host, node_type, cluster)
             };
             let (made, deleted) = tokio::join!(futures::future::join_all(claims), deletes);
+            // For what must not happen.
             tokio::time::sleep(Duration::from_millis(400)).await;
-            for node in consistent(&world) {
+            let left = world.end().await;
+            let (nodes, types) = (left.all::<TenantNode>(), left.all::<NodeType>());
+            let clusters = left.all::<TenantCluster>().len();
+            assert!(nodes.is_empty() || clusters == 1, "{name}: {nodes:?} are for a cluster that is gone");
+            for node in agreed(nodes, &left.all::<Host>()) {
                 let by = node.status.decision.as_ref().unwrap().node_type.clone().unwrap();
-                assert!(world.has(Kind::NodeType, &by), "{name}: {} was placed by a type that is gone", node.name());
-            }
-            for node in world.nodes() {
-                assert!(world.has(Kind::TenantCluster, "c"), "{name}: {} is for a cluster that is gone", node.name());
+                let there = types.iter().any(|one| one.metadata.name == by);
+                assert!(there, "{name}: {} was placed by a type that is gone", node.name());
             }
             println!("{name} {round}: {made:?}, host, type, cluster deleted: {deleted:?}");
             world.clear().await;

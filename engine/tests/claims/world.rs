@@ -15,16 +15,16 @@ use vmetal_model::{
 };
 use vmetal_policy::{Compiler, Kept, PolicyEngine};
 use vmetal_runtime::{Clock, SystemClock, SystemEntropy};
-use vmetal_store::{AnyStore, Change, ObjectChange, Revision, Selector, Store};
+use vmetal_store::{AnyStore, Change, ObjectChange, Revision, Selector, Store, Stored};
 use vmetald::Engine;
 use vmetald::backend::ApiBackend;
 use vmetald::engine::Parts;
 use vmetald::fleet::Fleet;
-use vmetald::ledger::{Batch, Ledger, key, new_metadata, new_object};
+use vmetald::ledger::{Batch, Ledger, Record, key, new_metadata, new_object};
 use vmetald::ownership::{Author, Ownership, Shared, Terms};
 use vmetald::tenants::{OverNetwork, Tenants};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 const CONFIG: &str =
     "[network]\nrange_start = \"172.22.0.10\"\nrange_end = \"172.22.255.250\"\nurl = \"http://172.22.0.1:8080\"\n";
 
@@ -32,6 +32,17 @@ pub(crate) struct World {
     engines: Vec<Arc<Engine>>,
     store: AnyStore,
     tasks: JoinSet<()>,
+}
+
+/// What engines that have ended left in their store.
+pub(crate) struct Left(Vec<Stored>);
+
+impl Left {
+    /// The objects of a kind.
+    pub(crate) fn all<R: Record>(&self) -> Vec<R> {
+        let of_kind = self.0.iter().filter(|stored| stored.key.kind.as_str() == R::KIND.as_str());
+        of_kind.map(|stored| serde_json::from_slice(&stored.value).unwrap()).collect()
+    }
 }
 
 pub(crate) fn caller() -> Caller {
@@ -100,7 +111,8 @@ async fn engine(store: AnyStore, id: usize, engines: usize, settings: &str) -> A
         policies: PolicyEngine::new(policies()).unwrap(),
         fleet,
         ledger,
-        limits: Limits::default(),
+        // What comes late is news all the same.
+        limits: Limits { news: jiff::SignedDuration::from_hours(1), ..Limits::default() },
         ownership,
         clock,
         entropy: Arc::new(SystemEntropy),
@@ -325,9 +337,11 @@ impl World {
     pub(crate) async fn until(&self, what: &str, done: impl Fn(&World) -> bool) {
         let start = std::time::Instant::now();
         while !done(self) {
-            let said: Vec<_> = self.nodes().iter().take(3).map(|node| node.status.clone()).collect();
-            assert!(start.elapsed() < PATIENCE, "waited in vain for {what}; the first claims: {said:#?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let waited = start.elapsed();
+            let said = || self.nodes().into_iter().take(3).map(|node| node.status).collect::<Vec<_>>();
+            assert!(waited < PATIENCE, "waited in vain for {what}; the first claims: {:#?}", said());
+            // What takes long is looked at less often: a look at many claims takes its time, too.
+            tokio::time::sleep((waited / 10).clamp(Duration::from_millis(20), Duration::from_millis(200))).await;
         }
     }
 
@@ -371,6 +385,12 @@ impl World {
             self.host(&host)?.metadata.labels.get("rack").cloned()
         };
         nodes.iter().map(|name| rack(name).unwrap_or_default()).collect()
+    }
+
+    /// Ends the engines. What the store has then, all at one revision.
+    pub(crate) async fn end(&mut self) -> Left {
+        self.tasks.shutdown().await;
+        Left(self.store.list_all(&Selector::All).await.unwrap().items)
     }
 
     /// Ends the engines and empties the store.

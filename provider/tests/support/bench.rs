@@ -10,10 +10,10 @@ use serde_json::Value as Json;
 use tfplugin::testing::{Planned, Provider, Running, Terraform};
 use vmetal_model::Kind;
 
-use super::engine::{Engine, PASSWORD, TOKEN};
+use super::engine::{Engine, PASSWORD, TOKEN, World};
 
 pub(crate) const ADDRESS: &str = "registry.terraform.io/vmetal/vmetal";
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Bench {
     pub(crate) engine: Engine,
@@ -47,6 +47,24 @@ impl Bench {
         apply
     }
 
+    /// Applies a configuration of so many objects, and ends only when every create but the last has left its stamp behind. The
+    /// provider removes stamps beside its answers and does not wait for that for long at its end, so the last object keeps the
+    /// run going until then; whether its own stamp is gone is a matter of chance.
+    pub(crate) fn apply_to_the_last(&self, objects: usize, last: &str) {
+        self.carry_out_to_the_last(&[], objects, last);
+    }
+
+    /// The same for a plan that was saved.
+    pub(crate) fn carry_out_to_the_last(&self, plan: &[&str], objects: usize, last: &str) {
+        let world = &self.engine.world;
+        world.hold(last);
+        let mut apply = self.tf.spawn(&[&["apply", "-auto-approve", "-no-color"], plan].concat()).unwrap();
+        self.until(|| world.count() == objects && stamped(world).iter().all(|name| name == last));
+        world.release(last);
+        let said = || std::fs::read_to_string(self.dir.path().join("output.log")).unwrap_or_default();
+        assert!(apply.wait().unwrap().success(), "{}", said());
+    }
+
     pub(crate) fn until(&self, done: impl Fn() -> bool) {
         let started = Instant::now();
         while !done() {
@@ -55,6 +73,12 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// The names of objects that still carry the stamp of their create.
+fn stamped(world: &World) -> Vec<String> {
+    let stamped = world.objects().into_iter().filter(|object| !object.metadata.annotations.is_empty());
+    stamped.map(|object| object.metadata.name).collect()
 }
 
 /// A working directory of its own with the provider in it, for this engine.

@@ -7,12 +7,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
 use futures::stream::{BoxStream, StreamExt as _};
-use tokio::{net::TcpListener, runtime::Runtime, sync::broadcast, sync::oneshot};
+use tokio::{net::TcpListener, runtime::Runtime, sync::broadcast, sync::oneshot, task::JoinHandle};
 use tokio_stream::wrappers::BroadcastStream;
 use vmetal_api::identity::{Issuers, Nobody};
 use vmetal_api::{
@@ -42,6 +45,9 @@ pub(crate) const PASSWORD: &str = "the-right-password";
 
 /// The secret half of every join token.
 pub(crate) const JOIN_SECRET: &str = "0123456789abcdef";
+
+/// So many were started by this process.
+static ENGINES: AtomicU8 = AtomicU8::new(0);
 
 const TICK: Duration = Duration::from_millis(15);
 
@@ -303,8 +309,23 @@ impl Inner {
             }
         };
         let stored = self.store(made);
+        let stored = self.taken_up(stored);
         self.answered.insert(apply.request_id, stored.clone());
         Ok(stored)
+    }
+
+    /// What a test holds gets as far as it can in the answer to its declaration: whoever waits for it sees nothing else until
+    /// time is up, however little that is.
+    fn taken_up(&mut self, stored: AnyObject) -> AnyObject {
+        if !self.held.contains(&stored.metadata.name) {
+            return stored;
+        }
+        match stored.kind {
+            Kind::Host => self.tick_host(stored.typed().unwrap()),
+            Kind::TenantNode => self.tick_node(stored.typed().unwrap()),
+            _ => {}
+        }
+        self.objects.get(&(stored.kind, stored.metadata.name.clone())).cloned().unwrap_or(stored)
     }
 
     /// One tick of the world.
@@ -683,7 +704,7 @@ pub(crate) struct Engine {
     pub(crate) issuers: Arc<dyn Issuers>,
     address: SocketAddr,
     runtime: Runtime,
-    stop: Option<oneshot::Sender<()>>,
+    serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Engine {
@@ -697,9 +718,11 @@ impl Engine {
                 ticking.lock().tick();
             }
         });
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        // An address of its own: nobody takes its port while it is down, not even for a connection to it.
+        let (number, process) = (ENGINES.fetch_add(1, Ordering::Relaxed), std::process::id().to_be_bytes());
+        let address = SocketAddr::from(([127, 64 + number % 128, process[2], process[3]], 0));
         let tokens = TokenStore::new([("tests", token::hash(TOKEN))]);
-        let mut engine = Self { world, tokens, issuers: Arc::new(Nobody), address, runtime, stop: None };
+        let mut engine = Self { world, tokens, issuers: Arc::new(Nobody), address, runtime, serving: None };
         engine.up();
         engine
     }
@@ -713,23 +736,23 @@ impl Engine {
         let listener = self.runtime.block_on(TcpListener::bind(self.address)).unwrap();
         self.address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        self.stop = Some(stop);
         let world = Arc::new(self.world.clone());
         let (tokens, issuers) = (self.tokens.clone(), Arc::clone(&self.issuers));
-        self.runtime.spawn(async move {
+        let serving = self.runtime.spawn(async move {
             let config = ServerConfig { grace: Duration::from_millis(50), issuers, ..ServerConfig::default() };
             let stopped = async {
                 let _ = stopped.await;
             };
             vmetal_api::serve(listener, world, tokens, config, stopped).await.unwrap();
         });
+        self.serving = Some((stop, serving));
     }
 
-    /// Stops serving; the world goes on.
+    /// Stops serving, and waits until the address is free; the world goes on.
     pub(crate) fn down(&mut self) {
-        if let Some(stop) = self.stop.take() {
+        if let Some((stop, serving)) = self.serving.take() {
             let _ = stop.send(());
+            self.runtime.block_on(serving).unwrap();
         }
-        std::thread::sleep(Duration::from_millis(300));
     }
 }
