@@ -2,8 +2,9 @@
 //!
 //! The order's password is kept beside the one that holds until it is known that the BMC takes it, so that a crash at any
 //! moment leaves the engine with the right one among two. Whether it was given already is asked of the BMC before it is given
-//! again. What becomes of it touches nothing that the host is doing: a tenant's server is not in `error` because a password
-//! could not be changed.
+//! again, and where the old one is refused: somebody else may have been faster. A failure touches nothing that the host is
+//! doing: a tenant's server is not in `error` because a password could not be changed. A success lets a host go on that is in
+//! `error` because its BMC let nobody in.
 
 use vmetal_model::{Cause, Failure, HostPhase, OperationState, Rotation, Stage, Timestamp};
 
