@@ -12,10 +12,11 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use vmetal_api::{Apply, Client, ClientConfig, Resource, Secret, TokenSource};
 use vmetal_model::Kind;
+use vmetal_test_port::free_port;
 
 use crate::artifacts::Artifacts;
 use crate::process::Process;
-use crate::stack::{Place, START, free_port, start_cluster};
+use crate::stack::{Place, START, start_cluster};
 
 /// The pause between two looks.
 const LOOK: Duration = Duration::from_millis(100);

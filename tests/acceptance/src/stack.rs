@@ -1,15 +1,12 @@
 //! The stack: what runs, on which addresses, in which order.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use vmetal_test_port::free_port;
 
 use crate::artifacts::{Artifacts, sources};
 use crate::installer::{Behaviour, Installers};
@@ -73,24 +70,6 @@ pub struct Stack {
     engine: Option<Process>,
     lab: Process,
     cluster: Option<Process>,
-}
-
-/// A port that is free now and stays so until it is used, and between two uses: the kernel gives it to no outgoing connection,
-/// and this process hands it out once.
-///
-/// # Errors
-/// When there is none.
-pub fn free_port() -> Result<u16> {
-    const FIRST: u16 = 10_000;
-    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    // ip(7): the range of ports for outgoing connections; ours are below it.
-    let outgoing = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let end = outgoing.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
-    let count = end.max(FIRST + 1000) - FIRST;
-    // Each process begins elsewhere: what is free now is another's only a moment later.
-    let next = NEXT.get_or_init(|| AtomicU16::new(RandomState::new().hash_one(std::process::id()) as u16));
-    let mut tries = (0..count).map(|_| FIRST + next.fetch_add(1, Ordering::Relaxed) % count);
-    tries.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).context("no free port on loopback")
 }
 
 impl Place {

@@ -78,7 +78,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("terraform-provider-vmetal", &["tfplugin", "vmetal-model", "vmetal-api", "vmetal-policy-sdk", "vmetal-user-data"]),
     ("vmetal-release", &[]),
     ("vmetal-lab", &[]),
-    ("vmetal-acceptance", &["vmetal-model", "vmetal-api"]),
+    ("vmetal-acceptance", &["vmetal-model", "vmetal-api", "vmetal-test-port"]),
     (
         "vmetal-simulation",
         &[
@@ -93,7 +93,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "vmetal-tenant",
         ],
     ),
-    ("vmetal-test-postgres", &[]),
+    ("vmetal-test-port", &[]),
+    ("vmetal-test-postgres", &["vmetal-test-port"]),
     ("vmetal-test-registry", &[]),
     ("policy-peers", &[]),
     // The policy bench asks policies directly, beside peers.

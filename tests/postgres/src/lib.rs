@@ -15,14 +15,15 @@
 
 #![allow(clippy::disallowed_methods, reason = "waits for a real server in real time")]
 
-use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use vmetal_test_port::free_port;
 
 /// How long a server may take to start. It takes under a second; machines that test are busy.
 const START: Duration = Duration::from_secs(60);
@@ -136,7 +137,7 @@ impl Server {
         let dir = holder.keep();
         let port = match listen {
             Listen::Socket => None,
-            Listen::Loopback => Some(free_port()?),
+            Listen::Loopback => Some(free_port().map_err(io("no free port on 127.0.0.1"))?),
         };
         let make = ["-D", "data", "-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
         run(&programs, user.as_ref(), &dir, "initdb", &make)?;
@@ -361,20 +362,4 @@ fn programs() -> Option<PathBuf> {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let whole = |path: &PathBuf| ["initdb", "postgres", "createdb"].iter().all(|program| path.join(program).exists());
     newest.chain(std::env::split_paths(&in_path)).find(whole)
-}
-
-/// A port that is free now and stays so until it is used: the kernel gives it to no outgoing connection, and this process
-/// hands it out once.
-fn free_port() -> Result<u16, Error> {
-    const FIRST: u16 = 10_000;
-    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    // ip(7): the range of ports for outgoing connections; ours are below it.
-    let outgoing = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let end = outgoing.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
-    let count = end.max(FIRST + 1000) - FIRST;
-    // Each process begins elsewhere: what is free now is another's only a moment later.
-    let next = NEXT.get_or_init(|| AtomicU16::new(RandomState::new().hash_one(std::process::id()) as u16));
-    let mut tries = (0..count).map(|_| FIRST + next.fetch_add(1, Ordering::Relaxed) % count);
-    let free = tries.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.ok_or_else(|| io("no free port on 127.0.0.1")(std::io::ErrorKind::AddrInUse.into()))
 }

@@ -138,7 +138,7 @@ fn wrong_password(place: &Place) {
 }
 
 fn unreachable(place: &Place) {
-    let port = vmetal_acceptance::stack::free_port().unwrap();
+    let port = vmetal_test_port::free_port().unwrap();
     let nobody = HostBlock {
         name: "nobody".to_owned(),
         address: format!("redfish://127.0.0.1:{port}/redfish/v1/Systems/1"),
