@@ -222,7 +222,7 @@ impl Turn<'_> {
         if self.operation_under_way() || self.paused_by_operator() {
             return Fate::Keep;
         }
-        if self.host.is_deleted() && self.status.claim.is_none() && self.may_be_forgotten() {
+        if self.goes() {
             return self.remove();
         }
         self.heed_release();
@@ -271,9 +271,10 @@ impl Turn<'_> {
         self.status.detach.is_some() || self.host.spec.on_delete == OnDelete::Orphan
     }
 
-    /// A deleted host with a tenant's data on it stays until that is erased, or until somebody says to leave it there.
-    fn may_be_forgotten(&self) -> bool {
-        self.status.unerased.is_none() || self.orphaned()
+    /// Deleted, and nothing keeps it: no claim, and no tenant's data that is to be erased first.
+    fn goes(&self) -> bool {
+        let erased = self.status.unerased.is_none() || self.orphaned();
+        self.host.is_deleted() && self.status.claim.is_none() && erased
     }
 
     /// Deletes an unclaimed host; one that runs the installer is switched off first, if its BMC still answers and it is not

@@ -1,4 +1,4 @@
-//! A person at a BMC, who asks and does nothing by way of the engine.
+//! A person at a BMC: asks whether it lets somebody in, and changes its password, without the engine.
 
 use anyhow::{Context, Result, bail};
 use kube::api::{GetParams, Patch, PatchParams};

@@ -30,7 +30,8 @@ pub fn order(
     if reason.trim().is_empty() {
         return refuse("a new password needs a reason".to_owned(), "give one with --reason");
     }
-    if host.is_deleted() && host.status.claim.is_none() && host.status.unerased.is_none() {
+    let mut turn = Turn::new(host, limits, now);
+    if turn.goes() {
         return refuse(format!("host {name} is being deleted"), "its BMC's password stays as it is");
     }
     if host.status.phase == HostPhase::Discovered {
@@ -40,7 +41,6 @@ pub fn order(
         let message = format!("a new password is on its way to the BMC of host {name} since {}", under_way.hold.since);
         return refuse(message, "wait until it is known what became of it: `vmetal describe host`");
     }
-    let mut turn = Turn::new(host, limits, now);
     let hold = vmetal_model::Hold { reason: reason.to_owned(), by: by.to_owned(), since: now, until: None };
     turn.notes.push(Note::info("ordered", format!("a new BMC password ordered by {by}: {reason}")));
     let rotation = Rotation { hold, tries: 0, not_before: None, failure: None, ended: false };

@@ -63,10 +63,8 @@ fn a_host_that_is_retired_and_locked_out_goes_on_with_the_password_that_it_is_to
         world.now += SignedDuration::from_secs(30);
         world.tick(Some(Cause::BmcCredentials));
     }
-    let wait = world.host.status.wait.clone().unwrap_or_else(|| {
-        world.tick(None);
-        world.host.status.wait.clone().unwrap()
-    });
+    world.tick(None);
+    let wait = world.host.status.wait.clone().unwrap();
     assert!(wait.unblocks.contains("rotate-password") && !wait.unblocks.contains("declaration"), "{wait:?}");
     ordered(&mut world);
     world.tick(None);
